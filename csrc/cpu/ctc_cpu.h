@@ -1,0 +1,31 @@
+// The CPU form of the op: a batch of sequences over threads.
+#pragma once
+
+#include <vector>
+
+#include "ctc_loss.h"
+
+namespace mlx_ctc::cpu {
+
+// Shapes and dtypes of what loss() leaves for gradient(): -log Z of every
+// sequence, the frames' normalisers, and alpha at every few frames.
+std::vector<mx::Shape> saved_shapes(
+    const std::vector<mx::array>& inputs,
+    const Options& options);
+std::vector<mx::Dtype> saved_dtypes(
+    const std::vector<mx::array>& inputs,
+    const Options& options);
+
+void loss(
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+void gradient(
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+} // namespace mlx_ctc::cpu

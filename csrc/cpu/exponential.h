@@ -1,0 +1,58 @@
+// exp, as an extended-range number for the lattice and as a plain one for
+// softmax, in straight-line arithmetic that compilers turn into vector code.
+#pragma once
+
+#include <cmath>
+
+#include "cpu/extended.h"
+
+namespace {
+
+constexpr double log2_e = 1.4426950408889634;
+constexpr double ln_2 = 0.6931471805599453;
+
+// 2^f for |f| <= 1/2: a minimax polynomial, relative error 2e-9 before rounding.
+inline float exp2_fraction(float f) {
+  float p = 1.5353359e-4f;
+  p = p * f + 1.3398875e-3f;
+  p = p * f + 9.618437e-3f;
+  p = p * f + 5.5503324e-2f;
+  p = p * f + 2.4022648e-1f;
+  p = p * f + 6.931472e-1f;
+  return p * f + 1.0f;
+}
+
+inline double exp2_fraction(double f) {
+  return std::exp2(f);
+}
+
+// exp(x) / 2^log2_scale. The product x log2(e) is formed in double: its size is
+// no bound on the digits that are left of its fraction.
+template <typename Real>
+inline Extended<Real> extended_exp(Real x, double log2_scale) {
+  // Adding and subtracting 1.5 * 2^52 rounds to the nearest integer.
+  constexpr double round = 6755399441055744.0;
+  double y = double(x) * log2_e - log2_scale;
+  y = larger<double>(y, zero_exponent);
+  y = smaller<double>(y, -zero_exponent);
+  double n = (y + round) - round;
+  return {exp2_fraction(Real(y - n)), Int<Real>(int32_t(n))};
+}
+
+// exp(x) as an ordinary number: 0 where it would be denormal, infinity where it
+// would be greater than the greatest number. NaN stays NaN.
+inline float ordinary_exp(float x) {
+  constexpr float round = 12582912.0f; // 1.5 * 2^23
+  float y = x * float(log2_e);
+  y = y < -150.0f ? -150.0f : y;
+  y = y > 128.0f ? 128.0f : y;
+  float rounded = y + round;
+  int32_t n = std::bit_cast<int32_t>(rounded) - std::bit_cast<int32_t>(round);
+  return exp2_fraction(y - (rounded - round)) * power_of_two<float>(n);
+}
+
+inline double ordinary_exp(double x) {
+  return std::exp(x);
+}
+
+} // namespace

@@ -1,0 +1,105 @@
+// Extended-range numbers: m * 2^e, a mantissa and an integer exponent of its own.
+//
+// A path's probability falls far below the smallest float. Logarithms would
+// hold it, but log-probabilities of size 10^4 leave only three digits after the
+// point, and those pass through exp. Here products multiply m and add e, sums
+// align to the greatest e, and no digit is lost however long the sequence.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace {
+
+// The layout of an IEEE number, and the integer as wide as it is.
+template <typename Real>
+struct Ieee;
+
+template <>
+struct Ieee<float> {
+  using Int = int32_t;
+  static constexpr int mantissa_bits = 23;
+  static constexpr Int bias = 127;
+};
+
+template <>
+struct Ieee<double> {
+  using Int = int64_t;
+  static constexpr int mantissa_bits = 52;
+  static constexpr Int bias = 1023;
+};
+
+template <typename Real>
+using Int = typename Ieee<Real>::Int;
+
+// The exponent of zero. Exponents saturate here, so that a zero stays zero
+// however often it is multiplied, and a sum of zeros moves it up by at most
+// two bits a frame: anything below `nearly_zero` counts as zero.
+constexpr int32_t zero_exponent = -(1 << 28);
+constexpr int32_t nearly_zero = zero_exponent + (1 << 24);
+
+template <typename Real>
+struct Extended {
+  Real m;
+  Int<Real> e;
+};
+
+template <typename T>
+inline T larger(T a, T b) {
+  return a > b ? a : b;
+}
+
+template <typename T>
+inline T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+
+// 2^e for e up to the type's greatest exponent; 0 where 2^e would be denormal.
+template <typename Real>
+inline Real power_of_two(Int<Real> e) {
+  using F = Ieee<Real>;
+  return std::bit_cast<Real>((larger<Int<Real>>(e, -F::bias) + F::bias)
+                             << F::mantissa_bits);
+}
+
+template <typename Real>
+inline Extended<Real> zero() {
+  return {Real(1), zero_exponent};
+}
+
+template <typename Real>
+inline Extended<Real> operator*(Extended<Real> a, Extended<Real> b) {
+  return {a.m * b.m, a.e + b.e};
+}
+
+template <typename Real>
+inline Extended<Real> operator+(Extended<Real> a, Extended<Real> b) {
+  Int<Real> e = larger(a.e, b.e);
+  return {
+      a.m * power_of_two<Real>(a.e - e) + b.m * power_of_two<Real>(b.e - e), e};
+}
+
+// One alignment for three terms is cheaper than two sums.
+template <typename Real>
+inline Extended<Real>
+sum(Extended<Real> a, Extended<Real> b, Extended<Real> c) {
+  Int<Real> e = larger(larger(a.e, b.e), c.e);
+  return {
+      a.m * power_of_two<Real>(a.e - e) + b.m * power_of_two<Real>(b.e - e) +
+          c.m * power_of_two<Real>(c.e - e),
+      e};
+}
+
+// The same value with its mantissa in [1, 2) and its exponent saturated.
+template <typename Real>
+inline Extended<Real> normalised(Extended<Real> a) {
+  using F = Ieee<Real>;
+  constexpr Int<Real> one = F::bias << F::mantissa_bits;
+  constexpr Int<Real> fraction = (Int<Real>(1) << F::mantissa_bits) - 1;
+  Int<Real> bits = std::bit_cast<Int<Real>>(a.m);
+  Int<Real> e = a.e + (bits >> F::mantissa_bits) - F::bias;
+  e = smaller<Int<Real>>(larger<Int<Real>>(e, zero_exponent), -zero_exponent);
+  return {std::bit_cast<Real>((bits & fraction) | one), e};
+}
+
+} // namespace

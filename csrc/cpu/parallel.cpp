@@ -1,0 +1,147 @@
+#include "cpu/parallel.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+namespace mlx_ctc::cpu {
+
+namespace {
+
+int available_cores() {
+#ifdef __linux__
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    return std::max(1, CPU_COUNT(&set));
+  }
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// One call of parallel_for, shared by the threads that work on it.
+struct Loop {
+  Loop(int64_t n, const std::function<void(int64_t, int)>& body)
+      : n(n), body(body) {}
+
+  int64_t n;
+  const std::function<void(int64_t, int)>& body;
+  std::atomic<int64_t> next{0};
+  std::mutex mutex;
+  std::exception_ptr error;
+
+  void run(int worker) {
+    for (int64_t i = next++; i < n; i = next++) {
+      try {
+        body(i, worker);
+      } catch (...) {
+        std::lock_guard lock(mutex);
+        error = error ? error : std::current_exception();
+        next = n;
+      }
+    }
+  }
+};
+
+// Threads that wait for a loop. They are started at the first loop and never
+// end: a process may exit while they wait.
+class Pool {
+ public:
+  explicit Pool(int helpers) {
+    for (int worker = 1; worker <= helpers; ++worker) {
+      std::thread([this, worker] { serve(worker); }).detach();
+    }
+  }
+
+  // Runs the loop on the calling thread and on `helpers` of the pool's.
+  void run(Loop& loop, int helpers) {
+    {
+      std::lock_guard lock(mutex_);
+      loop_ = &loop;
+      helpers_ = running_ = helpers;
+      ++round_;
+    }
+    start_.notify_all();
+    loop.run(0);
+    std::unique_lock lock(mutex_);
+    finished_.wait(lock, [this] { return running_ == 0; });
+  }
+
+ private:
+  void serve(int worker) {
+    int64_t seen = 0;
+    std::unique_lock lock(mutex_);
+    while (true) {
+      start_.wait(lock, [&] { return round_ != seen; });
+      seen = round_;
+      if (worker > helpers_) {
+        continue;
+      }
+      lock.unlock();
+      loop_->run(worker);
+      lock.lock();
+      if (--running_ == 0) {
+        finished_.notify_one();
+      }
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable start_;
+  std::condition_variable finished_;
+  Loop* loop_ = nullptr;
+  int helpers_ = 0;
+  int running_ = 0;
+  int64_t round_ = 0;
+};
+
+// The pool of this process: a fork's child has none of its parent's threads.
+Pool& pool() {
+  static Pool* current = nullptr;
+  static pid_t owner = 0;
+  if (owner != getpid()) {
+    current = new Pool(max_threads() - 1);
+    owner = getpid();
+  }
+  return *current;
+}
+
+} // namespace
+
+int max_threads() {
+  static const int threads = [] {
+    const char* wanted = std::getenv("MLX_CTC_NUM_THREADS");
+    int number = wanted ? std::atoi(wanted) : 0;
+    return number > 0 ? number : available_cores();
+  }();
+  return threads;
+}
+
+void parallel_for(
+    int64_t n,
+    const std::function<void(int64_t, int)>& body) {
+  // The pool serves one loop at a time. A second stream's loop runs on the
+  // thread that asks for it.
+  static std::mutex busy;
+  Loop loop(n, body);
+  int helpers = std::min<int64_t>(n, max_threads()) - 1;
+  std::unique_lock lock(busy, std::try_to_lock);
+  if (helpers > 0 && lock.owns_lock()) {
+    pool().run(loop, helpers);
+  } else {
+    loop.run(0);
+  }
+  if (loop.error) {
+    std::rethrow_exception(loop.error);
+  }
+}
+
+} // namespace mlx_ctc::cpu

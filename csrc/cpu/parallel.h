@@ -1,0 +1,20 @@
+// Splits independent work over the CPU's threads.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace mlx_ctc::cpu {
+
+// How many threads parallel_for uses at most: MLX_CTC_NUM_THREADS if it is set
+// to a positive number, else the cores this process may run on.
+int max_threads();
+
+// Calls body(i, worker) once for every i in [0, n), in any order, with worker
+// in [0, max_threads()) naming the thread. Returns when all calls have; the
+// first exception is thrown again here.
+void parallel_for(
+    int64_t n,
+    const std::function<void(int64_t, int)>& body);
+
+} // namespace mlx_ctc::cpu

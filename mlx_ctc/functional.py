@@ -1,0 +1,98 @@
+"""The CTC loss as a function."""
+
+from contextlib import nullcontext
+from typing import Literal, get_args
+
+import mlx.core as mx
+
+from mlx_ctc import _ext
+from mlx_ctc._forms import Canonical, Integers
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+def ctc_loss(
+    log_probs: mx.array,
+    targets: Integers,
+    input_lengths: Integers,
+    target_lengths: Integers,
+    blank: int = 0,
+    reduction: Reduction = "mean",
+    zero_infinity: bool = False,
+    *,
+    with_logits: bool = False,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array:
+    r"""The Connectionist Temporal Classification loss.
+
+    :math:`-\ln p(\text{target} \mid \text{log\_probs})` in nats, summed over all
+    alignments of the target with the frames: Graves et al., *Connectionist Temporal
+    Classification*, ICML 2006. Arguments and values are those of
+    ``torch.nn.functional.ctc_loss``; unlike it, a gradient is never NaN unless a
+    score that it depends on is, and no length is limited.
+
+    Args:
+        log_probs (array): Log-probabilities, ``(T, N, C)``: T frames, N sequences, C
+            classes; or ``(T, C)`` for a single sequence. float32, float16, bfloat16,
+            or on the CPU float64. A transposed batch-first array is read without a
+            copy. ``-inf`` excludes a class.
+        targets (array): Labels in ``[0, C)``: ``(N, S)``, where what lies past a
+            target's length is ignored; or all targets one after the other,
+            ``(sum(target_lengths),)``; or ``(S,)`` for a single sequence.
+        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all,
+            each at most T. Frames past it are ignored and get a gradient of 0.
+        target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
+        blank (int, optional): The class that means "no label". Default: ``0``.
+        reduction (str, optional): ``'none'``: the loss of each sequence ``(N,)``;
+            ``'mean'``: their mean, each divided by its target length (at least 1);
+            ``'sum'``: their sum. A single unbatched sequence gives a scalar.
+            Default: ``'mean'``.
+        zero_infinity (bool, optional): A target that needs more frames than there are
+            has no alignment and an infinite loss. ``True`` makes it 0. Its gradient
+            is 0 either way. Default: ``False``.
+        with_logits (bool, optional): ``log_probs`` are unnormalised logits and
+            log-softmax is part of the function, which is faster than applying it
+            before. Default: ``False``.
+        stream (Stream or Device, optional): Where to compute. Default: ``None``, the
+            default stream.
+
+    Targets and lengths may be arrays of any integer type, NumPy arrays, lists, tuples
+    or ints.
+
+    Returns:
+        array: The loss in float32 (float64 for float64 input).
+
+    Raises:
+        ValueError: For wrong shapes, types or options, and for labels or lengths out of
+            range in anything but an ``mx.array``. Inside one they raise
+            ``RuntimeError`` at evaluation on the CPU; on a GPU the loss and gradient of
+            that sequence are NaN, also under ``zero_infinity``.
+
+    Note:
+        With ``with_logits`` the gradient is the true one,
+        ``softmax(logits) - occupation``. Without, it is torch's:
+        ``exp(log_probs) - occupation``, which is the same once it has passed through
+        log-softmax, and only then. A loss above 1.8e8 is reported as infinite.
+
+    Examples:
+        >>> import mlx.core as mx
+        >>> from mlx_ctc import ctc_loss
+        >>>
+        >>> logits = mx.zeros((4, 1, 3))  # 4 frames, 1 sequence, 3 classes
+        >>> targets = mx.array([[1, 2]])
+        >>> ctc_loss(logits, targets, [4], [2], reduction="sum", with_logits=True)
+        array(1.6864, dtype=float32)
+    """
+    canonical = Canonical("ctc_loss")
+    if reduction not in get_args(Reduction):
+        canonical.fail(f"reduction to be one of {get_args(Reduction)}", repr(reduction))
+    with mx.stream(stream) if stream is not None else nullcontext():
+        batch = canonical.batch(log_probs, targets, input_lengths, target_lengths)
+        loss = _ext.ctc_loss(
+            *batch, blank=blank, with_logits=with_logits, zero_infinity=zero_infinity
+        )
+        if reduction == "mean":
+            return mx.mean(loss / mx.maximum(batch.target_lengths, 1))
+        if reduction == "sum" or log_probs.ndim == 2:
+            return mx.sum(loss)
+        return loss

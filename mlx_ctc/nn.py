@@ -1,0 +1,71 @@
+"""The loss as a layer, like the losses of torch.nn."""
+
+import mlx.core as mx
+from mlx.nn import Module
+
+from mlx_ctc._forms import Integers
+from mlx_ctc.functional import Reduction, ctc_loss
+
+
+class CTCLoss(Module):
+    r"""The Connectionist Temporal Classification loss.
+
+    A layer around :func:`mlx_ctc.ctc_loss`, where shapes, values and errors are
+    described. It has no parameters.
+
+    Args:
+        blank (int, optional): The class that means "no label". Default: ``0``.
+        reduction (str, optional): ``'none'`` | ``'mean'`` | ``'sum'``.
+            Default: ``'mean'``.
+        zero_infinity (bool, optional): Whether the loss of a sequence without any
+            alignment is 0 instead of infinite. Default: ``False``.
+        with_logits (bool, optional): Whether the input is unnormalised logits
+            instead of log-probabilities. Default: ``False``.
+
+    Examples:
+        >>> import mlx.core as mx
+        >>> import mlx_ctc.nn as nn
+        >>>
+        >>> loss = nn.CTCLoss(with_logits=True)
+        >>> logits = mx.zeros((4, 1, 3))  # 4 frames, 1 sequence, 3 classes
+        >>> loss(logits, mx.array([[1, 2]]), [4], [2])
+        array(0.8432, dtype=float32)
+    """
+
+    def __init__(
+        self,
+        blank: int = 0,
+        reduction: Reduction = "mean",
+        zero_infinity: bool = False,
+        *,
+        with_logits: bool = False,
+    ):
+        super().__init__()
+        self.blank = blank
+        self.reduction = reduction
+        self.zero_infinity = zero_infinity
+        self.with_logits = with_logits
+
+    def _extra_repr(self) -> str:
+        return (
+            f"blank={self.blank}, reduction={self.reduction!r}, "
+            f"zero_infinity={self.zero_infinity}, with_logits={self.with_logits}"
+        )
+
+    def __call__(
+        self,
+        log_probs: mx.array,
+        targets: Integers,
+        input_lengths: Integers,
+        target_lengths: Integers,
+    ) -> mx.array:
+        return ctc_loss(
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            self.blank,
+            self.reduction,
+            self.zero_infinity,
+            with_logits=self.with_logits,
+        )

@@ -1,0 +1,44 @@
+# What every test may ask for: a device, a dtype, a mode and random numbers.
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+needs_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not mx.is_available(mx.gpu), reason="MLX reports no GPU"),
+]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(mx.cpu, id="cpu"),
+        pytest.param(mx.gpu, id="gpu", marks=needs_gpu),
+    ]
+)
+def device(request):
+    """The device a test runs on, made MLX's default while it runs."""
+    previous = mx.default_device()
+    mx.set_default_device(request.param)
+    yield request.param
+    mx.set_default_device(previous)
+
+
+@pytest.fixture(
+    params=[mx.float32, mx.float16, mx.bfloat16, mx.float64],
+    ids=lambda dtype: str(dtype).removeprefix("mlx.core."),
+)
+def dtype(request, device):
+    if request.param == mx.float64 and device == mx.gpu:
+        pytest.skip("MLX has float64 on the CPU only")
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["log_probs", "logits"])
+def with_logits(request):
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(2006)

@@ -1,0 +1,115 @@
+# A CTC problem, how to run it, and how near the reference its answer has to be.
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+import reference
+
+from mlx_ctc import ctc_loss
+
+
+class Tolerance(NamedTuple):
+    loss: float  # relative, and absolute where the loss is below 1
+    gradient: float  # absolute
+    rounding: float  # of the gradient to the input's dtype, relative
+
+
+# Every dtype but float64 is computed in float32, so what is left of the narrow ones
+# is the one rounding of their gradient.
+TOLERANCE = {
+    mx.float64: Tolerance(1e-12, 1e-12, 2**-53),
+    mx.float32: Tolerance(1e-6, 2e-6, 2**-24),
+    mx.float16: Tolerance(1e-6, 2e-6, 2**-11),
+    mx.bfloat16: Tolerance(1e-6, 2e-6, 2**-8),
+}
+
+
+def to_numpy(array):
+    """The array in float64, exactly."""
+    if array.dtype == mx.bfloat16:
+        array = array.astype(mx.float32)
+    return np.array(array).astype(np.float64)
+
+
+def assert_loss_close(loss, expected, dtype=mx.float32):
+    tolerance = TOLERANCE[dtype].loss
+    np.testing.assert_allclose(to_numpy(loss), expected, tolerance, tolerance)
+
+
+def assert_gradient_close(gradient, expected, dtype=mx.float32):
+    _, absolute, rounding = TOLERANCE[dtype]
+    np.testing.assert_allclose(to_numpy(gradient), expected, rounding, absolute)
+
+
+def loss_and_gradient(inputs, *target_and_lengths, cotangent=None, **options):
+    """Losses (N,), and the gradient of their sum weighted by the cotangent (N,)."""
+
+    def losses(x):
+        return ctc_loss(x, *target_and_lengths, reduction="none", **options)
+
+    if cotangent is None:
+        dtype = mx.float64 if inputs.dtype == mx.float64 else mx.float32
+        cotangent = mx.ones(inputs.shape[1:-1], dtype)
+    (loss,), (gradient,) = mx.vjp(losses, [inputs], [cotangent])
+    mx.eval(loss, gradient)
+    return loss, gradient
+
+
+@dataclass
+class Problem:
+    inputs: np.ndarray  # (T, N, C)
+    targets: np.ndarray  # (N, S)
+    input_lengths: np.ndarray  # (N,)
+    target_lengths: np.ndarray  # (N,)
+    blank: int = 0
+    with_logits: bool = True
+
+    def arrays(self, dtype=mx.float32):
+        """What ctc_loss takes, in its order."""
+        return (
+            mx.array(self.inputs, dtype),
+            mx.array(self.targets),
+            mx.array(self.input_lengths),
+            mx.array(self.target_lengths),
+        )
+
+    @property
+    def options(self):
+        return {"blank": self.blank, "with_logits": self.with_logits}
+
+    def run(self, dtype=mx.float32, **options):
+        return loss_and_gradient(*self.arrays(dtype), **self.options, **options)
+
+    def expected(self, dtype=mx.float32):
+        """The float64 answer for the inputs as the dtype holds them."""
+        return reference.ctc_loss(
+            to_numpy(mx.array(self.inputs, dtype)),
+            self.targets,
+            self.input_lengths,
+            self.target_lengths,
+            **self.options,
+        )
+
+    def check(self, dtype=mx.float32):
+        loss, gradient = self.run(dtype)
+        expected_loss, expected_gradient = self.expected(dtype)
+        assert_loss_close(loss, expected_loss, dtype)
+        assert_gradient_close(gradient, expected_gradient, dtype)
+
+
+def random_problem(
+    rng, T=30, N=6, C=9, S=8, blank=0, with_logits=True, ragged=True, spread=2.0
+):
+    """Random inputs; if ragged, with lengths from the shortest to T and from 0 to S."""
+    inputs = spread * rng.normal(size=(T, N, C))
+    if not with_logits:
+        inputs = reference.log_softmax(inputs)
+    targets = rng.integers(0, C - 1, size=(N, S))
+    targets += targets >= blank
+    input_lengths, target_lengths = np.full(N, T), np.full(N, S)
+    if ragged:
+        input_lengths = np.linspace(T, min(T, 2 * S), N).astype(np.int32)
+        target_lengths = rng.permutation(np.linspace(0, S, N).astype(np.int32))
+    return Problem(inputs, targets, input_lengths, target_lengths, blank, with_logits)

@@ -1,0 +1,105 @@
+# The CTC loss and its gradient in float64 NumPy, written to be seen to be right.
+#
+# Two readings of Graves et al. 2006: the forward-backward recursion in the log
+# domain (section 4.1), and the definition itself (eq. 3) by enumerating every path.
+# T frames, C classes, S labels in a target, L = 2S + 1 states; t, c, s their indices.
+
+from itertools import groupby, product
+
+import numpy as np
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def arrivals(log_probs, labels, blank):
+    """Log-sum over the paths that arrive at each state, its own emission excluded.
+
+    Returns the arrivals (T, L) and the emissions log p(t, s) (T, L); their sum is
+    log alpha of eq. 6.
+    """
+    T, L = len(log_probs), 2 * len(labels) + 1
+    states = np.full(L, blank)
+    states[1::2] = labels
+    # A path may skip the blank between two labels that differ.
+    log_skip = np.full(L, -np.inf)
+    log_skip[3::2][states[3::2] != states[1:-2:2]] = 0
+
+    emissions = log_probs[:, states]
+    arrive = np.full((T, L), -np.inf)
+    arrive[0, :2] = 0
+    for t in range(1, T):
+        stay = arrive[t - 1] + emissions[t - 1]
+        arrive[t] = stay
+        arrive[t, 1:] = np.logaddexp(arrive[t, 1:], stay[:-1])
+        arrive[t, 2:] = np.logaddexp(arrive[t, 2:], stay[:-2] + log_skip[2:])
+    return arrive, emissions
+
+
+def ctc(log_probs, labels, blank=0):
+    """Loss of one sequence of log-probabilities (T, C), and its gamma (T, C).
+
+    gamma(t, c) is the posterior probability that frame t says class c: zero
+    everywhere when no path has any probability.
+    """
+    log_probs = np.asarray(log_probs, np.float64)
+    labels = np.asarray(labels, np.int64)
+    gamma = np.zeros_like(log_probs)
+    if len(log_probs) == 0:
+        return (0.0 if len(labels) == 0 else np.inf), gamma
+
+    before, emissions = arrivals(log_probs, labels, blank)
+    # Read from the end, a sentence is the reversed target in reversed frames.
+    after = arrivals(log_probs[::-1], labels[::-1], blank)[0][::-1, ::-1]
+    log_z = np.logaddexp.reduce((before + emissions)[-1, -2:])
+    if log_z == -np.inf:
+        return np.inf, gamma
+
+    occupied = np.exp(before + emissions + after - log_z)
+    gamma[:, blank] = occupied[:, ::2].sum(axis=1)
+    np.add.at(gamma, (slice(None), labels), occupied[:, 1::2])
+    return -log_z, gamma
+
+
+def ctc_loss(
+    inputs, targets, input_lengths, target_lengths, blank=0, with_logits=False
+):
+    """Losses (N,) and the gradient of their sum (T, N, C) for padded targets."""
+    inputs = np.asarray(inputs, np.float64)
+    losses, gradient = np.zeros(inputs.shape[1]), np.zeros_like(inputs)
+    for n, (T, S) in enumerate(zip(input_lengths, target_lengths, strict=True)):
+        log_probs = inputs[:T, n]
+        if with_logits:
+            log_probs = log_softmax(log_probs)
+        losses[n], gamma = ctc(log_probs, targets[n][:S], blank)
+        if np.isfinite(losses[n]):
+            gradient[:T, n] = np.exp(log_probs) - gamma
+    return losses, gradient
+
+
+def reduce(losses, target_lengths, reduction, zero_infinity=False):
+    if zero_infinity:
+        losses = np.where(losses == np.inf, 0, losses)
+    if reduction == "mean":
+        return np.mean(losses / np.maximum(target_lengths, 1))
+    return losses.sum() if reduction == "sum" else losses
+
+
+def collapse(path, blank):
+    """The map B of the paper: merge repeats, then drop blanks."""
+    return [c for c, _ in groupby(path) if c != blank]
+
+
+def ctc_by_enumeration(log_probs, labels, blank=0):
+    """The same as `ctc`, by its definition: the sum over all C^T paths."""
+    T, C = log_probs.shape
+    z, gamma = 0.0, np.zeros((T, C))
+    frames = np.arange(T)
+    for path in product(range(C), repeat=T):
+        if collapse(path, blank) == list(labels):
+            p = np.exp(log_probs[frames, path].sum())
+            z += p
+            gamma[frames, path] += p
+    return (-np.log(z), gamma / z) if z > 0 else (np.inf, gamma)

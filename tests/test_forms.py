@@ -1,0 +1,187 @@
+# Every way to write the same problem gives the same loss and the same gradient.
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from problems import loss_and_gradient, random_problem
+
+from mlx_ctc import ctc_loss
+
+pytestmark = pytest.mark.usefixtures("device")
+
+INTEGERS = [
+    mx.int8,
+    mx.int16,
+    mx.int32,
+    mx.int64,
+    mx.uint8,
+    mx.uint16,
+    mx.uint32,
+    mx.uint64,
+]
+LENGTHS = {
+    "array": mx.array,
+    "list": lambda lengths: lengths.tolist(),
+    "tuple": lambda lengths: tuple(lengths.tolist()),
+    "numpy": lambda lengths: lengths,
+    "tuple of numpy": tuple,
+}
+
+
+def concatenated(problem):
+    rows = zip(problem.targets, problem.target_lengths, strict=True)
+    return np.concatenate([row[:length] for row, length in rows])
+
+
+def assert_same_as_padded_arrays(problem, targets, input_lengths, target_lengths):
+    expected_loss, expected_gradient = problem.run()
+    loss, gradient = loss_and_gradient(
+        mx.array(problem.inputs, mx.float32),
+        targets,
+        input_lengths,
+        target_lengths,
+        **problem.options,
+    )
+    assert loss.shape == expected_loss.shape
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("target_form", LENGTHS)
+@pytest.mark.parametrize("input_form", LENGTHS)
+def test_lengths_may_have_any_two_forms(rng, input_form, target_form):
+    problem = random_problem(rng)
+    assert_same_as_padded_arrays(
+        problem,
+        mx.array(problem.targets),
+        LENGTHS[input_form](problem.input_lengths),
+        LENGTHS[target_form](problem.target_lengths),
+    )
+
+
+@pytest.mark.parametrize("form", LENGTHS)
+def test_targets_may_be_concatenated(rng, form):
+    problem = random_problem(rng)
+    assert_same_as_padded_arrays(
+        problem,
+        mx.array(concatenated(problem)),
+        LENGTHS[form](problem.input_lengths),
+        LENGTHS[form](problem.target_lengths),
+    )
+
+
+def test_concatenated_targets_may_all_be_empty(rng):
+    problem = random_problem(rng)
+    problem.target_lengths[:] = 0
+    assert_same_as_padded_arrays(
+        problem, mx.array([], mx.int32), problem.input_lengths, [0] * 6
+    )
+
+
+def test_targets_may_be_numpy(rng):
+    problem = random_problem(rng)
+    lengths = problem.input_lengths, problem.target_lengths
+    assert_same_as_padded_arrays(problem, problem.targets, *lengths)
+    assert_same_as_padded_arrays(problem, concatenated(problem), *lengths)
+
+
+def test_targets_may_be_lists(rng):
+    problem = random_problem(rng)
+    lengths = problem.input_lengths, problem.target_lengths
+    assert_same_as_padded_arrays(problem, problem.targets.tolist(), *lengths)
+    assert_same_as_padded_arrays(problem, concatenated(problem).tolist(), *lengths)
+
+
+def test_targets_may_be_wider_than_any_length(rng):
+    problem = random_problem(rng)
+    wide = np.pad(problem.targets, ((0, 0), (0, 40)), constant_values=-7)
+    lengths = problem.input_lengths, problem.target_lengths
+    assert_same_as_padded_arrays(problem, wide, *lengths)
+    assert_same_as_padded_arrays(problem, mx.array(wide), *map(mx.array, lengths))
+
+
+@pytest.mark.parametrize("integer", INTEGERS, ids=str)
+def test_targets_and_lengths_may_have_any_integer_dtype(rng, integer):
+    problem = random_problem(rng)
+    assert_same_as_padded_arrays(
+        problem,
+        mx.array(problem.targets, integer),
+        mx.array(problem.input_lengths, integer),
+        mx.array(problem.target_lengths, integer),
+    )
+
+
+@pytest.mark.parametrize("integer", ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+def test_numpy_targets_and_lengths_may_have_any_integer_dtype(rng, integer):
+    problem = random_problem(rng)
+    assert_same_as_padded_arrays(
+        problem,
+        problem.targets.astype(integer),
+        problem.input_lengths.astype(integer),
+        problem.target_lengths.astype(integer),
+    )
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize(
+    "form",
+    [int, mx.array, np.int64, np.array, lambda t: [t], lambda t: mx.array([t])],
+    ids=["int", "array", "numpy int", "numpy array", "list", "array of one"],
+)
+def test_unbatched_loss_is_a_scalar(rng, form, reduction):
+    problem = random_problem(rng, N=1, ragged=False)
+    inputs, targets, *_ = problem.arrays()
+    (expected,), expected_gradient = problem.run()
+
+    def loss(x):
+        lengths = form(25), form(6)
+        return ctc_loss(x, targets[0], *lengths, reduction=reduction, with_logits=True)
+
+    problem.input_lengths, problem.target_lengths = [25], [6]
+    (expected,), expected_gradient = problem.run()
+    if reduction == "mean":
+        expected, expected_gradient = expected / 6, expected_gradient / 6
+    value, gradient = mx.value_and_grad(loss)(inputs[:, 0])
+    assert value.shape == ()
+    assert gradient.shape == inputs[:, 0].shape
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient[:, 0], atol=1e-6)
+
+
+def test_positional_order_is_torchs(rng):
+    problem = random_problem(rng, with_logits=False, blank=8)
+    problem.input_lengths[problem.target_lengths.argmax()] = 3
+    by_position = ctc_loss(*problem.arrays(), 8, "sum", True)
+    by_name = ctc_loss(*problem.arrays(), blank=8, reduction="sum", zero_infinity=True)
+    assert by_position.item() == by_name.item()
+
+
+def test_default_reduction_is_the_mean(rng):
+    problem = random_problem(rng, with_logits=False)
+    loss = ctc_loss(*problem.arrays())
+    assert loss.item() == ctc_loss(*problem.arrays(), reduction="mean").item()
+
+
+def test_batch_of_none_has_no_losses():
+    inputs, targets = mx.zeros((5, 0, 3)), mx.zeros((0, 2), mx.int32)
+    loss, gradient = loss_and_gradient(inputs, targets, [], [])
+    assert loss.shape == (0,)
+    assert gradient.shape == (5, 0, 3)
+
+
+@pytest.mark.parametrize("N", [1, 7, 8, 9, 100])
+def test_each_item_is_as_if_alone(rng, N):
+    problem = random_problem(rng, N=N)
+    inputs, targets, input_lengths, target_lengths = problem.arrays()
+    loss, gradient = problem.run()
+    for n in (0, N // 2, N - 1):
+        item = slice(n, n + 1)
+        alone_loss, alone_gradient = loss_and_gradient(
+            inputs[:, item],
+            targets[item],
+            input_lengths[item],
+            target_lengths[item],
+            with_logits=True,
+        )
+        np.testing.assert_allclose(loss[item], alone_loss, rtol=1e-6)
+        np.testing.assert_allclose(gradient[:, item], alone_gradient, atol=1e-6)

@@ -1,0 +1,68 @@
+# Tensors of more than 2^31 elements: every offset is 64 bits wide.
+
+import os
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from problems import loss_and_gradient
+
+GiB = 2**30
+
+
+def needs_memory(bytes_needed):
+    try:
+        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        available = mx.device_info()["memory_size"] // 2
+    if available < bytes_needed:
+        pytest.skip(f"needs {bytes_needed / GiB:.0f} GiB of memory")
+
+
+@pytest.mark.slow
+def test_gradient_beyond_two_billion_elements(device):
+    needs_memory(6 * GiB)
+    T, N, C = 4, 8200, 65536
+    assert T * N * C > 2**31
+    logits = mx.broadcast_to(mx.zeros((1, 1, C), mx.float16), (T, N, C))
+    targets = np.full((N, 1), C - 1)
+    targets[-1] = C - 2
+    cotangent = mx.zeros(N)
+    cotangent[-1] = 1024
+    loss, gradient = loss_and_gradient(
+        logits, targets, [T] * N, [1] * N, with_logits=True, cotangent=cotangent
+    )
+    paths = T * (T + 1) // 2
+    np.testing.assert_allclose(loss, T * np.log(C) - np.log(paths), 1e-6)
+
+    last = np.array(gradient[:, -1]).astype(np.float32) / 1024
+    t = np.arange(T)
+    gamma = (t + 1) * (T - t) / paths
+    np.testing.assert_allclose(last[:, C - 2], 1 / C - gamma, 1e-3)
+    np.testing.assert_allclose(last[:, 0], 1 / C - (1 - gamma), 1e-3)
+    np.testing.assert_allclose(last[:, 1 : C - 2], 1 / C, 1e-3)
+    assert not np.array(gradient[:, :100]).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", [0, 1])
+def test_stride_beyond_two_billion_elements(device, axis, with_logits):
+    needs_memory(6 * GiB)
+    shape, stride = (3, 3, 5), 2**30 + 1
+    buffer = mx.zeros((2 * stride + 64,), mx.float16)
+    rng = np.random.default_rng(0)
+    inputs = mx.array(rng.normal(size=shape), mx.float16)
+    strides = [8, 8, 1]
+    strides[axis] = stride
+    strides[1 - axis] = 16
+    rows = inputs.swapaxes(0, axis)
+    for i in range(3):
+        block = mx.pad(rows[i], [(0, 0), (0, 11)]).reshape(-1)
+        buffer[i * stride : i * stride + 48] = block
+        mx.eval(buffer)
+    view = mx.as_strided(buffer, shape, strides)
+    rest = np.array([[1, 2], [3, 3], [4, 0]]), [3, 3, 3], [2, 2, 1]
+    loss, gradient = loss_and_gradient(view, *rest, with_logits=with_logits)
+    expected = loss_and_gradient(inputs, *rest, with_logits=with_logits)
+    assert mx.array_equal(loss, expected[0])
+    assert mx.array_equal(gradient, expected[1])

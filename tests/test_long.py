@@ -1,0 +1,93 @@
+# Exact at any length: ten thousand frames lose no digits.
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from problems import Problem, random_problem, to_numpy
+
+pytestmark = pytest.mark.usefixtures("device")
+
+LOSS, GRADIENT = 1e-7, 1e-5  # relative, absolute
+
+
+def check(problem, dtype=mx.float32):
+    losses, gradients = problem.run(dtype)
+    expected_losses, expected_gradients = problem.expected(dtype)
+    np.testing.assert_allclose(losses, expected_losses, LOSS)
+    np.testing.assert_allclose(to_numpy(gradients), expected_gradients, 0, GRADIENT)
+
+
+@pytest.mark.parametrize("spread", [0, 1, 5, 30])
+def test_ten_thousand_frames(rng, spread, with_logits):
+    check(
+        random_problem(
+            rng,
+            T=10000,
+            N=2,
+            C=32,
+            S=200,
+            ragged=False,
+            spread=spread,
+            with_logits=with_logits,
+        )
+    )
+
+
+def test_ten_thousand_frames_for_a_long_target(rng):
+    check(random_problem(rng, T=10000, N=1, C=40, S=2000, ragged=False))
+
+
+def test_as_many_labels_as_frames_allow(rng):
+    problem = random_problem(rng, T=3000, N=1, C=40, S=2950, ragged=False)
+    problem.targets[0] = 1 + np.arange(2950) % 39
+    check(problem)
+
+
+def test_one_label_in_ten_thousand_frames(rng):
+    check(random_problem(rng, T=10000, N=1, C=3, S=1, ragged=False, spread=10))
+
+
+def test_ten_thousand_frames_of_a_confident_model(rng):
+    # Each label is said for a few frames and the blank between: what training ends in.
+    T, C, S = 10000, 32, 800
+    problem = random_problem(rng, T=T, N=1, C=C, S=S, ragged=False, spread=1)
+    said = np.zeros(T, int)
+    for s, label in enumerate(problem.targets[0]):
+        said[12 * s + 5 : 12 * s + 8] = label
+    problem.inputs[range(T), 0, said] += 12
+    check(problem)
+
+
+def test_ten_thousand_frames_of_a_confidently_wrong_model(rng):
+    # The best path lies thousands of nats below the likeliest sentence.
+    T, C = 10000, 32
+    problem = random_problem(rng, T=T, N=1, C=C, S=300, ragged=False, spread=1)
+    problem.inputs[range(T), 0, rng.integers(0, C, T)] += 40
+    check(problem)
+
+
+@pytest.mark.parametrize("T", [20000, 50000])
+def test_equal_probabilities_count_the_paths_through_each_label(T):
+    """Closed form: the labels' gamma is a ratio of binomials."""
+    lgamma = np.vectorize(__import__("math").lgamma)
+
+    def log_comb(n, k):
+        return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
+
+    S = C = 20
+    targets = np.append(np.arange(1, S), 1)[None]  # the last label is the first again
+    problem = Problem(np.zeros((T, 1, C)), targets, [T], [S])
+    loss, gradient = problem.run()
+    log_paths = log_comb(T + S, 2 * S)
+    np.testing.assert_allclose(loss, [T * np.log(C) - log_paths], LOSS)
+
+    t = np.linspace(0, T - 1, 500).astype(int)[:, None]
+    i = np.arange(S)
+    log_gamma = log_comb(t + 1 + i, 2 * i + 1)
+    log_gamma += log_comb(T - t + S - 1 - i, 2 * (S - i) - 1)
+    with np.errstate(invalid="ignore"):
+        gamma = np.nan_to_num(np.exp(log_gamma - log_paths))
+    gamma[:, 0] += gamma[:, -1]
+    np.testing.assert_allclose(
+        to_numpy(gradient)[t[:, 0], 0, 1:], 1 / C - gamma[:, :-1], 0, GRADIENT
+    )

@@ -1,0 +1,117 @@
+# Memory: a step gives back what it took, and no step takes a table of the batch.
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from problems import random_problem
+
+from mlx_ctc import ctc_loss
+
+MiB = 2**20
+
+
+def step(problem):
+    inputs, *rest = problem.arrays()
+
+    def loss(x):
+        return ctc_loss(x, *rest, with_logits=True)
+
+    value, gradient = mx.value_and_grad(loss)(inputs)
+    mx.eval(value, gradient)
+
+
+def test_a_thousand_steps_leave_nothing_behind(device, rng):
+    problem = random_problem(rng)
+    for _ in range(10):
+        step(problem)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    for _ in range(1000):
+        step(problem)
+    mx.clear_cache()
+    assert mx.get_active_memory() <= before
+
+
+def test_refused_steps_leave_nothing_behind(device, rng):
+    if device == mx.gpu:
+        pytest.skip("a GPU answers with NaN")
+    problem = random_problem(rng)
+    problem.input_lengths[1] = 31
+    active = []
+    for _ in range(20):
+        with pytest.raises(RuntimeError):
+            step(problem)
+        mx.clear_cache()
+        active.append(mx.get_active_memory())
+    assert active[-1] == active[0]
+
+
+def peak_of_a_process(body):
+    """The most memory, in MiB, that a Python process held while it ran the body."""
+    resource = pytest.importorskip("resource")
+    unit = 1 if sys.platform == "darwin" else 1024
+    code = f"{body}\nimport resource\n"
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    assert resource
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "MLX_CTC_NUM_THREADS": "2"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(result.stdout.split()[-1]) * unit / MiB
+
+
+PROBLEM = """
+import mlx.core as mx, numpy as np
+from problems import random_problem
+from test_memory import step
+mx.set_default_device(mx.cpu)
+problem = random_problem(np.random.default_rng(0), T={T}, N={N}, C={C}, S={S})
+for _ in range({steps}):
+    step(problem)
+"""
+
+
+def test_a_process_does_not_grow():
+    shape = {"T": 50, "N": 8, "C": 12, "S": 10}
+    few = peak_of_a_process(PROBLEM.format(steps=20, **shape))
+    many = peak_of_a_process(PROBLEM.format(steps=1000, **shape))
+    assert many < few + 4
+
+
+def test_a_batch_has_no_table_of_states():
+    # (N, T, L) floats would take 64 * 1000 * 401 * 4 bytes: 98 MiB, and torch two.
+    shape = {"T": 1000, "N": 64, "C": 4, "S": 200}
+    without = peak_of_a_process(PROBLEM.format(steps=0, **shape))
+    assert peak_of_a_process(PROBLEM.format(steps=1, **shape)) < without + 40
+
+
+@pytest.mark.slow
+def test_ten_thousand_labels_in_a_hundred_thousand_frames():
+    """Closed form at a size whose tables would take 32 GB; in a few hundred MiB."""
+    peak = peak_of_a_process("""
+from math import lgamma, log
+import mlx.core as mx, numpy as np
+from problems import loss_and_gradient
+mx.set_default_device(mx.cpu)
+T, C, S = 100_000, 4, 10_000
+targets = np.arange(S)[None] % 3 + 1
+loss, gradient = loss_and_gradient(
+    mx.zeros((T, 1, C)), targets, [T], [S], with_logits=True
+)
+log_paths = lgamma(T + S + 1) - lgamma(2 * S + 1) - lgamma(T - S + 1)
+expected = T * log(C) - log_paths
+assert abs(loss.item() / expected - 1) < 1e-7, (loss.item(), expected)
+gradient = np.array(gradient)[:, 0]
+assert abs(gradient.sum(axis=1)).max() < 1e-4
+# Frames and labels read from either end are the same problem, up to the labels' names.
+assert abs(gradient - gradient[::-1][:, [0, 1, 3, 2]]).max() < 1e-4
+""")
+    assert peak < 500
