@@ -42,8 +42,8 @@ def test_equal_probabilities_count_the_paths_through_each_label(T, S):
     C = S + 1  # every label its own class
     problem = Problem(np.zeros((T, 1, C)), np.arange(1, C)[None], [T], [S])
     t, i = np.mgrid[:T, :S]
-    through = np.vectorize(comb)
-    gamma = through(t + 1 + i, 2 * i + 1).astype(np.float64)
+    through = np.vectorize(comb, otypes=[float])
+    gamma = through(t + 1 + i, 2 * i + 1)
     gamma *= through(T - t + S - 1 - i, 2 * (S - i) - 1)
     gamma /= comb(T + S, 2 * S)
     _, gradient = problem.run()
@@ -117,18 +117,19 @@ def test_gradient_through_log_softmax_is_the_logits_gradient(rng, spread):
 def test_logits_gradient_is_the_finite_difference(rng, dtype):
     if dtype in (mx.float16, mx.bfloat16):
         pytest.skip("a step that the dtype resolves is too long for a difference")
-    step, tolerance = (1e-5, 1e-9) if dtype == mx.float64 else (1e-2, 1e-3)
+    step, tolerance = (1e-4, 1e-8) if dtype == mx.float64 else (0.1, 5e-4)
     logits, *rest = random_problem(rng).arrays(dtype)
 
     def loss(x):
-        return ctc_loss(x, *rest, reduction="sum", with_logits=True)
+        losses = ctc_loss(x, *rest, reduction="none", with_logits=True)
+        return to_numpy(losses).sum()
 
-    gradient = to_numpy(mx.grad(loss)(logits))
+    gradient = to_numpy(loss_and_gradient(logits, *rest, with_logits=True)[1])
     for _ in range(10):
         direction = rng.normal(size=logits.shape)
         direction /= np.linalg.norm(direction)
         move = mx.array(step * direction, dtype)
-        difference = (loss(logits + move).item() - loss(logits - move).item()) / 2
+        difference = (loss(logits + move) - loss(logits - move)) / 2
         assert difference / step == pytest.approx(
             (gradient * direction).sum(), abs=tolerance
         )

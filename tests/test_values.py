@@ -1,5 +1,6 @@
 # The loss: closed forms, then every path of tiny problems, then the reference.
 
+from itertools import pairwise
 from math import comb, log
 
 import mlx.core as mx
@@ -25,6 +26,7 @@ def loss_of(log_probs, target, blank=0):
         len(log_probs),
         len(target),
         blank=blank,
+        reduction="sum",
     )
 
 
@@ -91,7 +93,7 @@ def test_zero_input_length_ignores_the_frames():
 )
 def test_equal_probabilities_count_the_paths(T, target):
     C, S = 5, len(target)
-    repeats = sum(a == b for a, b in zip(target, target[1:], strict=False))
+    repeats = sum(a == b for a, b in pairwise(target))
     # Choose where each label's run begins and where the blanks after it do.
     paths = comb(T + S - repeats, 2 * S)
     expected = T * log(C) - log(paths)
@@ -115,6 +117,11 @@ def test_loss_of_logits_is_never_negative(rng):
     loss, _ = problem.run()
     assert loss.min().item() >= 0
     assert loss.max().item() < 1
+
+
+def test_unnormalised_log_probs_may_have_a_negative_loss():
+    expected = -4 - log(comb(5, 2))  # four frames of e each, ten paths
+    assert_loss_close(loss_of(np.ones((4, 3)), [1]), expected)
 
 
 def test_published_example_of_one_path():
@@ -180,7 +187,7 @@ def test_loss_does_not_depend_on_the_logits_offset(rng):
     problem = random_problem(rng)
     problem.inputs = np.round(problem.inputs * 64) / 64  # so that + 1000 is exact
     loss, _ = problem.run()
-    problem.inputs += 1000 * rng.integers(-1, 2, size=problem.inputs.shape[:2] + (1,))
+    problem.inputs += 1000 * rng.integers(-1, 2, size=(*problem.inputs.shape[:2], 1))
     assert_loss_close(problem.run()[0], to_numpy(loss))
 
 
