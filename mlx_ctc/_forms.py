@@ -45,6 +45,7 @@ class Canonical:
         targets: Integers,
         input_lengths: Integers,
         target_lengths: Integers,
+        blank: int,
     ) -> Batch:
         if not isinstance(log_probs, mx.array):
             self.fail("log_probs as an mx.array", type(log_probs).__name__)
@@ -58,6 +59,8 @@ class Canonical:
             targets = targets[None]
 
         T, N, C = log_probs.shape
+        if not 0 <= blank < C:
+            self.fail(f"blank in [0, {C})", blank)
         input_lengths = self.lengths("input_lengths", input_lengths, N)
         target_lengths = self.lengths("target_lengths", target_lengths, N)
         self.check_lengths("input_lengths", input_lengths, T)

@@ -87,7 +87,9 @@ def ctc_loss(
     if reduction not in get_args(Reduction):
         canonical.fail(f"reduction to be one of {get_args(Reduction)}", repr(reduction))
     with mx.stream(stream) if stream is not None else nullcontext():
-        batch = canonical.batch(log_probs, targets, input_lengths, target_lengths)
+        batch = canonical.batch(
+            log_probs, targets, input_lengths, target_lengths, blank
+        )
         loss = _ext.ctc_loss(
             *batch, blank=blank, with_logits=with_logits, zero_infinity=zero_infinity
         )

@@ -6,6 +6,10 @@
 #include <memory>
 #include <sstream>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "cpu/parallel.h"
 #include "cpu/sequence.h"
 #include "mlx/allocator.h"
@@ -26,7 +30,7 @@ struct Interval {
   int checkpoints;
 
   Interval(int64_t T, int64_t S, size_t real_bytes) {
-    pitch = (S + 2 + 15) / 16 * 16;
+    pitch = S + 1;
     // Three rows of (mantissa, exponent) are kept for a frame.
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
     int64_t root = std::ceil(std::sqrt(double(T)));
@@ -250,6 +254,20 @@ std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays) {
   return copies;
 }
 
+// Large fresh memory comes in huge pages where the system has them: a fault for
+// each small one would take as long as the loss.
+void advise_huge_pages([[maybe_unused]] mx::array& a) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t huge = 2 << 20;
+  auto begin = reinterpret_cast<uintptr_t>(a.data<char>());
+  auto first = (begin + huge - 1) / huge * huge;
+  auto last = (begin + a.nbytes()) / huge * huge;
+  if (first < last) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#endif
+}
+
 template <typename Task>
 void dispatch(
     mx::Stream stream,
@@ -258,6 +276,7 @@ void dispatch(
     Task task) {
   for (auto& out : outputs) {
     out.set_data(mx::allocator::malloc(out.nbytes()));
+    advise_huge_pages(out);
   }
   mx::cpu::get_command_encoder(stream).dispatch(
       [task,

@@ -1,9 +1,9 @@
 // The forward-backward recursion of one sequence (Graves et al. 2006, section
 // 4.1), in extended-range numbers.
 //
-// A target of S labels makes a lattice of two rows: blank[i], the blank before
-// label i (i = 0..S, the last one after all labels), and label[i] (i = 0..S-1).
-// The loops run over i, for both rows at once, and vectorise.
+// A target of S labels makes a lattice of two rows: label[i], and blank[i], the
+// blank after it (i = 0..S-1). The blank before all labels is blank[-1]. The
+// loops run over i, for both rows at once, and vectorise.
 //
 // This file is compiled once for each instruction set, with MLX_CTC_ISA naming
 // the set. Everything but the table at the end has internal linkage, so that no
@@ -15,9 +15,11 @@
 #include <type_traits>
 #include <utility>
 
+#include "cpu/blocks.h"
 #include "cpu/element.h"
 #include "cpu/exponential.h"
 #include "cpu/extended.h"
+#include "cpu/softmax.h"
 
 // The rows that a loop reads and writes never overlap.
 #if defined(__clang__)
@@ -31,11 +33,13 @@ namespace {
 using mlx_ctc::cpu::Saved;
 using mlx_ctc::cpu::Sequence;
 
-// Rows begin on a cache line, with as much room before index 0 for index -1.
-constexpr int64_t lanes = 16;
-
+// Loops run over whole blocks of states. What a row holds past the last label
+// is zero, and stays zero.
+//
+// A row has a block before index 0 and one after the last, for the neighbours
+// of the states at its ends.
 constexpr int64_t row_pitch(int64_t target_length) {
-  return lanes + (target_length + 2 + lanes - 1) / lanes * lanes;
+  return lanes + round_up(target_length) + lanes;
 }
 
 template <typename Real>
@@ -51,19 +55,40 @@ struct Row {
     m[i] = a.m;
     e[i] = a.e;
   }
+
+  void clear(int64_t begin, int64_t end) const {
+    for (int64_t i = begin; i < end; ++i) {
+      set(i, zero<Real>());
+    }
+  }
 };
 
 template <typename Real>
 struct States {
   Row<Real> blank;
   Row<Real> label;
+
+  void clear(int64_t begin, int64_t end) const {
+    blank.clear(begin, end);
+    label.clear(begin, end);
+  }
 };
 
-// The states from which frame t can still be part of an alignment: at most one
-// new label a frame from the start, and from the end.
+// The labels, and blanks after them, that an alignment can be at in one frame:
+// each frame adds at most one label, after the start and before the end. The
+// loops take whole blocks around them; whatever else is in those has no path to
+// the start, or none to the end, and neither has what they lead to.
 struct Band {
   int64_t begin;
   int64_t end;
+
+  int64_t first_block() const {
+    return round_down(begin);
+  }
+
+  int64_t last_block() const {
+    return round_up(end);
+  }
 };
 
 class Workspace {
@@ -79,9 +104,7 @@ class Workspace {
 
   template <typename Real>
   Row<Real> take_row(int64_t pitch) {
-    Row<Real> row{take<Real>(pitch) + lanes, take<Int<Real>>(pitch) + lanes};
-    row.set(-1, zero<Real>());
-    return row;
+    return {take<Real>(pitch) + lanes, take<Int<Real>>(pitch) + lanes};
   }
 
   template <typename Real>
@@ -89,82 +112,9 @@ class Workspace {
     return {take_row<Real>(pitch), take_row<Real>(pitch)};
   }
 
-  std::byte* next() const {
-    return next_;
-  }
-
  private:
   std::byte* next_;
 };
-
-// The greatest logit of a frame and the sum of exp(x - it).
-template <typename Real>
-struct Normaliser {
-  Real max;
-  Real sum;
-
-  double log2() const {
-    return double(max) * log2_e + std::log2(double(sum));
-  }
-};
-
-// `lanes` partial results side by side: a fixed order that vectorises.
-template <typename Real>
-Normaliser<Real> normaliser(const Real* x, int64_t C) {
-  Real partial[lanes];
-  for (int64_t j = 0; j < lanes; ++j) {
-    partial[j] = -std::numeric_limits<Real>::infinity();
-  }
-  int64_t whole = C - C % lanes;
-  for (int64_t c = 0; c < whole; c += lanes) {
-    for (int64_t j = 0; j < lanes; ++j) {
-      partial[j] = larger(x[c + j], partial[j]);
-    }
-  }
-  for (int64_t c = whole; c < C; ++c) {
-    partial[c - whole] = larger(x[c], partial[c - whole]);
-  }
-  Real max = partial[0];
-  for (int64_t j = 1; j < lanes; ++j) {
-    max = larger(max, partial[j]);
-  }
-
-  for (int64_t j = 0; j < lanes; ++j) {
-    partial[j] = 0;
-  }
-  for (int64_t c = 0; c < whole; c += lanes) {
-    for (int64_t j = 0; j < lanes; ++j) {
-      partial[j] += ordinary_exp(x[c + j] - max);
-    }
-  }
-  for (int64_t c = whole; c < C; ++c) {
-    partial[c - whole] += ordinary_exp(x[c] - max);
-  }
-  Real sum = 0;
-  for (int64_t j = 0; j < lanes; ++j) {
-    sum += partial[j];
-  }
-  return {max, sum};
-}
-
-template <typename Real>
-Real sum_of(const Real* x, int64_t begin, int64_t end) {
-  Real partial[lanes] = {};
-  int64_t i = begin;
-  for (; i + lanes <= end; i += lanes) {
-    for (int64_t j = 0; j < lanes; ++j) {
-      partial[j] += x[i + j];
-    }
-  }
-  for (; i < end; ++i) {
-    partial[0] += x[i];
-  }
-  Real sum = 0;
-  for (int64_t j = 0; j < lanes; ++j) {
-    sum += partial[j];
-  }
-  return sum;
-}
 
 // alpha(t) from alpha(t - 1) and the emissions of frame t, equation 6.
 template <typename Real>
@@ -175,17 +125,22 @@ void alpha_step(
     Extended<Real> blank,
     Row<Real> label,
     States<Real> next) {
+  int64_t begin = band.first_block();
+  int64_t end = band.last_block();
+  next.clear(begin - 1, begin);
+  next.clear(end, end + lanes);
+  if (begin == 0) {
+    next.blank.set(-1, normalised(previous.blank[-1] * blank));
+  }
   INDEPENDENT
-  for (int64_t i = band.begin; i < band.end; ++i) {
+  for (int64_t i = begin; i < end; ++i) {
     auto stay = previous.label[i];
-    auto step = previous.blank[i];
+    auto step = previous.blank[i - 1];
     auto jump = previous.label[i - 1];
-    next.blank.set(i, normalised((step + jump) * blank));
     jump.e += skip[i];
+    next.blank.set(i, normalised((previous.blank[i] + stay) * blank));
     next.label.set(i, normalised(sum(stay, step, jump) * label[i]));
   }
-  next.blank.set(band.end, zero<Real>());
-  next.label.set(band.end, zero<Real>());
 }
 
 // One frame back in time, from beta(t + 1) p(t + 1) to beta(t) p(t), where
@@ -203,27 +158,32 @@ void beta_step(
     States<Real> next,
     Real* gamma_blank,
     Real* gamma_label) {
+  auto posterior = [&](Extended<Real> alpha, Extended<Real> beta) {
+    auto gamma = alpha * beta * inverse_z;
+    return gamma.m * power_of_two<Real>(gamma.e);
+  };
+  int64_t begin = band.first_block();
+  int64_t end = band.last_block();
+  next.clear(begin - lanes, begin);
+  gamma_blank[-1] = 0;
+  if (begin == 0) {
+    auto beta_blank = weighted.blank[-1] + weighted.label[0];
+    gamma_blank[-1] = posterior(alpha.blank[-1], beta_blank);
+    next.blank.set(-1, normalised(beta_blank * blank));
+  }
   INDEPENDENT
-  for (int64_t i = band.begin; i < band.end; ++i) {
+  for (int64_t i = begin; i < end; ++i) {
     auto stay = weighted.label[i];
-    auto step = weighted.blank[i + 1];
+    auto step = weighted.blank[i];
     auto jump = weighted.label[i + 1];
+    auto beta_blank = step + jump;
     jump.e += skip[i + 1];
-    auto beta_blank = weighted.blank[i] + stay;
     auto beta_label = sum(stay, step, jump);
-
-    auto posterior_blank = alpha.blank[i] * beta_blank * inverse_z;
-    auto posterior_label = alpha.label[i] * beta_label * inverse_z;
-    gamma_blank[i] =
-        posterior_blank.m * power_of_two<Real>(posterior_blank.e);
-    gamma_label[i] =
-        posterior_label.m * power_of_two<Real>(posterior_label.e);
-
+    gamma_blank[i] = posterior(alpha.blank[i], beta_blank);
+    gamma_label[i] = posterior(alpha.label[i], beta_label);
     next.blank.set(i, normalised(beta_blank * blank));
     next.label.set(i, normalised(beta_label * label[i]));
   }
-  next.blank.set(band.begin - 1, zero<Real>());
-  next.label.set(band.begin - 1, zero<Real>());
 }
 
 // The lattice of one sequence, over memory from the workspace.
@@ -238,9 +198,9 @@ class Lattice {
         workspace_(workspace),
         S_(sequence.target_length),
         pitch_(row_pitch(S_)) {
-    offsets_ = workspace_.take<int64_t>(S_ + 1);
-    skip_ = workspace_.take<Int<Real>>(S_ + 2);
-    scores_ = workspace_.take<Real>(S_ + 1);
+    offsets_ = workspace_.take<int64_t>(pitch_);
+    skip_ = workspace_.take<Int<Real>>(pitch_);
+    scores_ = workspace_.take<Real>(pitch_);
     row_ = workspace_.take<Real>(sequence.classes);
     const int32_t* labels = sequence.labels;
     for (int64_t i = 0; i < S_; ++i) {
@@ -250,7 +210,9 @@ class Lattice {
       skip_[i] = skippable ? 0 : zero_exponent;
       repeats_ += i > 0 && !skippable;
     }
-    skip_[S_] = skip_[S_ + 1] = zero_exponent;
+    for (int64_t i = S_; i < round_up(S_) + lanes; ++i) {
+      skip_[i] = zero_exponent;
+    }
   }
 
   double loss() {
@@ -261,32 +223,42 @@ class Lattice {
     States<Real> next = workspace_.take_states<Real>(pitch_);
     Row<Real> label = workspace_.take_row<Real>(pitch_);
     start(alpha);
+    // The lattice runs on exp(x - max); the sums that divide it are multiplied
+    // up here, in double.
+    Extended<double> normaliser_product = {1.0, 0};
     for (int t = 0; t < sequence_.frames; ++t) {
       if (t > 0 && t % saved_.interval == 0) {
         copy(alpha, checkpoint(t), band(t - 1));
       }
       if (sequence_.with_logits) {
-        normalisers()[t] = normaliser(frame(t), sequence_.classes);
+        const In* next = scores(smaller(t + 1, sequence_.frames - 1));
+        auto z = normaliser(frame(t), next, sequence_.classes);
+        normalisers()[t] = z;
+        normaliser_product =
+            normalised(normaliser_product * Extended<double>{z.sum, 0});
       }
+      valid_ &= is_valid(t);
       Extended<Real> blank = emit(t, label);
       alpha_step(band(t), skip_, alpha, blank, label, next);
       std::swap(alpha, next);
     }
-    Extended<Real> z = total(alpha);
+    Extended<Real> z = evidence(alpha);
     if (!valid_) {
       return std::numeric_limits<double>::quiet_NaN();
     }
     if (z.e < nearly_zero) {
       return std::numeric_limits<double>::infinity();
     }
-    return -(std::log2(double(z.m)) + double(z.e)) * ln_2;
+    double log2_z = std::log2(double(z.m) / normaliser_product.m) +
+        double(z.e - normaliser_product.e);
+    return -log2_z * ln_2;
   }
 
   void gradient(Real cotangent, In* out, int64_t out_stride) {
     int frames = sequence_.frames;
     int interval = smaller(saved_.interval, frames);
-    gamma_blank_ = workspace_.take<Real>(S_ + 1);
-    gamma_label_ = workspace_.take<Real>(S_ + 1);
+    gamma_blank_ = workspace_.take<Real>(pitch_) + lanes;
+    gamma_label_ = workspace_.take<Real>(pitch_);
     States<Real> weighted = workspace_.take_states<Real>(pitch_);
     States<Real> next = workspace_.take_states<Real>(pitch_);
     States<Real> entry = workspace_.take_states<Real>(pitch_);
@@ -298,11 +270,10 @@ class Lattice {
       label[j] = workspace_.take_row<Real>(pitch_);
     }
 
-    clear(weighted);
-    clear(next);
-    // After the last frame an alignment has ended in the last blank or, one
-    // step back, in the last label.
-    weighted.blank.set(S_, {Real(1), 0});
+    weighted.clear(-lanes, round_up(S_) + lanes);
+    next.clear(-lanes, round_up(S_) + lanes);
+    // From here a step back leads to the last blank and to the last label.
+    weighted.blank.set(S_ - 1, {Real(1), 0});
     Extended<Real> inverse_z = zero<Real>();
     int last = (frames - 1) / interval * interval;
     for (int begin = last; begin >= 0; begin -= interval) {
@@ -310,7 +281,9 @@ class Lattice {
       if (begin == 0) {
         start(entry);
       } else {
-        copy(checkpoint(begin), entry, band(begin - 1));
+        Band b = band(begin - 1);
+        entry.clear(b.first_block() - 1, b.last_block() + lanes);
+        copy(checkpoint(begin), entry, b);
       }
       for (int t = begin; t < end; ++t) {
         int j = t - begin;
@@ -319,7 +292,7 @@ class Lattice {
         alpha_step(band(t), skip_, previous, blank[j], label[j], alpha[j]);
       }
       if (begin == last) {
-        Extended<Real> z = total(alpha[end - 1 - begin]);
+        Extended<Real> z = evidence(alpha[end - 1 - begin]);
         inverse_z = {1 / z.m, -z.e};
       }
       for (int t = end - 1; t >= begin; --t) {
@@ -348,24 +321,18 @@ class Lattice {
 
   Band band(int t) const {
     int64_t left = sequence_.frames - t;
-    return {larger<int64_t>(0, S_ - left), smaller<int64_t>(S_, t) + 1};
+    return {larger<int64_t>(0, S_ - left), smaller<int64_t>(S_, t + 1)};
   }
 
   // alpha before the first frame: all probability on the first blank.
   void start(States<Real> alpha) const {
-    alpha.blank.set(0, {Real(1), 0});
-    alpha.label.set(0, zero<Real>());
+    alpha.clear(-1, lanes);
+    alpha.blank.set(-1, {Real(1), 0});
   }
 
-  void clear(States<Real> states) const {
-    for (int64_t i = 0; i <= S_ + 1; ++i) {
-      states.blank.set(i, zero<Real>());
-      states.label.set(i, zero<Real>());
-    }
-  }
-
-  Extended<Real> total(States<Real> alpha) const {
-    return normalised(alpha.blank[S_] + alpha.label[S_ - 1]);
+  // Z: an alignment ends in the last label or the blank after it.
+  Extended<Real> evidence(States<Real> alpha) const {
+    return normalised(alpha.blank[S_ - 1] + alpha.label[S_ - 1]);
   }
 
   const In* scores(int t) const {
@@ -398,31 +365,45 @@ class Lattice {
     return static_cast<Normaliser<Real>*>(saved_.normalisers);
   }
 
-  // The probabilities that frame t gives the labels, and the blank's.
+  // Whether frame t has a probability for the blank and every label, also where
+  // no alignment passes. One comparison finds both NaN and +inf.
+  bool is_valid(int t) const {
+    constexpr Real infinity = std::numeric_limits<Real>::infinity();
+    if (sequence_.with_logits) {
+      return normalisers()[t].sum < infinity;
+    }
+    const In* x = scores(t);
+    int valid = number(x[sequence_.blank * sequence_.class_stride]) < infinity;
+    for (int64_t i = 0; i < S_; ++i) {
+      valid &= number(x[offsets_[i]]) < infinity;
+    }
+    return valid;
+  }
+
+  // The probabilities that frame t gives the labels, and the blank's; of logits,
+  // as multiples of the greatest.
   Extended<Real> emit(int t, Row<Real> label) {
-    double log2_scale = sequence_.with_logits ? normalisers()[t].log2() : 0.0;
     const In* x = scores(t);
     Band b = band(t);
-    int64_t end = smaller(b.end, S_);
-    for (int64_t i = b.begin; i < end; ++i) {
+    int64_t begin = b.first_block();
+    int64_t end = b.last_block();
+    int64_t known = smaller(end, S_);
+    for (int64_t i = begin; i < known; ++i) {
       scores_[i] = number(x[offsets_[i]]);
+    }
+    for (int64_t i = known; i < end; ++i) {
+      scores_[i] = -std::numeric_limits<Real>::infinity();
     }
     Real blank = number(x[sequence_.blank * sequence_.class_stride]);
 
-    // One comparison finds both NaN and +inf.
-    constexpr Real infinity = std::numeric_limits<Real>::infinity();
-    Int<Real> valid = blank < infinity && log2_scale < infinity;
-    for (int64_t i = b.begin; i < end; ++i) {
-      valid &= scores_[i] < infinity;
+    double log2_scale = 0;
+    if (sequence_.with_logits) {
+      log2_scale = double(normalisers()[t].max) * log2_e;
     }
-    valid_ &= valid != 0;
-
     INDEPENDENT
-    for (int64_t i = b.begin; i < end; ++i) {
+    for (int64_t i = begin; i < end; ++i) {
       label.set(i, extended_exp(scores_[i], log2_scale));
     }
-    // There is no label S: the loops run over it all the same.
-    label.set(S_, zero<Real>());
     return extended_exp(blank, log2_scale);
   }
 
@@ -436,25 +417,23 @@ class Lattice {
     } else {
       row = row_;
     }
+    Normaliser<Real> z = {0, 1};
     if (sequence_.with_logits) {
-      Normaliser<Real> z = normalisers()[t];
-      Real scale = cotangent / z.sum;
-      INDEPENDENT
-      for (int64_t c = 0; c < C; ++c) {
-        row[c] = ordinary_exp(x[c] - z.max) * scale;
-      }
-    } else {
-      INDEPENDENT
-      for (int64_t c = 0; c < C; ++c) {
-        row[c] = ordinary_exp(x[c]) * cotangent;
-      }
+      z = normalisers()[t];
     }
+    const In* next = scores(larger(t - 1, 0));
+    scaled_exp(x, next, C, z.max, cotangent / z.sum, row);
 
     Band b = band(t);
-    row[sequence_.blank] -= cotangent * sum_of(gamma_blank_, b.begin, b.end);
-    int64_t end = smaller(b.end, S_);
-    for (int64_t i = b.begin; i < end; ++i) {
-      row[sequence_.labels[i]] -= cotangent * gamma_label_[i];
+    int64_t begin = b.first_block();
+    int64_t end = b.last_block();
+    Real blanks = gamma_blank_[-1] + sum(gamma_blank_, begin, end);
+    // A frame's posteriors sum to 1. Dividing by their sum takes out what alpha,
+    // beta and Z have gathered in rounding over the whole sequence.
+    Real scale = cotangent / (blanks + sum(gamma_label_, begin, end));
+    row[sequence_.blank] -= scale * blanks;
+    for (int64_t i = b.begin; i < b.end; ++i) {
+      row[sequence_.labels[i]] -= scale * gamma_label_[i];
     }
     if constexpr (!std::is_same_v<In, Real>) {
       for (int64_t c = 0; c < C; ++c) {
@@ -464,15 +443,14 @@ class Lattice {
   }
 
   States<Real> checkpoint(int t) const {
-    int64_t at = (t / saved_.interval - 1) * 2 * saved_.pitch;
-    Real* m = static_cast<Real*>(saved_.mantissas) + at;
-    auto* e = static_cast<Int<Real>*>(saved_.exponents) + at;
+    int64_t first = (t / saved_.interval - 1) * 2 * saved_.pitch + 1;
+    Real* m = static_cast<Real*>(saved_.mantissas) + first;
+    auto* e = static_cast<Int<Real>*>(saved_.exponents) + first;
     return {{m, e}, {m + saved_.pitch, e + saved_.pitch}};
   }
 
-  // A band of states, with the zero behind it.
   void copy(States<Real> from, States<Real> to, Band b) const {
-    for (int64_t i = b.begin; i <= smaller(b.end, S_); ++i) {
+    for (int64_t i = b.begin > 0 ? b.begin : -1; i < b.end; ++i) {
       to.blank.set(i, from.blank[i]);
       to.label.set(i, from.label[i]);
     }
@@ -485,12 +463,12 @@ class Lattice {
   int64_t pitch_;
   int64_t repeats_ = 0;
   bool valid_ = true;
-  int64_t* offsets_; // (S) of the labels' classes, in elements
-  Int<Real>* skip_; // (S + 2) exponent of what may jump to label i
+  int64_t* offsets_; // (S) of the labels' scores in a frame, in elements
+  Int<Real>* skip_; // (S) exponent of what may jump to label i
   Real* scores_; // (S) of the labels in one frame
   Real* row_; // (C) one frame, where it cannot be used in place
-  Real* gamma_blank_ = nullptr; // (S + 1)
-  Real* gamma_label_ = nullptr; // (S + 1)
+  Real* gamma_blank_ = nullptr; // (S), and index -1
+  Real* gamma_label_ = nullptr; // (S)
 };
 
 template <typename In>

@@ -27,7 +27,7 @@ struct Saved {
   void* normalisers; // (frames, 2) Real: greatest logit, sum of exp(x - it)
   void* mantissas; // (checkpoints, 2, pitch) Real: alpha of blanks, of labels
   void* exponents; // (checkpoints, 2, pitch) Int
-  int64_t pitch;
+  int64_t pitch; // longest target + 1: a row begins with the first blank
   int interval; // frames between two checkpoints
 };
 
