@@ -129,7 +129,7 @@ _INSTANTIATION = re.compile(
 
 def parse(text: str) -> MetalText:
     function = _FUNCTION.search(text)
-    if not function or not function["parameters"].endswith(") {\n"):
+    if not function or function["parameters"].count(") {\n") != 1:
         raise ValueError(
             "MLX wrote no well-formed signature. (It closes the parameter list one "
             "output early if the body names shapes but no thread attribute.)\n" + text

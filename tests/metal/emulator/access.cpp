@@ -22,7 +22,9 @@ std::string describe(const Region& region, const Access& access) {
 }
 
 // The earlier access to one byte with which this one races.
-std::optional<std::string> find_race(const History& byte, const Access& access) {
+std::optional<std::string> find_race(
+    const History& byte,
+    const Access& access) {
   if (auto write = byte.unordered_write(access.moment)) {
     return "written by " + name_of(*write);
   }

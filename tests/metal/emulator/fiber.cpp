@@ -50,8 +50,7 @@ void Fiber::start(std::function<void()> body) {
 }
 
 void Fiber::enter(unsigned low, unsigned high) {
-  auto self =
-      reinterpret_cast<Fiber*>(uintptr_t(low) | uintptr_t(high) << 32);
+  auto self = reinterpret_cast<Fiber*>(uintptr_t(low) | uintptr_t(high) << 32);
   self->body_();
   self->finished_ = true;
 }

@@ -25,20 +25,25 @@ struct Moment {
   }
 };
 
-// Whether a barrier has ordered the simdgroup of `then` before `now`.
-inline bool barrier_between(const Moment& then, const Moment& now) {
-  if (then.threadgroup != now.threadgroup) {
-    return false; // nothing orders two threadgroups of one launch
-  }
-  if (then.threadgroup_barriers != now.threadgroup_barriers) {
-    return true;
-  }
-  return then.simdgroup() == now.simdgroup() &&
+inline bool same_thread(const Moment& a, const Moment& b) {
+  return a.threadgroup == b.threadgroup && a.thread == b.thread;
+}
+
+// Nothing orders two threadgroups of one launch.
+inline bool threadgroup_barrier_between(const Moment& then, const Moment& now) {
+  return then.threadgroup == now.threadgroup &&
+      then.threadgroup_barriers != now.threadgroup_barriers;
+}
+
+inline bool simdgroup_barrier_between(const Moment& then, const Moment& now) {
+  return then.threadgroup == now.threadgroup &&
+      then.simdgroup() == now.simdgroup() &&
       then.simdgroup_barriers != now.simdgroup_barriers;
 }
 
-inline bool same_thread(const Moment& a, const Moment& b) {
-  return a.threadgroup == b.threadgroup && a.thread == b.thread;
+inline bool barrier_between(const Moment& then, const Moment& now) {
+  return threadgroup_barrier_between(then, now) ||
+      simdgroup_barrier_between(then, now);
 }
 
 // What happened to one byte since the launch began (for threadgroup memory,
@@ -47,57 +52,41 @@ class History {
  public:
   // The write that a read or write at `now` races with, if there is one.
   const Moment* unordered_write(const Moment& now) const {
-    bool races = written_ && !same_thread(write_, now) &&
-        !barrier_between(write_, now);
-    return races ? &write_ : nullptr;
+    bool ordered =
+        !written_ || same_thread(write_, now) || barrier_between(write_, now);
+    return ordered ? nullptr : &write_;
   }
 
   // A read that a write at `now` races with, if there is one.
   const Moment* unordered_read(const Moment& now) const {
-    if (readers_ == Readers::None) {
-      return nullptr;
+    bool ordered = true;
+    switch (readers_) {
+      case Readers::None:
+        break;
+      case Readers::OneThread:
+        ordered = same_thread(read_, now) || barrier_between(read_, now);
+        break;
+      case Readers::SeveralThreads:
+        ordered = barrier_between(read_, now);
+        break;
+      case Readers::SeveralSimdgroups:
+        ordered = threadgroup_barrier_between(read_, now);
+        break;
+      case Readers::SeveralThreadgroups:
+        ordered = false;
+        break;
     }
-    bool races;
-    if (readers_ == Readers::SeveralThreadgroups) {
-      races = true;
-    } else if (read_.threadgroup != now.threadgroup) {
-      races = true;
-    } else if (read_.threadgroup_barriers != now.threadgroup_barriers) {
-      races = false;
-    } else if (readers_ == Readers::SeveralSimdgroups) {
-      races = true;
-    } else {
-      bool alone =
-          readers_ == Readers::OneThread && same_thread(read_, now);
-      races = !alone && !barrier_between(read_, now);
-    }
-    return races ? &read_ : nullptr;
+    return ordered ? nullptr : &read_;
   }
 
   void record_write(const Moment& now) {
     written_ = true;
     write_ = now;
-    readers_ = Readers::None; // they are ordered before this write
+    readers_ = Readers::None; // those until now are ordered before this write
   }
 
   void record_read(const Moment& now) {
-    if (readers_ == Readers::None) {
-      readers_ = Readers::OneThread;
-    } else if (read_.threadgroup != now.threadgroup) {
-      readers_ = Readers::SeveralThreadgroups;
-    } else if (readers_ != Readers::SeveralThreadgroups) {
-      if (read_.threadgroup_barriers != now.threadgroup_barriers) {
-        readers_ = Readers::OneThread;
-      } else if (read_.simdgroup() != now.simdgroup()) {
-        readers_ = Readers::SeveralSimdgroups;
-      } else if (readers_ != Readers::SeveralSimdgroups) {
-        if (read_.simdgroup_barriers != now.simdgroup_barriers) {
-          readers_ = Readers::OneThread;
-        } else if (read_.thread != now.thread) {
-          readers_ = Readers::SeveralThreads;
-        }
-      }
-    }
+    readers_ = readers_including(now);
     read_ = now;
   }
 
@@ -111,6 +100,30 @@ class History {
     SeveralSimdgroups,
     SeveralThreadgroups,
   };
+
+  Readers readers_including(const Moment& now) const {
+    if (readers_ == Readers::None) {
+      return Readers::OneThread;
+    }
+    if (readers_ == Readers::SeveralThreadgroups ||
+        read_.threadgroup != now.threadgroup) {
+      return Readers::SeveralThreadgroups;
+    }
+    if (threadgroup_barrier_between(read_, now)) {
+      return Readers::OneThread;
+    }
+    if (readers_ == Readers::SeveralSimdgroups ||
+        read_.simdgroup() != now.simdgroup()) {
+      return Readers::SeveralSimdgroups;
+    }
+    if (simdgroup_barrier_between(read_, now)) {
+      return Readers::OneThread;
+    }
+    if (readers_ == Readers::SeveralThreads || read_.thread != now.thread) {
+      return Readers::SeveralThreads;
+    }
+    return Readers::OneThread;
+  }
 
   Moment write_; // the last one
   Moment read_; // the last one

@@ -1,6 +1,8 @@
 // The emulator's one entry point: runs a kernel over a grid, as
 // MTLComputeCommandEncoder's dispatchThreads does.
 
+#include <dlfcn.h>
+
 #include <cstring>
 #include <string>
 
@@ -40,8 +42,17 @@ struct Launch {
 
 struct Report {
   char message[1024];
-  const void* code;
+  uint64_t code_offset; // of Fault::code in the kernel's shared library, or 0
 };
+
+uint64_t offset_in_library(const void* code) {
+  Dl_info library;
+  if (code == nullptr || !dladdr(code, &library)) {
+    return 0;
+  }
+  return static_cast<const char*>(code) -
+      static_cast<const char*>(library.dli_fbase);
+}
 
 // Makes the host treat subnormal floats as zero, as Metal may.
 class FlushSubnormals {
@@ -57,15 +68,16 @@ class FlushSubnormals {
  private:
   unsigned saved_;
 #elif defined(__aarch64__)
-  FlushSubnormals() : saved_(__builtin_aarch64_get_fpcr64()) {
-    __builtin_aarch64_set_fpcr64(saved_ | 1u << 24);
+  FlushSubnormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" : : "r"(saved_ | 1u << 24));
   }
   ~FlushSubnormals() {
-    __builtin_aarch64_set_fpcr64(saved_);
+    asm volatile("msr fpcr, %0" : : "r"(saved_));
   }
 
  private:
-  unsigned long saved_;
+  uint64_t saved_;
 #endif
 };
 
@@ -130,8 +142,7 @@ void run(const Launch& launch) {
     if (buffer.writable) {
       const Region& region = *regions[i];
       std::memcpy(buffer.data, region.data, region.size);
-      std::memcpy(
-          buffer.initialised, region.initialised.data(), region.size);
+      std::memcpy(buffer.initialised, region.initialised.data(), region.size);
     }
   }
 }
@@ -146,7 +157,7 @@ extern "C" bool emulator_run(const Launch* launch, Report* report) {
   } catch (const Fault& fault) {
     std::strncpy(
         report->message, fault.message.c_str(), sizeof(report->message) - 1);
-    report->code = fault.code;
+    report->code_offset = offset_in_library(fault.code);
     return false;
   }
 }

@@ -35,11 +35,8 @@ Memory::~Memory() {
   munmap(base_, SLOT_SIZE * MAX_REGIONS);
 }
 
-Region& Memory::add(
-    std::string name,
-    AddressSpace space,
-    bool writable,
-    size_t size) {
+Region&
+Memory::add(std::string name, AddressSpace space, bool writable, size_t size) {
   if (regions_.size() == MAX_REGIONS) {
     throw std::bad_alloc();
   }
@@ -48,14 +45,15 @@ Region& Memory::add(
     throw std::bad_alloc();
   }
   std::memset(data, UNDEFINED_BYTE, size);
-  regions_.push_back(std::make_unique<Region>(Region{
-      std::move(name),
-      space,
-      writable,
-      data,
-      size,
-      std::vector<uint8_t>(size, 0),
-      std::vector<History>(size)}));
+  regions_.push_back(
+      std::make_unique<Region>(Region{
+          std::move(name),
+          space,
+          writable,
+          data,
+          size,
+          std::vector<uint8_t>(size, 0),
+          std::vector<History>(size)}));
   return *regions_.back();
 }
 
@@ -91,8 +89,8 @@ void Memory::forget_threadgroup_memory() {
 
 Region* Memory::region_of(const void* address) {
   // An address below the base wraps to a slot far past the last one.
-  auto offset = reinterpret_cast<uintptr_t>(address) -
-      reinterpret_cast<uintptr_t>(base_);
+  auto offset =
+      reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(base_);
   size_t slot = offset / SLOT_SIZE;
   return slot < regions_.size() ? regions_[slot].get() : nullptr;
 }

@@ -28,8 +28,8 @@ struct SourceLocation {
 [[noreturn]] void undefined(const SourceLocation& place, const char* what) {
   Scheduler::running()->fail(
       {std::string("undefined: ") + what + " (line " +
-       std::to_string(place.line) + ", column " +
-       std::to_string(place.column) + ")"});
+       std::to_string(place.line) + ", column " + std::to_string(place.column) +
+       ")"});
 }
 
 } // namespace

@@ -13,7 +13,8 @@ namespace {
 Scheduler* running_scheduler = nullptr;
 
 constexpr AddressSpace ADDRESS_SPACES[] = {
-    AddressSpace::Device, AddressSpace::Threadgroup};
+    AddressSpace::Device,
+    AddressSpace::Threadgroup};
 
 size_t index(AddressSpace space) {
   return static_cast<size_t>(space);
@@ -101,8 +102,7 @@ void Scheduler::run_threadgroup(Index3 position) {
 
 void Scheduler::start_threads(Index3 position) {
   memory_.forget_threadgroup_memory();
-  uint32_t simdgroups =
-      (threads_.size() + SIMDGROUP_SIZE - 1) / SIMDGROUP_SIZE;
+  uint32_t simdgroups = (threads_.size() + SIMDGROUP_SIZE - 1) / SIMDGROUP_SIZE;
   for (auto& barriers : barriers_) {
     barriers = {0, std::vector<uint32_t>(simdgroups, 0)};
   }
@@ -128,8 +128,7 @@ void Scheduler::start_threads(Index3 position) {
         .simdgroups_per_threadgroup = simdgroups};
     thread.state = Thread::State::Running;
     thread.call_path.clear();
-    thread.fiber->start(
-        [&] { kernel_(buffers_.data(), thread.attributes); });
+    thread.fiber->start([&] { kernel_(buffers_.data(), thread.attributes); });
   }
 }
 
@@ -214,9 +213,8 @@ void Scheduler::expect_same_meeting(uint32_t begin, uint32_t end) const {
     if (first.meeting.uniform != thread.meeting.uniform) {
       throw Fault{
           "not uniform: " + describe(first) + " with " +
-          std::to_string(first.meeting.uniform) + ", but " +
-          describe(thread) + " with " +
-          std::to_string(thread.meeting.uniform)};
+          std::to_string(first.meeting.uniform) + ", but " + describe(thread) +
+          " with " + std::to_string(thread.meeting.uniform)};
     }
   }
 }

@@ -68,7 +68,8 @@ class Scheduler {
 
   // Called by the running thread.
   Lanes meet(const Meeting&);
-  void access(const void* address, size_t size, bool is_write, const void* code);
+  void
+  access(const void* address, size_t size, bool is_write, const void* code);
   [[noreturn]] void fail(Fault);
   std::vector<const void*>& call_path();
 

@@ -1,0 +1,194 @@
+# Checks a Metal kernel's text without running it, and without Apple's compiler.
+#
+# Clang's "C++ for OpenCL" has Metal's address spaces and most of Metal's
+# restrictions. With Metal's words defined as its own (static_check/metal_stdlib.h),
+# its front end, which comes as the PyPI package libclang, finds in milliseconds what
+# would fail to compile on a Mac. A walk over the syntax tree adds Metal's rules that
+# OpenCL does not have.
+
+import functools
+import re
+from pathlib import Path
+
+import clang.cindex
+import mlx.core as mx
+from clang.cindex import CursorKind, TypeKind
+from metal_text import MetalText, without_comments
+
+FILE = "kernel.metal"
+LIBRARY = Path(__file__).parent / "static_check"
+FLAGS = [
+    "-x",
+    "clcpp",
+    "-cl-std=clc++2021",
+    "-target",
+    "nvptx64-nvidia-cuda",  # a target that has half and bfloat
+    "-cl-no-stdinc",
+    f"-I{LIBRARY}",
+    "-include",
+    "metal_stdlib.h",
+    # No doubles, no 64-bit atomics, no address space that stands for all of them.
+    "-Xclang",
+    "-cl-ext=-all,+cl_khr_fp16",
+    "-Wall",
+    "-Wno-unused",
+    "-Wno-unknown-attributes",  # [[buffer(0)]]
+    "-Wdouble-promotion",
+    "-Wshadow",
+    "-Wconditional-uninitialized",
+]
+
+MAX_BUFFER_INDEX = 30
+MAX_THREADGROUP_BYTES = 32 << 10
+ADDRESS_SPACES = {"device", "constant", "threadgroup", "thread"}
+DECLARATIONS = (CursorKind.PARM_DECL, CursorKind.VAR_DECL, CursorKind.FIELD_DECL)
+FUNCTIONS = (CursorKind.FUNCTION_DECL, CursorKind.FUNCTION_TEMPLATE)
+REFERENCES = (CursorKind.DECL_REF_EXPR, CursorKind.OVERLOADED_DECL_REF)
+INDIRECT = (TypeKind.POINTER, TypeKind.LVALUEREFERENCE, TypeKind.RVALUEREFERENCE)
+
+
+def problems(metal: MetalText) -> list[str]:
+    """What Apple's compiler or Metal would refuse, each with its line."""
+    text = as_opencl(metal)
+    unit = clang.cindex.Index.create().parse(
+        FILE, args=FLAGS, unsaved_files=[(FILE, text)]
+    )
+    found = [f"line {d.location.line}: {d.spelling}" for d in unit.diagnostics]
+    tops = [c for c in unit.cursor.get_children() if str(c.location.file) == FILE]
+    nodes = [Node(cursor, text) for top in tops for cursor in top.walk_preorder()]
+    for rule in RULES:
+        found += rule(nodes)
+    return found + _buffer_indices(metal) + _names_of_mlx(metal, tops)
+
+
+class Node:
+    """A node of the syntax tree and the words it was written with."""
+
+    def __init__(self, cursor, text):
+        self.cursor = cursor
+        self.kind = cursor.kind
+        self.type = cursor.type
+        self.line = f"line {cursor.location.line}"
+        start, end = cursor.extent.start.offset, cursor.extent.end.offset
+        self.written = text.encode()[start:end].decode()
+
+    @property
+    def declaration(self) -> str:
+        """What a declaration says before its initialiser."""
+        return self.written.split("=")[0]
+
+    @property
+    def is_indirect(self) -> bool:
+        """Whether it declares a pointer or a reference (or an ``auto`` one)."""
+        without_extents = re.sub(r"\[.*\]", "", self.declaration)
+        return self.type.kind in INDIRECT or bool({"*", "&"} & set(without_extents))
+
+    @property
+    def address_spaces(self) -> set[str]:
+        return ADDRESS_SPACES & set(re.findall(r"\w+", self.declaration))
+
+
+def as_opencl(metal: MetalText) -> str:
+    """The kernel's one instantiation as an OpenCL kernel, every line where it was."""
+    definitions = "".join(
+        f"typedef {value} {name}; "
+        if kind == "typename"
+        else f"constant constexpr {kind} {name} = {value}; "
+        for (kind, name), value in zip(
+            metal.template_parameters, metal.template_arguments, strict=True
+        )
+    )
+    head = re.compile(
+        rf"^(?:template <.*>(\n))?\[\[kernel\]\] void (?={metal.function}\()", re.M
+    )
+    text = re.sub(r"^template \[\[host_name.*$", "", metal.text, flags=re.M)
+    return head.sub(lambda m: f"{definitions}{m[1] or ''}__kernel void ", text)
+
+
+# Metal's rules that OpenCL does not have: each takes all nodes of the tree --------
+
+
+def _no_goto_or_lambda(nodes):
+    names = {
+        CursorKind.GOTO_STMT: "goto",
+        CursorKind.INDIRECT_GOTO_STMT: "goto",
+        CursorKind.LAMBDA_EXPR: "a lambda",
+    }
+    return [f"{n.line}: {names[n.kind]}" for n in nodes if n.kind in names]
+
+
+def _pointers_name_their_address_space(nodes):
+    return [
+        f"{n.line}: no address space in '{n.declaration.strip()}'"
+        for n in nodes
+        if n.kind in DECLARATIONS and n.is_indirect and not n.address_spaces
+    ]
+
+
+def _no_recursion(nodes):
+    # By name: inside a template a call is not yet resolved to a function.
+    calls = {}
+    for node in nodes:
+        if node.kind in FUNCTIONS:
+            calls.setdefault(node.cursor.spelling, set()).update(
+                inner.spelling
+                for inner in node.cursor.walk_preorder()
+                if inner.kind in REFERENCES
+            )
+
+    def reachable(name, seen):
+        for callee in calls.get(name, set()) - seen:
+            seen.add(callee)
+            reachable(callee, seen)
+        return seen
+
+    return [f"recursion: {name}" for name in calls if name in reachable(name, set())]
+
+
+def _threadgroup_memory(nodes):
+    sizes = [
+        n.type.get_size()
+        for n in nodes
+        if n.kind == CursorKind.VAR_DECL
+        and not n.is_indirect
+        and "threadgroup" in n.address_spaces
+    ]
+    total = sum((size + 15) // 16 * 16 for size in sizes)
+    if total > MAX_THREADGROUP_BYTES:
+        return [f"{total} bytes of threadgroup memory, {MAX_THREADGROUP_BYTES} at most"]
+    return []
+
+
+RULES = [
+    _no_goto_or_lambda,
+    _pointers_name_their_address_space,
+    _no_recursion,
+    _threadgroup_memory,
+]
+
+
+def _buffer_indices(metal):
+    indices = [p.buffer_index for p in metal.parameters if p.buffer_index is not None]
+    if max(indices) > MAX_BUFFER_INDEX:
+        return [f"buffer index {max(indices)}, {MAX_BUFFER_INDEX} at most"]
+    return []
+
+
+def _names_of_mlx(metal, tops):
+    # MLX puts its own helpers before the text, in the same namespace.
+    own = {name for _, name in metal.template_parameters}
+    return [
+        f"line {c.location.line}: '{c.spelling}' is a word of MLX's own Metal helpers"
+        for c in tops
+        if c.spelling in _mlx_words() - own
+    ]
+
+
+@functools.cache
+def _mlx_words():
+    folder = Path(mx.__file__).parent / "include/mlx/backend/metal/kernels"
+    words = set()
+    for header in ["bf16", "bf16_math", "complex", "defines", "logging", "utils"]:
+        text = without_comments((folder / f"{header}.h").read_text())
+        words.update(re.findall(r"\w+", text))
+    return words
