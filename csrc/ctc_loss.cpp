@@ -55,7 +55,8 @@ void check(
   }
   for (const auto& lengths : {input_lengths, target_lengths}) {
     if (lengths.shape() != mx::Shape{N}) {
-      fail("Expected lengths of shape (", N, ") but got ", lengths.shape(), ".");
+      fail(
+          "Expected lengths of shape (", N, ") but got ", lengths.shape(), ".");
     }
   }
   for (const auto& integers : {targets, input_lengths, target_lengths}) {
@@ -116,8 +117,8 @@ mx::array fold(
     int size,
     int into,
     const mx::Stream& stream) {
-  auto folded =
-      axis < 0 ? mx::expand_dims(a, into, stream) : mx::moveaxis(a, axis, into, stream);
+  auto folded = axis < 0 ? mx::expand_dims(a, into, stream)
+                         : mx::moveaxis(a, axis, into, stream);
   auto shape = folded.shape();
   shape[into] = size;
   folded = mx::broadcast_to(folded, shape, stream);
@@ -190,9 +191,9 @@ std::vector<mx::array> CTCLoss::vjp(
   std::vector<mx::array> vjps;
   for (int arg : argnums) {
     vjps.push_back(
-        arg == 0 ? gradient_node(
-                       primals, cotangents[0], outputs, options_, stream())
-                 : mx::zeros_like(primals[arg], stream()));
+        arg == 0
+            ? gradient_node(primals, cotangents[0], outputs, options_, stream())
+            : mx::zeros_like(primals[arg], stream()));
   }
   return vjps;
 }
@@ -207,8 +208,7 @@ std::vector<mx::array> CTCLoss::jvp(
   for (size_t i = 0; i < argnums.size(); ++i) {
     if (argnums[i] == 0) {
       auto ones = mx::ones_like(outputs[0], stream());
-      auto gradient =
-          gradient_node(primals, ones, outputs, options_, stream());
+      auto gradient = gradient_node(primals, ones, outputs, options_, stream());
       auto products = mx::multiply(
           mx::astype(gradient, ones.dtype(), stream()),
           mx::astype(tangents[i], ones.dtype(), stream()),
@@ -223,8 +223,8 @@ std::pair<std::vector<mx::array>, std::vector<int>> CTCLoss::vmap(
     const std::vector<mx::array>& inputs,
     const std::vector<int>& axes) {
   int size = vmap_size(inputs, axes);
-  auto outputs = loss_node(
-      fold_inputs(inputs, axes, size, stream()), options_, stream());
+  auto outputs =
+      loss_node(fold_inputs(inputs, axes, size, stream()), options_, stream());
   int N = outputs[0].shape(0) / size;
   outputs[0] = mx::reshape(outputs[0], {size, N}, stream());
   // The vmapped gradient computes its own tables.

@@ -1,5 +1,5 @@
-// Rows of numbers in blocks: loops without remainders, and sums in an order that
-// does not depend on the machine's vectors.
+// Rows of numbers in blocks: loops without remainders, and sums in an order
+// that does not depend on the machine's vectors.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace {
 
-// A whole number of vectors in every instruction set, and a cache line of float.
+// A whole number of vectors in every instruction set, and a cache line of
+// float.
 constexpr int64_t lanes = 16;
 
 constexpr int64_t round_down(int64_t i) {

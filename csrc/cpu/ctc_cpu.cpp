@@ -34,7 +34,8 @@ struct Interval {
     // Three rows of (mantissa, exponent) are kept for a frame.
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
     int64_t root = std::ceil(std::sqrt(double(T)));
-    frames = std::clamp<int64_t>(std::max(cached, root), 1, std::max<int64_t>(T, 1));
+    frames =
+        std::clamp<int64_t>(std::max(cached, root), 1, std::max<int64_t>(T, 1));
     checkpoints = T > 0 ? (T - 1) / frames : 0;
   }
 };
@@ -56,10 +57,8 @@ mx::Dtype computing_dtype(mx::Dtype dtype) {
   return dtype == mx::float64 ? mx::float64 : mx::float32;
 }
 
-[[noreturn]] void out_of_range(
-    const std::string& what,
-    const std::string& range,
-    int got) {
+[[noreturn]] void
+out_of_range(const std::string& what, const std::string& range, int got) {
   std::ostringstream message;
   message << "[ctc_loss] Expected " << what << " in " << range << " but got "
           << got << ".";
@@ -295,8 +294,7 @@ std::vector<mx::Shape> saved_shapes(
   Interval interval(T, inputs[1].shape(1), mx::size_of(real));
   mx::Shape checkpoints = {
       N, interval.checkpoints, 2, static_cast<int>(interval.pitch)};
-  return {
-      {N}, {N, options.with_logits ? T : 0, 2}, checkpoints, checkpoints};
+  return {{N}, {N, options.with_logits ? T : 0, 2}, checkpoints, checkpoints};
 }
 
 std::vector<mx::Dtype> saved_dtypes(
@@ -305,7 +303,7 @@ std::vector<mx::Dtype> saved_dtypes(
   if (inputs[0].dtype() == mx::float64) {
     return {mx::float64, mx::float64, mx::float64, mx::int64};
   }
-  return {mx::float64, mx::float32, mx::float32, mx::int32};
+  return {mx::float64, mx::float64, mx::float32, mx::int32};
 }
 
 void loss(

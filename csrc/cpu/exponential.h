@@ -11,7 +11,8 @@ namespace {
 constexpr double log2_e = 1.4426950408889634;
 constexpr double ln_2 = 0.6931471805599453;
 
-// 2^f for |f| <= 1/2: a minimax polynomial, relative error 2e-9 before rounding.
+// 2^f for |f| <= 1/2: a minimax polynomial, relative error 2e-9 before
+// rounding.
 inline float exp2_fraction(float f) {
   float p = 1.5353359e-4f;
   p = p * f + 1.3398875e-3f;

@@ -1,4 +1,5 @@
-// Extended-range numbers: m * 2^e, a mantissa and an integer exponent of its own.
+// Extended-range numbers: m * 2^e, a mantissa and an integer exponent of its
+// own.
 //
 // A path's probability falls far below the smallest float. Logarithms would
 // hold it, but log-probabilities of size 10^4 leave only three digits after the
@@ -58,8 +59,8 @@ inline T smaller(T a, T b) {
 template <typename Real>
 inline Real power_of_two(Int<Real> e) {
   using F = Ieee<Real>;
-  return std::bit_cast<Real>((larger<Int<Real>>(e, -F::bias) + F::bias)
-                             << F::mantissa_bits);
+  return std::bit_cast<Real>(
+      (larger<Int<Real>>(e, -F::bias) + F::bias) << F::mantissa_bits);
 }
 
 template <typename Real>

@@ -125,9 +125,7 @@ int max_threads() {
   return threads;
 }
 
-void parallel_for(
-    int64_t n,
-    const std::function<void(int64_t, int)>& body) {
+void parallel_for(int64_t n, const std::function<void(int64_t, int)>& body) {
   // The pool serves one loop at a time. A second stream's loop runs on the
   // thread that asks for it.
   static std::mutex busy;

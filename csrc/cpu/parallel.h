@@ -13,8 +13,6 @@ int max_threads();
 // Calls body(i, worker) once for every i in [0, n), in any order, with worker
 // in [0, max_threads()) naming the thread. Returns when all calls have; the
 // first exception is thrown again here.
-void parallel_for(
-    int64_t n,
-    const std::function<void(int64_t, int)>& body);
+void parallel_for(int64_t n, const std::function<void(int64_t, int)>& body);
 
 } // namespace mlx_ctc::cpu

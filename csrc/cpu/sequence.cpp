@@ -361,14 +361,14 @@ class Lattice {
     return row_;
   }
 
-  Normaliser<Real>* normalisers() const {
-    return static_cast<Normaliser<Real>*>(saved_.normalisers);
+  Normaliser* normalisers() const {
+    return static_cast<Normaliser*>(saved_.normalisers);
   }
 
   // Whether frame t has a probability for the blank and every label, also where
   // no alignment passes. One comparison finds both NaN and +inf.
   bool is_valid(int t) const {
-    constexpr Real infinity = std::numeric_limits<Real>::infinity();
+    constexpr double infinity = std::numeric_limits<double>::infinity();
     if (sequence_.with_logits) {
       return normalisers()[t].sum < infinity;
     }
@@ -380,8 +380,8 @@ class Lattice {
     return valid;
   }
 
-  // The probabilities that frame t gives the labels, and the blank's; of logits,
-  // as multiples of the greatest.
+  // The probabilities that frame t gives the labels, and the blank's; of
+  // logits, as multiples of the greatest.
   Extended<Real> emit(int t, Row<Real> label) {
     const In* x = scores(t);
     Band b = band(t);
@@ -398,7 +398,7 @@ class Lattice {
 
     double log2_scale = 0;
     if (sequence_.with_logits) {
-      log2_scale = double(normalisers()[t].max) * log2_e;
+      log2_scale = normalisers()[t].max * log2_e;
     }
     INDEPENDENT
     for (int64_t i = begin; i < end; ++i) {
@@ -417,19 +417,19 @@ class Lattice {
     } else {
       row = row_;
     }
-    Normaliser<Real> z = {0, 1};
+    Normaliser z = {0, 1};
     if (sequence_.with_logits) {
       z = normalisers()[t];
     }
     const In* next = scores(larger(t - 1, 0));
-    scaled_exp(x, next, C, z.max, cotangent / z.sum, row);
+    scaled_exp(x, next, C, Real(z.max), Real(cotangent / z.sum), row);
 
     Band b = band(t);
     int64_t begin = b.first_block();
     int64_t end = b.last_block();
     Real blanks = gamma_blank_[-1] + sum(gamma_blank_, begin, end);
-    // A frame's posteriors sum to 1. Dividing by their sum takes out what alpha,
-    // beta and Z have gathered in rounding over the whole sequence.
+    // A frame's posteriors sum to 1. Dividing by their sum takes out what
+    // alpha, beta and Z have gathered in rounding over the whole sequence.
     Real scale = cotangent / (blanks + sum(gamma_label_, begin, end));
     row[sequence_.blank] -= scale * blanks;
     for (int64_t i = b.begin; i < b.end; ++i) {

@@ -1,5 +1,5 @@
-// The softmax of one frame, in the two passes that its use needs: the normaliser
-// with the loss, the probabilities with the gradient.
+// The softmax of one frame, in the two passes that its use needs: the
+// normaliser with the loss, the probabilities with the gradient.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,15 @@
 namespace {
 
 // The greatest logit of a frame and the sum of exp(x - it).
-template <typename Real>
 struct Normaliser {
-  Real max;
-  Real sum;
+  double max;
+  double sum;
 };
 
 // `next` is where the following call will read: the other sequences' scores lie
 // between two frames, too many for the machine to look ahead by itself.
 template <typename Real, typename In>
-Normaliser<Real> normaliser(const Real* x, const In* next, int64_t C) {
+Normaliser normaliser(const Real* x, const In* next, int64_t C) {
   Real greatest[lanes];
   for (int64_t j = 0; j < lanes; ++j) {
     greatest[j] = -std::numeric_limits<Real>::infinity();
@@ -39,7 +38,12 @@ Normaliser<Real> normaliser(const Real* x, const In* next, int64_t C) {
       partial[j] += ordinary_exp(block[j] - max);
     }
   });
-  return {max, sum_of_block(partial)};
+  // The greatest class adds 1: in float the others' last digits would be lost.
+  double sum = 0;
+  for (int64_t j = 0; j < lanes; ++j) {
+    sum += partial[j];
+  }
+  return {max, sum};
 }
 
 // out = scale * exp(x - max), over C classes.
