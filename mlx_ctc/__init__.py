@@ -1,5 +1,11 @@
 """Connectionist Temporal Classification for MLX."""
 
+import pkgutil
+
+# A source tree that happens to be the current directory has no built extension:
+# let it use the installed one's.
+__path__ = pkgutil.extend_path(__path__, __name__)
+
 from mlx_ctc import _install
 from mlx_ctc import nn as nn
 from mlx_ctc.functional import ctc_loss

@@ -8,19 +8,22 @@ Values on the host are checked here. Those inside an mx.array are not read, sinc
 would force an evaluation: the op checks them where it reads them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import mlx.core as mx
-import numpy as np
 
-Integers: TypeAlias = mx.array | np.ndarray | Sequence | int
+if TYPE_CHECKING:
+    import numpy as np
 
-INT32 = np.iinfo(np.int32)
+    Integers = mx.array | np.ndarray | Sequence | int
+    Values = mx.array | np.ndarray
 
-# Stands in for the target lengths when concatenated targets are not as many as they
+# Stands in for every target length when concatenated targets are not as many as they
 # add up to; the op reports it in these words.
-WRONG_TOTAL = INT32.min
+WRONG_TOTAL = -(2**31)
 
 
 class Batch(NamedTuple):
@@ -28,6 +31,16 @@ class Batch(NamedTuple):
     targets: mx.array  # (N, S)
     input_lengths: mx.array  # (N,)
     target_lengths: mx.array  # (N,)
+
+
+def host():
+    from mlx_ctc import _host
+
+    return _host
+
+
+def on_host(*arrays: Values) -> bool:
+    return not any(isinstance(a, mx.array) for a in arrays)
 
 
 class Canonical:
@@ -72,97 +85,73 @@ class Canonical:
         self.check_labels(targets, target_lengths, C)
         return Batch(
             log_probs,
-            self.as_int32(targets),
-            self.as_int32(input_lengths),
-            self.as_int32(target_lengths),
+            self.int32(targets),
+            self.int32(input_lengths),
+            self.int32(target_lengths),
         )
 
-    def integers(self, name: str, values: Integers) -> mx.array | np.ndarray:
-        """An array where it is: in MLX, or as NumPy's on the host."""
+    def integers(self, name: str, values: Integers) -> Values:
         if isinstance(values, mx.array):
             is_integer = mx.issubdtype(values.dtype, mx.integer)
         else:
             try:
-                values = np.asarray(values)
+                values = host().array(values)
             except ValueError:
                 self.fail(f"{name} as rows of one length", "rows of several")
-            if values.size == 0:
-                values = values.astype(np.int32)
-            is_integer = np.issubdtype(values.dtype, np.integer)
+            is_integer = host().is_integer(values)
         if not is_integer:
             self.fail(f"{name} of an integer type", values.dtype)
         return values
 
-    def lengths(self, name: str, values: Integers, N: int) -> mx.array | np.ndarray:
+    def lengths(self, name: str, values: Integers, N: int) -> Values:
         values = self.integers(name, values)
         if values.ndim == 0:
-            if isinstance(values, mx.array):
-                values = mx.broadcast_to(values, (N,))
-            else:
-                values = np.broadcast_to(values, (N,))
+            values = values[None].repeat(N) if on_host(values) else mx.repeat(values, N)
         if values.shape != (N,):
             self.fail(f"{name} of shape ({N},)", values.shape)
         return values
 
-    def check_lengths(self, name: str, values: mx.array | np.ndarray, most: int):
-        if isinstance(values, np.ndarray):
-            for n in np.flatnonzero((values < 0) | (values > most))[:1]:
-                self.fail(f"{name}[{n}] in [0, {most}]", values[n])
+    def check_lengths(self, name: str, lengths: Values, most: int):
+        if on_host(lengths):
+            index = host().first_outside(lengths, most + 1)
+            if index is not None:
+                self.fail(f"{name}[{index[0]}] in [0, {most}]", lengths[index])
 
-    def check_labels(
-        self,
-        targets: mx.array | np.ndarray,
-        lengths: mx.array | np.ndarray,
-        C: int,
-    ):
-        if isinstance(targets, np.ndarray) and isinstance(lengths, np.ndarray):
-            used = np.arange(targets.shape[1]) < lengths[:, None]
-            outside = used & ((targets < 0) | (targets >= C))
-            for n, s in np.argwhere(outside)[:1]:
-                self.fail(f"targets[{n}, {s}] in [0, {C})", targets[n, s])
+    def check_labels(self, targets: Values, lengths: Values, C: int):
+        if on_host(targets, lengths):
+            used = host().used_labels(targets.shape[1], lengths)
+            index = host().first_outside(targets, C, used)
+            if index is not None:
+                self.fail(
+                    f"targets[{index[0]}, {index[1]}] in [0, {C})", targets[index]
+                )
 
-    def padded(
-        self,
-        targets: mx.array | np.ndarray,
-        lengths: mx.array | np.ndarray,
-        T: int,
-    ) -> tuple[mx.array | np.ndarray, mx.array | np.ndarray]:
+    def padded(self, targets: Values, lengths: Values, T: int) -> tuple[Values, Values]:
         """Concatenated targets (sum of lengths,) as rows (N, S)."""
         size = targets.shape[0]
-        if isinstance(lengths, np.ndarray):
-            if lengths.sum() != size:
-                self.fail(
-                    "1-D targets of as many labels as target_lengths add up to, "
-                    f"{lengths.sum()},",
-                    size,
-                )
-            S = lengths.max(initial=0)
-            # Past a target's end any label will do.
-            index = (np.cumsum(lengths) - lengths)[:, None] + np.arange(S)
-            index = np.clip(index, 0, max(size - 1, 0))
-            if isinstance(targets, mx.array) and size > 0:
-                index = mx.array(index.astype(np.int32))
-            elif isinstance(targets, mx.array):
-                targets = np.zeros(0, np.int32)
-            return targets[index], lengths
+        if on_host(lengths):
+            total = lengths.sum()
+            if total != size:
+                self.fail(f"1-D targets of sum(target_lengths) = {total} labels", size)
+            index = host().padded_index(lengths, size)
+            return targets[index if on_host(targets) else mx.array(index)], lengths
 
         # The longest target is not known. One of more than T labels has no alignment,
         # whatever comes after.
         S = min(size, T + 1)
-        lengths = self.as_int32(lengths)
-        targets = self.as_int32(targets)
+        lengths = self.int32(lengths)
         right = mx.sum(lengths) == size
         index = (mx.cumsum(lengths) - lengths)[:, None] + mx.arange(S)
-        targets = targets[mx.clip(index, 0, max(size - 1, 0))]
+        targets = self.int32(targets)[mx.clip(index, 0, max(size - 1, 0))]
         lengths = mx.where(right, mx.minimum(lengths, T + 1), WRONG_TOTAL)
         return targets, lengths
 
-    def as_int32(self, values: mx.array | np.ndarray) -> mx.array:
+    def int32(self, values: Values) -> mx.array:
         """In 32 bits, where numbers that do not fit stay out of every range."""
-        if isinstance(values, np.ndarray):
-            return mx.array(np.clip(values, INT32.min, INT32.max).astype(np.int32))
+        if on_host(values):
+            return host().int32(values)
         if values.dtype in (mx.uint32, mx.uint64):
-            values = mx.minimum(values, INT32.max)
+            values = mx.minimum(values, 2**31 - 1)
         elif values.dtype == mx.int64:
-            values = mx.clip(values, INT32.min, INT32.max)
+            values = mx.clip(values, -(2**31), 2**31 - 1)
         return values.astype(mx.int32)

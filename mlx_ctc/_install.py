@@ -5,11 +5,9 @@ this is imported before the extension, and says how to mend what it finds.
 """
 
 import sys
-from importlib.metadata import version
 
-from mlx_ctc._build import MLX_VERSION
+from mlx_ctc._build import MLX_VERSION, VERSION
 
-VERSION = version("mlx-ctc")
 MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
 
 try:

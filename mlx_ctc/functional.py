@@ -1,12 +1,17 @@
 """The CTC loss as a function."""
 
+from __future__ import annotations
+
 from contextlib import nullcontext
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import mlx.core as mx
 
 from mlx_ctc import _ext
-from mlx_ctc._forms import Canonical, Integers
+from mlx_ctc._forms import Canonical
+
+if TYPE_CHECKING:
+    from mlx_ctc._forms import Integers
 
 Reduction = Literal["none", "mean", "sum"]
 

@@ -1,10 +1,17 @@
 """The loss as a layer, like the losses of torch.nn."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import mlx.core as mx
 from mlx.nn import Module
 
-from mlx_ctc._forms import Integers
-from mlx_ctc.functional import Reduction, ctc_loss
+from mlx_ctc.functional import ctc_loss
+
+if TYPE_CHECKING:
+    from mlx_ctc._forms import Integers
+    from mlx_ctc.functional import Reduction
 
 
 class CTCLoss(Module):

@@ -132,6 +132,11 @@ class Batch {
     std::vector<int32_t> result(N);
     for (int n = 0; n < N; ++n) {
       int32_t length = values[n * lengths.strides(0)];
+      if (length == wrong_total) {
+        throw std::invalid_argument(
+            "[ctc_loss] Expected 1-D targets of sum(target_lengths) labels but "
+            "got another number.");
+      }
       if (length < 0 || length > max) {
         out_of_range(
             std::string(name) + "[" + std::to_string(n) + "]",
