@@ -127,7 +127,7 @@ def test_masks_add_up_over_many_frames(rng, with_logits):
     assert not to_numpy(gradient).any()
 
 
-def test_widest_finite_logits_are_exact(rng):
-    # Each path's probability is far below the range of float32, and of float64.
-    problem = random_problem(rng, T=60, spread=300)
-    problem.check()
+@pytest.mark.parametrize("spread", [300, 1e4, 1e6])
+def test_wide_logits_are_exact(rng, spread, with_logits):
+    # Every path's probability is far below the range of float32, and of float64.
+    random_problem(rng, spread=spread, with_logits=with_logits).check()

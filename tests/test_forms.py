@@ -59,6 +59,14 @@ def test_lengths_may_have_any_two_forms(rng, input_form, target_form):
     )
 
 
+@pytest.mark.parametrize("form", [int, np.int64, mx.array])
+def test_one_length_may_stand_for_all(rng, form):
+    problem = random_problem(rng)
+    problem.input_lengths[:], problem.target_lengths[:] = 25, 6
+    targets = mx.array(problem.targets)
+    assert_same_as_padded_arrays(problem, targets, form(25), form(6))
+
+
 @pytest.mark.parametrize("form", LENGTHS)
 def test_targets_may_be_concatenated(rng, form):
     problem = random_problem(rng)

@@ -6,7 +6,7 @@ import pytest
 import reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import Problem
+from problems import Problem, random_problem
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -62,3 +62,13 @@ def test_float64_equals_the_reference(device, problem):
     if device == mx.gpu:
         pytest.skip("MLX has float64 on the CPU only")
     problem.check(mx.float64)
+
+
+@settings(any_problem, max_examples=25)
+@given(st.data())
+def test_long_problems_equal_the_reference(data):
+    # Long enough for the gradient to be computed in several pieces.
+    T, S = data.draw(st.integers(1, 3000)), data.draw(st.integers(0, 200))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    spread = data.draw(st.sampled_from([0, 1, 10]))
+    random_problem(rng, T, N=2, C=20, S=S, ragged=False, spread=spread).check()

@@ -110,6 +110,11 @@ def test_certain_path_has_zero_loss():
     assert loss_of(log_probs, [1, 1, 2]).item() == 0
 
 
+@pytest.mark.parametrize("T", [0, 3])
+def test_zero_loss_has_no_sign(T):
+    assert not np.signbit(loss_of(np.zeros((T, 1)), []).item())
+
+
 def test_loss_of_logits_is_never_negative(rng):
     problem = random_problem(rng, T=50, N=64, C=4, S=1, ragged=False, spread=1)
     problem.inputs[:, :, 0] += rng.uniform(5, 25, size=(50, 64))

@@ -1,0 +1,381 @@
+"""mlx_ctc against torch: logits to loss, and to loss and gradient, side by side.
+
+The libraries take turns within one process, so that what else the machine does strikes
+both; ratios are taken turn by turn, and their median is shown with the least and the
+greatest. Every number of threads has a process of its own, and so has every peak of
+memory on the CPU.
+
+    python benchmarks/ctc_loss.py --threads 1,2
+    python benchmarks/ctc_loss.py --shapes 512x32x64x100 --tasks gradient --times
+    python benchmarks/ctc_loss.py --device gpu --json results.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+MiB = 2**20
+
+# T x N x C x S: frames, sequences, classes, labels.
+SHAPES = {
+    "cpu": [
+        "64x128x32x16",
+        "128x128x32x32",
+        "256x128x32x64",
+        "512x128x32x128",
+        "1024x128x32x256",
+        "128x32x32x32",
+        "128x64x32x32",
+        "128x256x32x32",
+        "128x512x32x32",
+        "128x128x8x32",
+        "128x128x16x32",
+        "128x128x48x32",
+        "128x128x64x32",
+        "150x32x5000x40",
+    ]
+}
+SHAPES["gpu"] = [
+    *SHAPES["cpu"],
+    "1000x64x128x100",
+    "2000x16x32x200",
+    "1500x32x5000x80",
+    "400x256x80x120",
+]
+
+
+TASKS = ["gradient", "loss"]  # "gradient": the loss and its gradient
+CUDNN_LABELS = 256  # the longest target that cuDNN takes
+
+
+@dataclass
+class Case:
+    shape: str
+    device: str
+    dtype: str
+    threads: int
+
+    def arrays(self):
+        """Random logits, targets and full lengths, in NumPy."""
+        T, N, C, S = map(int, self.shape.split("x"))
+        rng = np.random.default_rng(0)
+        return (
+            rng.standard_normal((T, N, C), np.float32),
+            rng.integers(1, C, (N, S), np.int32),
+            np.full(N, T, np.int32),
+            np.full(N, S, np.int32),
+        )
+
+
+class Ours:
+    def __init__(self, case, compiled=False):
+        import mlx.core as mx
+
+        from mlx_ctc import ctc_loss
+
+        mx.set_default_device(getattr(mx, case.device))
+        self.mx = mx
+        logits, *rest = map(mx.array, case.arrays())
+        self.logits = logits.astype(getattr(mx, case.dtype))
+
+        def loss(logits):
+            return ctc_loss(logits, *rest, reduction="sum", with_logits=True)
+
+        self.tasks = {"gradient": mx.value_and_grad(loss), "loss": loss}
+        if compiled:
+            self.tasks = {task: mx.compile(f) for task, f in self.tasks.items()}
+        mx.eval(self.logits, rest)
+
+    def step(self, task):
+        self.mx.eval(self.tasks[task](self.logits))
+
+    def queue(self, task, steps):
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.mx.async_eval(self.tasks[task](self.logits))
+        self.mx.synchronize()
+        return (time.perf_counter() - start) / steps
+
+    def gpu_memory(self, task):
+        before = self.mx.get_active_memory()
+        self.mx.reset_peak_memory()
+        self.step(task)
+        return self.mx.get_peak_memory() - before
+
+
+class OursCompiled(Ours):
+    def __init__(self, case):
+        super().__init__(case, compiled=True)
+
+
+class Torch:
+    def __init__(self, case):
+        import torch
+
+        torch.set_num_threads(case.threads)
+        self.torch = torch
+        self.device = {"cpu": "cpu", "gpu": "cuda"}[case.device]
+        logits, targets, *lengths = map(torch.tensor, case.arrays())
+        self.logits = logits.to(self.device, getattr(torch, case.dtype))
+        self.logits.requires_grad_()
+        self.rest = self.to_targets(targets), *lengths
+
+    def to_targets(self, targets):
+        return targets.to(self.device, self.torch.int64)
+
+    def enqueue(self, task):
+        functional = self.torch.nn.functional
+        with self.torch.set_grad_enabled(task == "gradient"):
+            log_probs = self.logits.log_softmax(-1, dtype=self.torch.float32)
+            loss = functional.ctc_loss(log_probs, *self.rest, reduction="sum")
+        if task == "gradient":
+            self.torch.autograd.grad(loss, self.logits)
+
+    def step(self, task):
+        self.enqueue(task)
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def queue(self, task, steps):
+        begin, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(steps):
+            self.enqueue(task)
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / steps
+
+    def gpu_memory(self, task):
+        cuda = self.torch.cuda
+        before = cuda.memory_allocated()
+        cuda.reset_peak_memory_stats()
+        self.step(task)
+        return cuda.max_memory_allocated() - before
+
+
+class TorchCuDNN(Torch):
+    """Concatenated int32 targets in host memory make torch call cuDNN."""
+
+    def to_targets(self, targets):
+        return targets.reshape(-1)
+
+
+LIBRARIES = {
+    "ours": Ours,
+    "ours compiled": OursCompiled,
+    "torch": Torch,
+    "cudnn": TorchCuDNN,
+}
+
+
+def libraries_here(case):
+    names = ["ours"] if case.device == "cpu" else ["ours", "ours compiled"]
+    if find_spec("torch"):
+        names += ["torch"]
+        longest = case.arrays()[3].max()
+        if case.device == "gpu" and longest <= CUDNN_LABELS:
+            names += ["cudnn"]
+    return names
+
+
+def timed_turn(step):
+    """A function that takes one turn, as many steps as fill 50 ms: seconds a step."""
+    step()  # warm-up
+    start = time.perf_counter()
+    step()
+    steps = max(1, int(0.05 / (time.perf_counter() - start)))
+
+    def turn():
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        return (time.perf_counter() - start) / steps
+
+    return turn
+
+
+def measure_time(case, options):
+    """A record for each task: seconds a step, turn by turn, of each library."""
+    runners = {name: LIBRARIES[name](case) for name in libraries_here(case)}
+    records = []
+    for task in options.tasks:
+        turns = {n: timed_turn(partial(r.step, task)) for n, r in runners.items()}
+        record = {**asdict(case), "task": task, "memory": {}}
+        record["seconds"] = {name: [] for name in runners}
+        record["queued seconds"] = {name: [] for name in runners}
+        for _ in range(options.turns):
+            for name, runner in runners.items():
+                record["seconds"][name].append(turns[name]())
+                if case.device == "gpu":
+                    seconds = runner.queue(task, steps=20)
+                    record["queued seconds"][name].append(seconds)
+        if case.device == "gpu":
+            record["memory"] = {n: r.gpu_memory(task) for n, r in runners.items()}
+        records.append(record)
+    return records
+
+
+class ResidentMemory:
+    """Bytes this process holds, now and at most since the last reset.
+
+    Where there is no /proc the most is since the process began, an upper bound.
+    """
+
+    status, clear_refs = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+    def reset(self):
+        if self.clear_refs.exists():
+            self.clear_refs.write_text("5")
+        return self.read("VmRSS")
+
+    def peak(self):
+        return self.read("VmHWM")
+
+    def read(self, what):
+        if self.status.exists():
+            found = re.search(rf"{what}:\s*(\d+) kB", self.status.read_text())
+            return int(found[1]) * 1024
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure_memory(name, case, task):
+    """Bytes that a step takes beyond its inputs, in a process that has done little."""
+    LIBRARIES[name](replace(case, shape="10x2x5x3")).step(task)
+    runner, memory = LIBRARIES[name](case), ResidentMemory()
+    before = memory.reset()
+    runner.step(task)
+    return memory.peak() - before
+
+
+def new_process(threads):
+    """A process whose libraries have this many threads from the first."""
+    os.environ["MLX_CTC_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(threads)
+    return ProcessPoolExecutor(1, get_context("spawn"))
+
+
+def measure(options):
+    for threads in options.threads:
+        with new_process(threads) as timing:
+            for shape in options.shapes:
+                case = Case(shape, options.device, options.dtype, threads)
+                for record in timing.submit(measure_time, case, options).result():
+                    if options.device == "cpu" and options.memory:
+                        for name in record["seconds"]:
+                            with new_process(threads) as p:
+                                job = measure_memory, name, case, record["task"]
+                                record["memory"][name] = p.submit(*job).result()
+                    yield record
+
+
+def ratio(seconds, rival):
+    """How many times as long as ours the rival takes, turn by turn."""
+    turns = [b / a for a, b in zip(seconds["ours"], seconds[rival], strict=True)]
+    return f"{median(turns):.1f} ({min(turns):.1f}-{max(turns):.1f})"
+
+
+def cells(record, options):
+    """The record's row of the table: column name to text."""
+    row = {"T x N x C x S": record["shape"], "threads": record["threads"]}
+    row["task"] = record["task"]
+    for timing in "seconds", "queued seconds":
+        seconds = record[timing]
+        for name in seconds:
+            kind = timing.removesuffix("seconds")
+            if not seconds[name]:
+                continue
+            if name != "ours":
+                row[f"{kind}{name} / ours"] = ratio(seconds, name)
+            if options.times or len(seconds) == 1:
+                row[f"{kind}{name} ms"] = f"{1e3 * median(seconds[name]):.3f}"
+    for name, peak in record["memory"].items():
+        row[f"{name} MiB"] = f"{peak / MiB:.1f}"
+    return row
+
+
+def print_row(texts):
+    print("  ".join(f"{text!s:>16}" for text in texts), flush=True)
+
+
+def print_medians(records):
+    for threads in sorted({record["threads"] for record in records}):
+        for task in TASKS:
+            of_shapes = [
+                median(record["seconds"]["torch"]) / median(record["seconds"]["ours"])
+                for record in records
+                if (record["threads"], record["task"]) == (threads, task)
+                and "torch" in record["seconds"]
+            ]
+            if of_shapes:
+                print(
+                    f"{task}, {threads} threads: torch / ours {median(of_shapes):.1f} "
+                    f"in the median of {len(of_shapes)} shapes, "
+                    f"{min(of_shapes):.1f} at least"
+                )
+
+
+def machine():
+    """What the times depend on besides the code."""
+    processor = platform.processor()
+    if (info := Path("/proc/cpuinfo")).exists():
+        names = re.findall(r"model name\s*: (.*)", info.read_text())
+        processor = f"{len(names)} x {names[0]}" if names else processor
+    packages = {"mlx-ctc": "mlx_ctc", "mlx": "mlx", "torch": "torch"}
+    versions = {name: version(name) for name in packages if find_spec(packages[name])}
+    return {"processor": processor, "system": platform.platform(), **versions}
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--shapes", help="TxNxCxS, several with commas between; default: a list")
+    add("--device", choices=["cpu", "gpu"], default="cpu")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
+    add("--threads", default=str(os.cpu_count()), help="CPU threads, as 1,2")
+    add("--tasks", default=",".join(TASKS), help=f"of {TASKS}; default: all")
+    add("--turns", type=int, default=7, help="turns of each library (default: 7)")
+    add("--no-memory", dest="memory", action="store_false", help="leave out the peaks")
+    add("--times", action="store_true", help="show milliseconds as well as ratios")
+    add("--json", metavar="FILE", help="write every turn of every shape to a file")
+    options = parser.parse_args()
+    shapes = options.shapes.split(",") if options.shapes else SHAPES[options.device]
+    options.shapes = shapes
+    options.threads = [int(threads) for threads in options.threads.split(",")]
+    options.tasks = options.tasks.split(",")
+    return options
+
+
+def main():
+    options = parse_options()
+    records = []
+    for record in measure(options):
+        row = cells(record, options)
+        if not records:
+            print_row(row)
+        print_row(row.values())
+        records.append(record)
+    print_medians(records)
+    if options.json:
+        report = {"machine": machine(), "command": sys.argv, "records": records}
+        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
