@@ -78,7 +78,7 @@ class Batch {
         interval(T, S, mx::size_of(computing_dtype(inputs[0].dtype()))),
         kernels(cpu::kernels(element(inputs[0].dtype()))),
         input_lengths_(read_lengths(inputs[2], "input_lengths", T)),
-        target_lengths_(read_lengths(inputs[3], "target_lengths", S)),
+        target_lengths_(read_target_lengths(inputs[3])),
         labels_(read_labels(inputs[1])) {}
 
   Sequence sequence(int n) const {
@@ -132,11 +132,6 @@ class Batch {
     std::vector<int32_t> result(N);
     for (int n = 0; n < N; ++n) {
       int32_t length = values[n * lengths.strides(0)];
-      if (length == wrong_total) {
-        throw std::invalid_argument(
-            "[ctc_loss] Expected 1-D targets of sum(target_lengths) labels but "
-            "got another number.");
-      }
       if (length < 0 || length > max) {
         out_of_range(
             std::string(name) + "[" + std::to_string(n) + "]",
@@ -146,6 +141,15 @@ class Batch {
       result[n] = length;
     }
     return result;
+  }
+
+  std::vector<int32_t> read_target_lengths(const mx::array& lengths) const {
+    if (N > 0 && lengths.data<int32_t>()[0] == wrong_total) {
+      throw std::invalid_argument(
+          "[ctc_loss] Expected 1-D targets of sum(target_lengths) labels but "
+          "got another number.");
+    }
+    return read_lengths(lengths, "target_lengths", S);
   }
 
   // (N, S), of which only the first target_length labels of a row are read.

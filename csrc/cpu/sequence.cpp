@@ -81,6 +81,7 @@ struct States {
 struct Band {
   int64_t begin;
   int64_t end;
+  int64_t row_end; // of the whole blocks that hold all labels
 
   int64_t first_block() const {
     return round_down(begin);
@@ -109,7 +110,9 @@ class Workspace {
 
   template <typename Real>
   States<Real> take_states(int64_t pitch) {
-    return {take_row<Real>(pitch), take_row<Real>(pitch)};
+    States<Real> states = {take_row<Real>(pitch), take_row<Real>(pitch)};
+    states.label.set(-1, zero<Real>());
+    return states;
   }
 
  private:
@@ -127,11 +130,12 @@ void alpha_step(
     States<Real> next) {
   int64_t begin = band.first_block();
   int64_t end = band.last_block();
-  next.clear(begin - 1, begin);
-  next.clear(end, end + lanes);
   if (begin == 0) {
     next.blank.set(-1, normalised(previous.blank[-1] * blank));
+  } else {
+    next.clear(begin - 1, begin);
   }
+  next.clear(end, smaller(end + lanes, band.row_end));
   INDEPENDENT
   for (int64_t i = begin; i < end; ++i) {
     auto stay = previous.label[i];
@@ -145,7 +149,8 @@ void alpha_step(
 
 // One frame back in time, from beta(t + 1) p(t + 1) to beta(t) p(t), where
 // beta(t) excludes frame t's own emission (equation 10, one emission less, so
-// that gamma = alpha beta / Z needs no division by it).
+// that gamma = alpha beta / Z needs no division by it). gamma takes the place
+// of alpha's mantissas.
 template <typename Real>
 void beta_step(
     Band band,
@@ -155,21 +160,20 @@ void beta_step(
     Row<Real> label,
     Extended<Real> inverse_z,
     States<Real> weighted,
-    States<Real> next,
-    Real* gamma_blank,
-    Real* gamma_label) {
+    States<Real> next) {
   auto posterior = [&](Extended<Real> alpha, Extended<Real> beta) {
     auto gamma = alpha * beta * inverse_z;
     return gamma.m * power_of_two<Real>(gamma.e);
   };
   int64_t begin = band.first_block();
   int64_t end = band.last_block();
-  next.clear(begin - lanes, begin);
-  gamma_blank[-1] = 0;
   if (begin == 0) {
     auto beta_blank = weighted.blank[-1] + weighted.label[0];
-    gamma_blank[-1] = posterior(alpha.blank[-1], beta_blank);
+    alpha.blank.m[-1] = posterior(alpha.blank[-1], beta_blank);
     next.blank.set(-1, normalised(beta_blank * blank));
+  } else {
+    alpha.blank.m[-1] = 0;
+    next.clear(begin - lanes, begin);
   }
   INDEPENDENT
   for (int64_t i = begin; i < end; ++i) {
@@ -179,14 +183,18 @@ void beta_step(
     auto beta_blank = step + jump;
     jump.e += skip[i + 1];
     auto beta_label = sum(stay, step, jump);
-    gamma_blank[i] = posterior(alpha.blank[i], beta_blank);
-    gamma_label[i] = posterior(alpha.label[i], beta_label);
     next.blank.set(i, normalised(beta_blank * blank));
     next.label.set(i, normalised(beta_label * label[i]));
+    alpha.blank.m[i] = posterior(alpha.blank[i], beta_blank);
+    alpha.label.m[i] = posterior(alpha.label[i], beta_label);
   }
 }
 
 // The lattice of one sequence, over memory from the workspace.
+//
+// Frames are taken in runs, and each step is done for the whole run before the
+// next: the frames of one step do not wait for each other, except in the
+// recursions themselves.
 template <typename In>
 class Lattice {
  public:
@@ -196,12 +204,19 @@ class Lattice {
       : sequence_(sequence),
         saved_(saved),
         workspace_(workspace),
+        T_(sequence.frames),
+        C_(sequence.classes),
         S_(sequence.target_length),
-        pitch_(row_pitch(S_)) {
-    offsets_ = workspace_.take<int64_t>(pitch_);
-    skip_ = workspace_.take<Int<Real>>(pitch_);
-    scores_ = workspace_.take<Real>(pitch_);
-    row_ = workspace_.take<Real>(sequence.classes);
+        run_(smaller(saved.interval, larger(T_, 1))) {
+    int64_t pitch = row_pitch(S_);
+    offsets_ = workspace_.take<int64_t>(pitch);
+    skip_ = workspace_.take<Int<Real>>(pitch);
+    row_ = workspace_.take<Real>(C_);
+    blank_ = workspace_.take_row<Real>(row_pitch(run_));
+    label_ = workspace_.take<Row<Real>>(run_);
+    for (int j = 0; j < run_; ++j) {
+      label_[j] = workspace_.take_row<Real>(pitch);
+    }
     const int32_t* labels = sequence.labels;
     for (int64_t i = 0; i < S_; ++i) {
       offsets_[i] = labels[i] * sequence.class_stride;
@@ -216,80 +231,82 @@ class Lattice {
   }
 
   double loss() {
-    if (!feasible()) {
+    if (S_ + repeats_ > T_) {
       return std::numeric_limits<double>::infinity();
     }
-    States<Real> alpha = workspace_.take_states<Real>(pitch_);
-    States<Real> next = workspace_.take_states<Real>(pitch_);
-    Row<Real> label = workspace_.take_row<Real>(pitch_);
+    auto alpha = workspace_.take_states<Real>(row_pitch(S_));
+    auto next = workspace_.take_states<Real>(row_pitch(S_));
     start(alpha);
-    // The lattice runs on exp(x - max); the sums that divide it are multiplied
-    // up here, in double.
-    Extended<double> normaliser_product = {1.0, 0};
-    for (int t = 0; t < sequence_.frames; ++t) {
-      if (t > 0 && t % saved_.interval == 0) {
-        copy(alpha, checkpoint(t), band(t - 1));
+    bool valid = true;
+    // The lattice runs on exp(x - max). The sums that divide it are multiplied
+    // up in double.
+    Extended<double> divisor = {1.0, 0};
+    for (int begin = 0; begin < T_; begin += run_) {
+      int end = smaller(begin + run_, T_);
+      if (begin > 0) {
+        copy(alpha, checkpoint(begin), band(begin - 1));
       }
       if (sequence_.with_logits) {
-        const In* next = scores(smaller(t + 1, sequence_.frames - 1));
-        auto z = normaliser(frame(t), next, sequence_.classes);
-        normalisers()[t] = z;
-        normaliser_product =
-            normalised(normaliser_product * Extended<double>{z.sum, 0});
+        for (int t = begin; t < end; ++t) {
+          const In* following = scores(smaller(t + 1, T_ - 1));
+          normalisers()[t] = normaliser(frame(t), following, C_);
+        }
+        for (int t = begin; t < end; ++t) {
+          Extended<double> sum = {normalisers()[t].sum, 0};
+          divisor = normalised(divisor * sum);
+        }
       }
-      valid_ &= is_valid(t);
-      Extended<Real> blank = emit(t, label);
-      alpha_step(band(t), skip_, alpha, blank, label, next);
-      std::swap(alpha, next);
+      valid &= is_valid(begin, end);
+      emit(begin, end);
+      for (int t = begin; t < end; ++t) {
+        int j = t - begin;
+        alpha_step(band(t), skip_, alpha, blank_[j], label_[j], next);
+        std::swap(alpha, next);
+      }
     }
-    Extended<Real> z = evidence(alpha);
-    if (!valid_) {
+    if (!valid) {
       return std::numeric_limits<double>::quiet_NaN();
     }
+    Extended<Real> z = evidence(alpha);
     if (z.e < nearly_zero) {
       return std::numeric_limits<double>::infinity();
     }
-    double log2_z = std::log2(double(z.m) / normaliser_product.m) +
-        double(z.e - normaliser_product.e);
-    return -log2_z * ln_2;
+    return -ln_2 *
+        (std::log2(double(z.m) / divisor.m) + double(z.e - divisor.e));
   }
 
+  // For a sequence whose loss is finite and which has frames.
   void gradient(Real cotangent, In* out, int64_t out_stride) {
-    int frames = sequence_.frames;
-    int interval = smaller(saved_.interval, frames);
-    gamma_blank_ = workspace_.take<Real>(pitch_) + lanes;
-    gamma_label_ = workspace_.take<Real>(pitch_);
-    States<Real> weighted = workspace_.take_states<Real>(pitch_);
-    States<Real> next = workspace_.take_states<Real>(pitch_);
-    States<Real> entry = workspace_.take_states<Real>(pitch_);
-    auto* alpha = workspace_.take<States<Real>>(interval);
-    auto* label = workspace_.take<Row<Real>>(interval);
-    auto* blank = workspace_.take<Extended<Real>>(interval);
-    for (int j = 0; j < interval; ++j) {
-      alpha[j] = workspace_.take_states<Real>(pitch_);
-      label[j] = workspace_.take_row<Real>(pitch_);
+    int64_t pitch = row_pitch(S_);
+    auto entry = workspace_.take_states<Real>(pitch);
+    auto weighted = workspace_.take_states<Real>(pitch);
+    auto next = workspace_.take_states<Real>(pitch);
+    auto* alpha = workspace_.take<States<Real>>(run_);
+    for (int j = 0; j < run_; ++j) {
+      alpha[j] = workspace_.take_states<Real>(pitch);
     }
-
     weighted.clear(-lanes, round_up(S_) + lanes);
     next.clear(-lanes, round_up(S_) + lanes);
     // From here a step back leads to the last blank and to the last label.
     weighted.blank.set(S_ - 1, {Real(1), 0});
+
     Extended<Real> inverse_z = zero<Real>();
-    int last = (frames - 1) / interval * interval;
-    for (int begin = last; begin >= 0; begin -= interval) {
-      int end = smaller(begin + interval, frames);
+    int last = (T_ - 1) / run_ * run_;
+    for (int begin = last; begin >= 0; begin -= run_) {
+      int end = smaller(begin + run_, T_);
       if (begin == 0) {
         start(entry);
       } else {
         Band b = band(begin - 1);
-        entry.clear(b.first_block() - 1, b.last_block() + lanes);
+        entry.clear(
+            b.first_block() - 1, smaller(b.last_block() + lanes, b.row_end));
         copy(checkpoint(begin), entry, b);
       }
+      emit(begin, end);
       for (int t = begin; t < end; ++t) {
         int j = t - begin;
-        blank[j] = emit(t, label[j]);
         const States<Real>& previous = j == 0 ? entry : alpha[j - 1];
-        alpha_step(band(t), skip_, previous, blank[j], label[j], alpha[j]);
+        alpha_step(band(t), skip_, previous, blank_[j], label_[j], alpha[j]);
       }
       if (begin == last) {
         Extended<Real> z = evidence(alpha[end - 1 - begin]);
@@ -301,32 +318,31 @@ class Lattice {
             band(t),
             skip_,
             alpha[j],
-            blank[j],
-            label[j],
+            blank_[j],
+            label_[j],
             inverse_z,
             weighted,
-            next,
-            gamma_blank_,
-            gamma_label_);
+            next);
         std::swap(weighted, next);
-        write_gradient(t, cotangent, out + t * out_stride);
+      }
+      for (int t = begin; t < end; ++t) {
+        const States<Real>& gamma = alpha[t - begin];
+        write_gradient(t, cotangent, gamma, out + t * out_stride, out_stride);
       }
     }
   }
 
  private:
-  bool feasible() const {
-    return S_ + repeats_ <= sequence_.frames;
-  }
-
   Band band(int t) const {
-    int64_t left = sequence_.frames - t;
-    return {larger<int64_t>(0, S_ - left), smaller<int64_t>(S_, t + 1)};
+    return {
+        larger<int64_t>(0, S_ - (T_ - t)),
+        smaller<int64_t>(S_, t + 1),
+        round_up(S_)};
   }
 
   // alpha before the first frame: all probability on the first blank.
   void start(States<Real> alpha) const {
-    alpha.clear(-1, lanes);
+    alpha.clear(-1, smaller(lanes, round_up(S_)));
     alpha.blank.set(-1, {Real(1), 0});
   }
 
@@ -350,66 +366,85 @@ class Lattice {
       }
     }
     if (stride == 1) {
-      for (int64_t c = 0; c < sequence_.classes; ++c) {
+      for (int64_t c = 0; c < C_; ++c) {
         row_[c] = number(x[c]);
       }
     } else {
-      for (int64_t c = 0; c < sequence_.classes; ++c) {
+      for (int64_t c = 0; c < C_; ++c) {
         row_[c] = number(x[c * stride]);
       }
     }
     return row_;
   }
 
+  Real blank_score(int t) const {
+    return number(scores(t)[sequence_.blank * sequence_.class_stride]);
+  }
+
   Normaliser* normalisers() const {
     return static_cast<Normaliser*>(saved_.normalisers);
   }
 
-  // Whether frame t has a probability for the blank and every label, also where
-  // no alignment passes. One comparison finds both NaN and +inf.
-  bool is_valid(int t) const {
+  // Whether each frame has a probability for the blank and every label, also
+  // where no alignment passes. One comparison finds both NaN and +inf.
+  bool is_valid(int begin, int end) const {
     constexpr double infinity = std::numeric_limits<double>::infinity();
-    if (sequence_.with_logits) {
-      return normalisers()[t].sum < infinity;
+    int valid = 1;
+    for (int t = begin; t < end; ++t) {
+      if (sequence_.with_logits) {
+        valid &= normalisers()[t].sum < infinity;
+        continue;
+      }
+      valid &= blank_score(t) < infinity;
+      const In* x = scores(t);
+      for (int64_t i = 0; i < S_; ++i) {
+        valid &= number(x[offsets_[i]]) < infinity;
+      }
     }
-    const In* x = scores(t);
-    int valid = number(x[sequence_.blank * sequence_.class_stride]) < infinity;
-    for (int64_t i = 0; i < S_; ++i) {
-      valid &= number(x[offsets_[i]]) < infinity;
-    }
-    return valid;
+    return valid != 0;
   }
 
-  // The probabilities that frame t gives the labels, and the blank's; of
-  // logits, as multiples of the greatest.
-  Extended<Real> emit(int t, Row<Real> label) {
-    const In* x = scores(t);
-    Band b = band(t);
-    int64_t begin = b.first_block();
-    int64_t end = b.last_block();
-    int64_t known = smaller(end, S_);
-    for (int64_t i = begin; i < known; ++i) {
-      scores_[i] = number(x[offsets_[i]]);
+  // The probabilities that each frame gives the blank and the labels; of
+  // logits, as multiples of the greatest class's.
+  void emit(int begin, int end) {
+    auto log2_max = [&](int t) {
+      return sequence_.with_logits ? normalisers()[t].max * log2_e : 0.0;
+    };
+    for (int t = begin; t < end; ++t) {
+      const In* x = scores(t);
+      Real* score = label_[t - begin].m;
+      int64_t first = band(t).first_block();
+      int64_t last = band(t).last_block();
+      int64_t known = smaller(last, S_);
+      for (int64_t i = first; i < known; ++i) {
+        score[i] = number(x[offsets_[i]]);
+      }
+      for (int64_t i = known; i < last; ++i) {
+        score[i] = -std::numeric_limits<Real>::infinity();
+      }
     }
-    for (int64_t i = known; i < end; ++i) {
-      scores_[i] = -std::numeric_limits<Real>::infinity();
+    for (int t = begin; t < end; ++t) {
+      const Row<Real> label = label_[t - begin];
+      double scale = log2_max(t);
+      int64_t first = band(t).first_block();
+      int64_t last = band(t).last_block();
+      INDEPENDENT
+      for (int64_t i = first; i < last; ++i) {
+        label.set(i, extended_exp(label.m[i], scale));
+      }
     }
-    Real blank = number(x[sequence_.blank * sequence_.class_stride]);
-
-    double log2_scale = 0;
-    if (sequence_.with_logits) {
-      log2_scale = normalisers()[t].max * log2_e;
+    for (int t = begin; t < end; ++t) {
+      blank_.set(t - begin, extended_exp(blank_score(t), log2_max(t)));
     }
-    INDEPENDENT
-    for (int64_t i = begin; i < end; ++i) {
-      label.set(i, extended_exp(scores_[i], log2_scale));
-    }
-    return extended_exp(blank, log2_scale);
   }
 
   // cotangent * (softmax - gamma), gamma summed over the states of a class.
-  void write_gradient(int t, Real cotangent, In* out) {
-    int64_t C = sequence_.classes;
+  void write_gradient(
+      int t,
+      Real cotangent,
+      const States<Real>& gamma, // in the mantissas
+      In* out,
+      int64_t out_stride) {
     const Real* x = frame(t);
     Real* row;
     if constexpr (std::is_same_v<In, Real>) {
@@ -421,27 +456,35 @@ class Lattice {
     if (sequence_.with_logits) {
       z = normalisers()[t];
     }
-    const In* next = scores(larger(t - 1, 0));
-    scaled_exp(x, next, C, Real(z.max), Real(cotangent / z.sum), row);
+    int following = smaller(t + 1, T_ - 1);
+    scaled_exp(
+        x,
+        scores(following),
+        C_,
+        Real(z.max),
+        Real(cotangent / z.sum),
+        row,
+        out + (following - t) * out_stride);
 
     Band b = band(t);
     int64_t begin = b.first_block();
     int64_t end = b.last_block();
-    Real blanks = gamma_blank_[-1] + sum(gamma_blank_, begin, end);
+    Real blanks = gamma.blank.m[-1] + sum(gamma.blank.m, begin, end);
     // A frame's posteriors sum to 1. Dividing by their sum takes out what
     // alpha, beta and Z have gathered in rounding over the whole sequence.
-    Real scale = cotangent / (blanks + sum(gamma_label_, begin, end));
+    Real scale = cotangent / (blanks + sum(gamma.label.m, begin, end));
     row[sequence_.blank] -= scale * blanks;
     for (int64_t i = b.begin; i < b.end; ++i) {
-      row[sequence_.labels[i]] -= scale * gamma_label_[i];
+      row[sequence_.labels[i]] -= scale * gamma.label.m[i];
     }
     if constexpr (!std::is_same_v<In, Real>) {
-      for (int64_t c = 0; c < C; ++c) {
+      for (int64_t c = 0; c < C_; ++c) {
         assign(out[c], row[c]);
       }
     }
   }
 
+  // alpha before frame t, which begins a run.
   States<Real> checkpoint(int t) const {
     int64_t first = (t / saved_.interval - 1) * 2 * saved_.pitch + 1;
     Real* m = static_cast<Real*>(saved_.mantissas) + first;
@@ -459,16 +502,16 @@ class Lattice {
   const Sequence& sequence_;
   const Saved& saved_;
   Workspace workspace_;
+  int T_;
+  int64_t C_;
   int64_t S_;
-  int64_t pitch_;
-  int64_t repeats_ = 0;
-  bool valid_ = true;
+  int run_; // frames in a run
+  int64_t repeats_ = 0; // equal labels side by side
   int64_t* offsets_; // (S) of the labels' scores in a frame, in elements
   Int<Real>* skip_; // (S) exponent of what may jump to label i
-  Real* scores_; // (S) of the labels in one frame
   Real* row_; // (C) one frame, where it cannot be used in place
-  Real* gamma_blank_ = nullptr; // (S), and index -1
-  Real* gamma_label_ = nullptr; // (S)
+  Row<Real> blank_; // (run) p of the blank in each frame
+  Row<Real>* label_; // (run, S) p of the labels
 };
 
 template <typename In>
@@ -489,13 +532,14 @@ void gradient(
       .gradient(cotangent, static_cast<In*>(gradient), gradient_stride);
 }
 
-// An upper bound: the gradient's rows of one interval, and of everything else
-// the lattice takes no more than a dozen rows, each begun on a cache line.
+// An upper bound: three rows for each frame of a run, and less than a dozen
+// others, each begun on a cache line.
 template <typename In>
 size_t workspace_bytes(int classes, int max_target_length, int interval) {
   using Real = typename Computing<In>::Real;
-  size_t row = row_pitch(max_target_length) * 2 * sizeof(Real) + 128;
-  size_t frame = 3 * row + sizeof(States<Real>) + 2 * sizeof(Row<Real>);
+  size_t number = 2 * sizeof(Real); // with its exponent
+  size_t row = row_pitch(max_target_length) * number + 128;
+  size_t frame = 3 * row + sizeof(States<Real>) + sizeof(Row<Real>) + number;
   return interval * frame + 12 * row + classes * sizeof(Real) + 1024;
 }
 

@@ -39,14 +39,15 @@ Normaliser normaliser(const Real* x, const In* next, int64_t C) {
     }
   });
   // The greatest class adds 1: in float the others' last digits would be lost.
-  double sum = 0;
+  double wide[lanes];
   for (int64_t j = 0; j < lanes; ++j) {
-    sum += partial[j];
+    wide[j] = partial[j];
   }
-  return {max, sum};
+  return {max, sum_of_block(wide)};
 }
 
-// out = scale * exp(x - max), over C classes.
+// out = scale * exp(x - max), over C classes. `next_out` is where the following
+// call's result will be written.
 template <typename Real, typename In>
 void scaled_exp(
     const Real* x,
@@ -54,9 +55,11 @@ void scaled_exp(
     int64_t C,
     Real max,
     Real scale,
-    Real* out) {
+    Real* out,
+    In* next_out) {
   for_each_block(x, C, [&](const Real* block, int64_t c, int64_t count) {
     __builtin_prefetch(next + c);
+    __builtin_prefetch(next_out + c, 1);
     Real y[lanes];
     for (int64_t j = 0; j < lanes; ++j) {
       y[j] = ordinary_exp(block[j] - max) * scale;
