@@ -4,20 +4,17 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-needs_gpu = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not mx.is_available(mx.gpu), reason="MLX reports no GPU"),
-]
-
 
 @pytest.fixture(
     params=[
         pytest.param(mx.cpu, id="cpu"),
-        pytest.param(mx.gpu, id="gpu", marks=needs_gpu),
+        pytest.param(mx.gpu, id="gpu", marks=pytest.mark.gpu),
     ]
 )
 def device(request):
     """The device a test runs on, made MLX's default while it runs."""
+    if not mx.is_available(request.param):
+        pytest.skip("MLX reports no GPU")
     previous = mx.default_device()
     mx.set_default_device(request.param)
     yield request.param
