@@ -142,6 +142,28 @@ def test_a_fault_in_the_header_is_reported(name):
     assert re.search(report, found)
 
 
+def test_structs_are_copied_as_in_metal():
+    header = """
+struct Item {
+  float x;
+  int i;
+};
+METAL_FUNC Item make(float x) {
+  return Item{x, 1};
+}
+METAL_FUNC Item shifted(Item a, thread float& total) {
+  total += a.x;
+  return a.i > 1 ? Item{a.x, a.i + 1} : make(a.x);
+}
+METAL_FUNC float shifted(float a) {
+  float total = 0.0f;
+  return shifted(make(a), total).x + total;
+}
+"""
+    launch = replace(after(MIDDLE, "total += shifted(total);"), header=header + HEADER)
+    assert check(launch) == ""
+
+
 def test_a_report_names_the_line():
     launch = after(MIDDLE, "double q = total;")
     text = generate(launch, [X]).text

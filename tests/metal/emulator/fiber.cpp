@@ -34,15 +34,16 @@ Fiber::~Fiber() {
 
 void Fiber::start(std::function<void()> body) {
   body_ = std::move(body);
+  begun_ = false;
   finished_ = false;
-  getcontext(&inside_);
-  inside_.uc_stack.ss_sp = stack_;
-  inside_.uc_stack.ss_size = STACK_SIZE;
-  inside_.uc_link = &outside_;
+  getcontext(&beginning_);
+  beginning_.uc_stack.ss_sp = stack_;
+  beginning_.uc_stack.ss_size = STACK_SIZE;
+  beginning_.uc_link = nullptr; // enter() does not return
   // makecontext passes integers only, so the pointer travels in two halves.
   auto self = reinterpret_cast<uintptr_t>(this);
   makecontext(
-      &inside_,
+      &beginning_,
       reinterpret_cast<void (*)()>(enter),
       2,
       static_cast<unsigned>(self),
@@ -53,14 +54,24 @@ void Fiber::enter(unsigned low, unsigned high) {
   auto self = reinterpret_cast<Fiber*>(uintptr_t(low) | uintptr_t(high) << 32);
   self->body_();
   self->finished_ = true;
+  _longjmp(self->outside_, 1);
 }
 
 void Fiber::resume() {
-  swapcontext(&outside_, &inside_);
+  if (_setjmp(outside_)) {
+    return; // the fiber paused or finished
+  }
+  if (begun_) {
+    _longjmp(inside_, 1);
+  }
+  begun_ = true;
+  setcontext(&beginning_);
 }
 
 void Fiber::pause() {
-  swapcontext(&inside_, &outside_);
+  if (!_setjmp(inside_)) {
+    _longjmp(outside_, 1);
+  }
 }
 
 bool Fiber::owns(const void* address) const {

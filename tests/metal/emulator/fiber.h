@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstddef>
@@ -38,10 +39,14 @@ class Fiber {
  private:
   static void enter(unsigned low, unsigned high);
 
-  ucontext_t inside_;
-  ucontext_t outside_;
+  // A context begins the body. From then on jumps go in and out, since a
+  // change of context takes a system call and a jump takes none.
+  ucontext_t beginning_;
+  jmp_buf inside_;
+  jmp_buf outside_;
   std::byte* stack_;
   std::function<void()> body_;
+  bool begun_ = false;
   bool finished_ = true;
 };
 

@@ -1,8 +1,6 @@
 // The emulator's one entry point: runs a kernel over a grid, as
 // MTLComputeCommandEncoder's dispatchThreads does.
 
-#include <dlfcn.h>
-
 #include <cstring>
 #include <string>
 
@@ -11,6 +9,7 @@
 #endif
 
 #include "fault.h"
+#include "library.h"
 #include "memory.h"
 #include "scheduler.h"
 
@@ -44,15 +43,6 @@ struct Report {
   char message[1024];
   uint64_t code_offset; // of Fault::code in the kernel's shared library, or 0
 };
-
-uint64_t offset_in_library(const void* code) {
-  Dl_info library;
-  if (code == nullptr || !dladdr(code, &library)) {
-    return 0;
-  }
-  return static_cast<const char*>(code) -
-      static_cast<const char*>(library.dli_fbase);
-}
 
 // Makes the host treat subnormal floats as zero, as Metal may.
 class FlushSubnormals {
@@ -157,7 +147,8 @@ extern "C" bool emulator_run(const Launch* launch, Report* report) {
   } catch (const Fault& fault) {
     std::strncpy(
         report->message, fault.message.c_str(), sizeof(report->message) - 1);
-    report->code_offset = offset_in_library(fault.code);
+    report->code_offset =
+        fault.code ? library_of(fault.code).offset_of(fault.code) : 0;
     return false;
   }
 }

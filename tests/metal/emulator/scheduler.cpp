@@ -1,7 +1,5 @@
 #include "scheduler.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <numeric>
 #include <sstream>
@@ -53,12 +51,6 @@ bool same_call(const Thread& a, const Thread& b) {
       a.call_path == b.call_path;
 }
 
-bool in_same_program(const void* a, const void* b) {
-  Dl_info info_a, info_b;
-  return dladdr(a, &info_a) && dladdr(b, &info_b) &&
-      info_a.dli_fbase == info_b.dli_fbase;
-}
-
 } // namespace
 
 Scheduler::Scheduler(
@@ -69,6 +61,7 @@ Scheduler::Scheduler(
     Settings settings,
     Memory& memory)
     : kernel_(kernel),
+      library_(library_of(reinterpret_cast<const void*>(kernel))),
       buffers_(std::move(buffers)),
       grid_(grid),
       threadgroup_(threadgroup),
@@ -255,8 +248,7 @@ void Scheduler::access(
       fail(std::move(*fault));
     }
   } else if (
-      !threads_[current_].fiber->owns(address) &&
-      !in_same_program(address, code)) {
+      !threads_[current_].fiber->owns(address) && !library_.contains(address)) {
     fail({"out of bounds: an address outside of all arrays", code});
   }
 }

@@ -17,6 +17,7 @@
 #include "fault.h"
 #include "fiber.h"
 #include "kernel_interface.h"
+#include "library.h"
 #include "memory.h"
 
 namespace emulator {
@@ -90,6 +91,7 @@ class Scheduler {
   Moment now(AddressSpace) const;
 
   Kernel kernel_;
+  Library library_; // that holds the kernel's constants
   std::vector<void*> buffers_;
   Index3 grid_;
   Index3 threadgroup_;
