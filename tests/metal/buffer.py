@@ -1,9 +1,8 @@
-"""An array in the emulated device's memory: its bytes, and which were written.
-
-A kernel's output begins with no byte written. The marks stay with the array from
-one launch to the next, so that a gap which one kernel leaves in a table is noticed
-when another kernel reads it.
-"""
+# An array in the emulated device's memory: its bytes, and which were written.
+#
+# A kernel's output begins with no byte written. The marks stay with the array from
+# one launch to the next, so that a gap which one kernel leaves in a table is noticed
+# when another kernel reads it.
 
 from dataclasses import dataclass
 

@@ -1,11 +1,10 @@
-"""The Metal text of a launch, exactly as MLX's own generator writes it.
-
-MLX wraps a kernel's body in a signature that depends on the arrays it is called
-with: an input of fewer than 8 elements is passed as ``constant``, a larger one as
-``device``; shapes and strides appear only if the body names them. A checker that
-wrote this signature itself would check a guess. MLX's Linux build has the generator
-too, and runs it while a function is traced for export, so the text is asked from it.
-"""
+# The Metal text of a launch, exactly as MLX's own generator writes it.
+#
+# MLX wraps a kernel's body in a signature that depends on the arrays it is called
+# with: an input of fewer than 8 elements is passed as constant, a larger one as
+# device; shapes and strides appear only if the body names them. A checker that
+# wrote this signature itself would check a guess. MLX's Linux build has the generator
+# too, and runs it while a function is traced for export, so the text is asked from it.
 
 import os
 import re
