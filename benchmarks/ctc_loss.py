@@ -283,10 +283,9 @@ def measure(options):
                     yield record
 
 
-def ratio(seconds, rival):
+def ratios(seconds, rival):
     """How many times as long as ours the rival takes, turn by turn."""
-    turns = [b / a for a, b in zip(seconds["ours"], seconds[rival], strict=True)]
-    return f"{median(turns):.1f} ({min(turns):.1f}-{max(turns):.1f})"
+    return [b / a for a, b in zip(seconds["ours"], seconds[rival], strict=True)]
 
 
 def cells(record, options):
@@ -300,7 +299,9 @@ def cells(record, options):
             if not seconds[name]:
                 continue
             if name != "ours":
-                row[f"{kind}{name} / ours"] = ratio(seconds, name)
+                turns = ratios(seconds, name)
+                spread = f"({min(turns):.1f}-{max(turns):.1f})"
+                row[f"{kind}{name} / ours"] = f"{median(turns):.1f} {spread}"
             if options.times or len(seconds) == 1:
                 row[f"{kind}{name} ms"] = f"{1e3 * median(seconds[name]):.3f}"
     for name, peak in record["memory"].items():
@@ -316,7 +317,7 @@ def print_medians(records):
     for threads in sorted({record["threads"] for record in records}):
         for task in TASKS:
             of_shapes = [
-                median(record["seconds"]["torch"]) / median(record["seconds"]["ours"])
+                median(ratios(record["seconds"], "torch"))
                 for record in records
                 if (record["threads"], record["task"]) == (threads, task)
                 and "torch" in record["seconds"]
