@@ -1,7 +1,166 @@
 #include "gpu/ctc_gpu.h"
+
+#include <map>
+#include <mutex>
+
+#include "gpu/launch.h"
+#include "mlx/allocator.h"
+#include "mlx/backend/cuda/cuda.h"
+#include "mlx/backend/metal/metal.h"
+
 namespace mlx_ctc::gpu {
-std::vector<mx::Shape> saved_shapes(const std::vector<mx::array>&, const Options&) { throw std::runtime_error("no gpu"); }
-std::vector<mx::Dtype> saved_dtypes(const std::vector<mx::array>&, const Options&) { throw std::runtime_error("no gpu"); }
-void loss(const Options&, mx::Stream, const std::vector<mx::array>&, std::vector<mx::array>&) { throw std::runtime_error("no gpu"); }
-void gradient(const Options&, mx::Stream, const std::vector<mx::array>&, std::vector<mx::array>&) { throw std::runtime_error("no gpu"); }
+
+namespace {
+
+Backend backend() {
+  return mx::cu::is_available() ? Backend::cuda : Backend::metal;
 }
+
+using Arrays = std::map<std::string, mx::array>;
+
+// MLX's function for a kernel, made once: making it searches the whole text.
+const mx::fast::CustomKernelFunction& kernel(const Launch& launch) {
+  static std::mutex mutex;
+  static std::map<std::string, mx::fast::CustomKernelFunction> kernels;
+  std::lock_guard lock(mutex);
+  auto found = kernels.find(launch.name);
+  if (found == kernels.end()) {
+    constexpr bool ensure_row_contiguous =
+        false; // strides are read as they are
+    auto function = backend() == Backend::cuda ? mx::fast::cuda_kernel(
+                                                     launch.name,
+                                                     launch.inputs,
+                                                     launch.outputs,
+                                                     launch.source,
+                                                     header(Backend::cuda),
+                                                     ensure_row_contiguous)
+                                               : mx::fast::metal_kernel(
+                                                     launch.name,
+                                                     launch.inputs,
+                                                     launch.outputs,
+                                                     launch.source,
+                                                     header(Backend::metal),
+                                                     ensure_row_contiguous);
+    found = kernels.emplace(launch.name, std::move(function)).first;
+  }
+  return found->second;
+}
+
+// An array without elements has no memory to bind. Its kernel reads only the
+// shape, and gets another array's memory with it.
+mx::array bindable(const mx::array& a, const mx::array& other) {
+  if (a.size() > 0) {
+    return a;
+  }
+  mx::array bound(a.shape(), a.dtype(), nullptr, {});
+  bound.copy_shared_buffer(other, a.strides(), a.flags(), 0);
+  return bound;
+}
+
+// Adds what the launches write to `arrays`.
+void run(
+    const std::vector<Launch>& launches,
+    mx::Stream stream,
+    Arrays& arrays) {
+  for (const auto& launch : launches) {
+    std::vector<mx::array> inputs;
+    for (const auto& name : launch.arrays) {
+      inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
+    }
+    auto outputs = kernel(launch)(
+        inputs,
+        launch.output_shapes,
+        launch.output_dtypes,
+        launch.grid,
+        launch.threadgroup,
+        launch.template_args,
+        std::nullopt,
+        false,
+        stream);
+    outputs[0].primitive().eval_gpu(outputs[0].inputs(), outputs);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      arrays.emplace(launch.outputs[i], outputs[i]);
+    }
+  }
+}
+
+Arrays named(const std::vector<mx::array>& inputs) {
+  return {
+      {"log_probs", inputs[0]},
+      {"targets", inputs[1]},
+      {"input_lengths", inputs[2]},
+      {"target_lengths", inputs[3]}};
+}
+
+void hand_over(const std::string& name, const Arrays& arrays, mx::array& out) {
+  auto found = arrays.find(name);
+  if (found != arrays.end()) {
+    out.copy_shared_buffer(found->second);
+  } else { // nothing to compute
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+  }
+}
+
+// What loss() leaves for gradient(): all that its launches write but the loss.
+struct Saved {
+  std::vector<std::string> names;
+  std::vector<mx::Shape> shapes;
+  std::vector<mx::Dtype> dtypes;
+
+  Saved(const std::vector<mx::array>& inputs, const Options& options) {
+    for (const auto& launch : loss_launches(inputs, options, backend())) {
+      for (size_t i = 0; i < launch.outputs.size(); ++i) {
+        if (launch.outputs[i] != "loss") {
+          names.push_back(launch.outputs[i]);
+          shapes.push_back(launch.output_shapes[i]);
+          dtypes.push_back(launch.output_dtypes[i]);
+        }
+      }
+    }
+  }
+};
+
+} // namespace
+
+std::vector<mx::Shape> saved_shapes(
+    const std::vector<mx::array>& inputs,
+    const Options& options) {
+  return Saved(inputs, options).shapes;
+}
+
+std::vector<mx::Dtype> saved_dtypes(
+    const std::vector<mx::array>& inputs,
+    const Options& options) {
+  return Saved(inputs, options).dtypes;
+}
+
+void loss(
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  auto arrays = named(inputs);
+  run(loss_launches(inputs, options, backend()), stream, arrays);
+  hand_over("loss", arrays, outputs[0]);
+  auto names = Saved(inputs, options).names;
+  for (size_t i = 0; i < names.size(); ++i) {
+    hand_over(names[i], arrays, outputs[i + 1]);
+  }
+}
+
+void gradient(
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  auto arrays = named(inputs);
+  arrays.emplace("cotangent", inputs[4]);
+  auto names = Saved(inputs, options).names;
+  for (size_t i = 0; i < names.size(); ++i) {
+    arrays.emplace(names[i], inputs[i + 5]);
+  }
+  run(gradient_launches(inputs, options, backend()), stream, arrays);
+  hand_over("gradient", arrays, outputs[0]);
+}
+
+} // namespace mlx_ctc::gpu

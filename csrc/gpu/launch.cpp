@@ -1,0 +1,239 @@
+#include "gpu/launch.h"
+
+#include <algorithm>
+
+#include "kernel_text.h"
+
+namespace mlx_ctc::gpu {
+
+namespace {
+
+constexpr int simdgroup_width = 32;
+
+// Labels of a part: their gamma of one frame fills most of the 32 KiB of
+// threadgroup memory that Metal has.
+constexpr int part = 7168;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+int power_of_two_up_to(int64_t wanted, int most) {
+  int power = 1;
+  while (power < wanted && power < most) {
+    power *= 2;
+  }
+  return power;
+}
+
+struct Sizes {
+  int T;
+  int N;
+  int C;
+  int S;
+
+  explicit Sizes(const std::vector<mx::array>& inputs)
+      : T(inputs[0].shape(0)),
+        N(inputs[0].shape(1)),
+        C(inputs[0].shape(2)),
+        S(inputs[1].shape(1)) {}
+
+  // Windows of 32 pairs of states; a target of S labels has S + 1 pairs.
+  int windows() const {
+    return S / simdgroup_width + 1;
+  }
+};
+
+// Frames between two checkpoints. The gradient keeps that many rows of alpha in
+// registers, so more need more registers, and fewer more memory.
+int segment(Backend) {
+  return 8;
+}
+
+// Registers limit what a threadgroup of the scan may have.
+int max_scan_simdgroups(Backend backend) {
+  return backend == Backend::cuda ? 16 : 8;
+}
+
+// The name of the array with the frames' normalisers. Log-probabilities have
+// none, and the kernels do not read what is passed instead.
+std::string normalisers(const Sizes& sizes, const Options& options) {
+  return options.with_logits && sizes.T > 0 ? "normalisers" : "log_probs";
+}
+
+Launch normalisers_launch(const Sizes& sizes) {
+  // One simdgroup reads a frame, or all eight when a frame alone is long.
+  constexpr int simdgroups = 8;
+  constexpr int64_t max_threadgroups = 1 << 20;
+  int row = sizes.C > 16384 ? simdgroups : 1;
+  int64_t frames = int64_t(sizes.T) * sizes.N;
+  int64_t threadgroups =
+      std::min(ceil_div(frames * row, simdgroups), max_threadgroups);
+  int threads = simdgroups * simdgroup_width;
+  return {
+      .name = "ctc_normalisers",
+      .inputs = {"log_probs", "input_lengths"},
+      .arrays = {"log_probs", "input_lengths"},
+      .outputs = {"normalisers"},
+      .output_shapes = {{sizes.N, sizes.T, 2}},
+      .output_dtypes = {mx::float32},
+      .template_args = {{"SIMDGROUPS", simdgroups}, {"ROW", row}},
+      .grid = {static_cast<int>(threadgroups) * threads, 1, 1},
+      .threadgroup = {threads, 1, 1},
+      .source = text::normalisers};
+}
+
+Launch
+scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
+  // A simdgroup for a window: the windows follow one another a block apart, and
+  // none waits for another's arithmetic.
+  int max_simdgroups = max_scan_simdgroups(backend);
+  int simdgroups = power_of_two_up_to(sizes.windows(), max_simdgroups);
+  int threads = simdgroups * simdgroup_width;
+  int edges = sizes.windows() > simdgroups ? 4 : 3;
+  int segments = std::max<int>(ceil_div(sizes.T, segment(backend)), 1);
+  auto [T, N, C, S] = sizes;
+  return {
+      .name = "ctc_scan",
+      .inputs =
+          {"log_probs",
+           "targets",
+           "input_lengths",
+           "target_lengths",
+           "normalisers"},
+      .arrays =
+          {"log_probs",
+           "targets",
+           "input_lengths",
+           "target_lengths",
+           normalisers(sizes, options)},
+      .outputs =
+          {"loss", "partition", "checkpoints", "edges", "heads", "nexts"},
+      .output_shapes =
+          {{N},
+           {N},
+           {N, 2, segments, 2, S + 1},
+           {N, edges, std::max(sizes.windows() - 1, 1), std::max(T, 1)},
+           {N, S / part + 1, C},
+           {N, std::max(S, 1)}},
+      .output_dtypes =
+          {mx::float32,
+           mx::uint64,
+           mx::uint64,
+           mx::uint64,
+           mx::int32,
+           mx::int32},
+      .template_args =
+          {{"LOGITS", options.with_logits},
+           {"BLANK", options.blank},
+           {"ZERO_INFINITY", options.zero_infinity},
+           {"SEGMENT", segment(backend)},
+           {"FRAMES", 8},
+           {"PART", part},
+           {"MAX_SIMDGROUPS", max_simdgroups}},
+      // alpha, w, and the lists of equal labels.
+      .grid = {threads * N, 3, 1},
+      .threadgroup = {threads, 1, 1},
+      .source = text::scan};
+}
+
+Launch gradient_launch(
+    const Sizes& sizes,
+    const Options& options,
+    mx::Dtype dtype,
+    Backend backend) {
+  auto [T, N, C, S] = sizes;
+  // A frame's gamma takes a float for each label. As many frames as fit are
+  // done by one threadgroup; with fewer than a segment, the segment is rebuilt
+  // more than once.
+  int capacity = std::min(part, std::max<int>(ceil_div(S, 32) * 32, 32));
+  int frames = segment(backend);
+  while (frames * capacity > part) {
+    frames /= 2;
+  }
+  // A simdgroup for a window of states, and more where rows are long.
+  int wanted = std::max(sizes.windows(), C / 256);
+  int simdgroups = power_of_two_up_to(wanted, 8);
+  int threads = simdgroups * simdgroup_width;
+  // CUDA's limit for the grid's second and third dimension.
+  int across = std::min(N, 65535);
+  return {
+      .name = "ctc_gradient",
+      .inputs =
+          {"log_probs",
+           "targets",
+           "input_lengths",
+           "target_lengths",
+           "cotangent",
+           "normalisers",
+           "partition",
+           "checkpoints",
+           "edges",
+           "heads",
+           "nexts"},
+      .arrays =
+          {"log_probs",
+           "targets",
+           "input_lengths",
+           "target_lengths",
+           "cotangent",
+           normalisers(sizes, options),
+           "partition",
+           "checkpoints",
+           "edges",
+           "heads",
+           "nexts"},
+      .outputs = {"gradient"},
+      .output_shapes = {{T, N, C}},
+      .output_dtypes = {dtype},
+      .template_args =
+          {{"LOGITS", options.with_logits},
+           {"BLANK", options.blank},
+           {"ELEMENT", dtype},
+           {"SEGMENT", segment(backend)},
+           {"FRAMES", frames},
+           {"PART", part},
+           {"CAPACITY", capacity},
+           {"SIMDGROUPS", simdgroups}},
+      .grid =
+          {threads * static_cast<int>(ceil_div(T, frames)),
+           across,
+           static_cast<int>(ceil_div(N, across))},
+      .threadgroup = {threads, 1, 1},
+      .source = text::gradient};
+}
+
+} // namespace
+
+std::string header(Backend backend) {
+  std::string result = backend == Backend::cuda ? text::cuda_prelude : "";
+  return result + text::extended + text::recursion;
+}
+
+std::vector<Launch> loss_launches(
+    const std::vector<mx::array>& inputs,
+    const Options& options,
+    Backend backend) {
+  Sizes sizes(inputs);
+  std::vector<Launch> launches;
+  if (sizes.N > 0) {
+    if (options.with_logits && sizes.T > 0) {
+      launches.push_back(normalisers_launch(sizes));
+    }
+    launches.push_back(scan_launch(sizes, options, backend));
+  }
+  return launches;
+}
+
+std::vector<Launch> gradient_launches(
+    const std::vector<mx::array>& inputs,
+    const Options& options,
+    Backend backend) {
+  Sizes sizes(inputs);
+  if (inputs[0].size() == 0) {
+    return {};
+  }
+  return {gradient_launch(sizes, options, inputs[0].dtype(), backend)};
+}
+
+} // namespace mlx_ctc::gpu

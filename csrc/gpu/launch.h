@@ -1,0 +1,48 @@
+// What the GPU form launches, as plain data: names, shapes and sizes, made from
+// the inputs' shapes alone. ctc_gpu.cpp runs it; the tests of the Metal text
+// hand it to an emulator.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "ctc_loss.h"
+#include "mlx/fast.h"
+
+namespace mlx_ctc::gpu {
+
+enum class Backend { metal, cuda };
+
+struct Launch {
+  std::string name;
+  // The kernel's parameters, and for each input the name of the array that is
+  // passed: one of the op's inputs or an output of an earlier launch.
+  std::vector<std::string> inputs;
+  std::vector<std::string> arrays;
+  std::vector<std::string> outputs;
+  std::vector<mx::Shape> output_shapes;
+  std::vector<mx::Dtype> output_dtypes;
+  std::vector<std::pair<std::string, mx::fast::TemplateArg>> template_args;
+  std::tuple<int, int, int> grid; // in threads, as MLX counts
+  std::tuple<int, int, int> threadgroup;
+  const char* source;
+};
+
+// The text before every kernel's.
+std::string header(Backend backend);
+
+// In the order of their dispatch. `inputs` are the op's: log_probs, targets,
+// input_lengths, target_lengths.
+std::vector<Launch> loss_launches(
+    const std::vector<mx::array>& inputs,
+    const Options& options,
+    Backend backend);
+std::vector<Launch> gradient_launches(
+    const std::vector<mx::array>& inputs,
+    const Options& options,
+    Backend backend);
+
+} // namespace mlx_ctc::gpu

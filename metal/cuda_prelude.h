@@ -1,0 +1,115 @@
+// Teaches NVRTC the part of the Metal Shading Language that the kernels use.
+// A warp is a simdgroup; threadgroups are one-dimensional.
+
+#define device
+#define constant
+#define thread
+#define threadgroup __shared__
+#define METAL_FUNC __device__ __forceinline__
+
+#define thread_position_in_threadgroup threadIdx
+#define threadgroup_position_in_grid blockIdx
+#define threads_per_threadgroup blockDim
+#define threadgroups_per_grid gridDim
+#define thread_index_in_simdgroup (threadIdx.x % 32)
+#define simdgroup_index_in_threadgroup (threadIdx.x / 32)
+
+typedef unsigned int uint;
+
+template <typename To, typename From>
+METAL_FUNC To as_type(From from) {
+  static_assert(sizeof(To) == sizeof(From), "as_type keeps the size");
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+namespace metal {
+
+enum class mem_flags { mem_none = 0, mem_device = 1, mem_threadgroup = 2 };
+
+METAL_FUNC constexpr mem_flags operator|(mem_flags a, mem_flags b) {
+  return mem_flags(int(a) | int(b));
+}
+
+// CUDA's barriers order both kinds of memory.
+METAL_FUNC void threadgroup_barrier(mem_flags) {
+  __syncthreads();
+}
+METAL_FUNC void simdgroup_barrier(mem_flags) {
+  __syncwarp();
+}
+
+constexpr unsigned all_lanes = 0xffffffffu;
+
+template <typename T>
+METAL_FUNC T simd_shuffle_up(T x, unsigned delta) {
+  return __shfl_up_sync(all_lanes, x, delta);
+}
+template <typename T>
+METAL_FUNC T simd_shuffle_down(T x, unsigned delta) {
+  return __shfl_down_sync(all_lanes, x, delta);
+}
+template <typename T>
+METAL_FUNC T simd_shuffle_xor(T x, unsigned mask) {
+  return __shfl_xor_sync(all_lanes, x, mask);
+}
+template <typename T>
+METAL_FUNC T simd_broadcast(T x, unsigned lane) {
+  return __shfl_sync(all_lanes, x, lane);
+}
+METAL_FUNC float simd_max(float x) {
+  for (unsigned mask = 16; mask > 0; mask /= 2) {
+    x = fmaxf(x, simd_shuffle_xor(x, mask));
+  }
+  return x;
+}
+METAL_FUNC bool simd_all(bool x) {
+  return __all_sync(all_lanes, x);
+}
+
+METAL_FUNC int max(int a, int b) {
+  return ::max(a, b);
+}
+METAL_FUNC int min(int a, int b) {
+  return ::min(a, b);
+}
+METAL_FUNC int clamp(int x, int least, int greatest) {
+  return ::min(::max(x, least), greatest);
+}
+METAL_FUNC float max(float a, float b) {
+  return fmaxf(a, b);
+}
+METAL_FUNC float clamp(float x, float least, float greatest) {
+  return fminf(fmaxf(x, least), greatest);
+}
+METAL_FUNC float abs(float x) {
+  return fabsf(x);
+}
+METAL_FUNC float rint(float x) {
+  return rintf(x);
+}
+METAL_FUNC float fma(float a, float b, float c) {
+  return fmaf(a, b, c);
+}
+METAL_FUNC float log(float x) {
+  return logf(x);
+}
+METAL_FUNC bool isnan(float x) {
+  return x != x;
+}
+
+template <typename T>
+struct numeric_limits;
+
+template <>
+struct numeric_limits<float> {
+  METAL_FUNC static float infinity() {
+    return __int_as_float(0x7f800000);
+  }
+  METAL_FUNC static float quiet_NaN() {
+    return __int_as_float(0x7fc00000);
+  }
+};
+
+} // namespace metal

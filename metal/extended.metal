@@ -1,0 +1,135 @@
+// Extended-range numbers: m * 2^e, a float mantissa with an exponent of its own.
+//
+// The lattice's probabilities span thousands of orders of magnitude and keep
+// full float precision this way, where a logarithm as large as the loss has
+// few digits left for its fraction. Products and sums cost a few integer
+// operations; no exp, no log, no branch.
+
+struct Extended {
+  float m; // positive; it may run away from 1 for some steps, then normalise()
+  int e;
+};
+
+// Zero is any mantissa with this exponent.
+constant constexpr int zero_exponent = -(1 << 28);
+// What creeps up from zero between two calls of normalise() is zero still.
+constant constexpr int least_exponent = zero_exponent + (1 << 20);
+
+METAL_FUNC Extended extended_zero() {
+  return Extended{1.0f, zero_exponent};
+}
+
+METAL_FUNC Extended extended_one() {
+  return Extended{1.0f, 0};
+}
+
+METAL_FUNC bool is_zero(Extended a) {
+  return a.e < least_exponent;
+}
+
+// 2^d, from its bits. Everything from 2^-127 down is 0, 2^128 is infinity.
+METAL_FUNC float power_of_two(int d) {
+  return as_type<float>(uint(metal::max(d + 127, 0)) << 23);
+}
+
+// The terms are aligned to the greatest exponent. What is lost lies 2^-127
+// below it: nothing, even when the mantissas differ by some steps' growth.
+METAL_FUNC Extended sum(Extended a, Extended b) {
+  int e = metal::max(a.e, b.e);
+  float m = a.m * power_of_two(a.e - e) + b.m * power_of_two(b.e - e);
+  return Extended{m, e};
+}
+
+METAL_FUNC Extended sum(Extended a, Extended b, Extended c) {
+  int e = metal::max(metal::max(a.e, b.e), c.e);
+  float m = a.m * power_of_two(a.e - e) + b.m * power_of_two(b.e - e) +
+      c.m * power_of_two(c.e - e);
+  return Extended{m, e};
+}
+
+// Zero stays zero however often it is multiplied.
+METAL_FUNC Extended product(Extended a, Extended b) {
+  return Extended{a.m * b.m, metal::max(a.e + b.e, zero_exponent)};
+}
+
+// Moves the mantissa's exponent into e.
+METAL_FUNC Extended normalise(Extended a) {
+  uint bits = as_type<uint>(a.m);
+  int e = a.e + int(bits >> 23) - 127;
+  float m = as_type<float>((bits & 0x007fffffu) | 0x3f800000u);
+  return Extended{
+      m,
+      e < least_exponent ? zero_exponent : metal::min(e, -zero_exponent)};
+}
+
+// As a plain float, of a number below 2^127.
+METAL_FUNC float to_float(Extended a) {
+  return a.m * power_of_two(a.e);
+}
+
+// The form in memory.
+METAL_FUNC uint64_t pack(Extended a) {
+  return (uint64_t(as_type<uint>(a.m)) << 32) | uint64_t(uint(a.e));
+}
+
+METAL_FUNC Extended unpack(uint64_t bits) {
+  return Extended{as_type<float>(uint(bits >> 32)), int(uint(bits))};
+}
+
+// ln 2 in two parts. An integer below 2^24 times the first is exact in fma.
+constant constexpr float ln_2 = 0.693147182464599609375f;
+constant constexpr float ln_2_rest = -1.9046543e-9f;
+constant constexpr float log2_e = 1.44269502f;
+
+// exp(r) for |r| <= ln(2) / 2: minimax, within 0.62 units in the last place.
+METAL_FUNC float exp_near_zero(float r) {
+  float p = 1.381432e-3f;
+  p = metal::fma(p, r, 8.368851e-3f);
+  p = metal::fma(p, r, 4.16684e-2f);
+  p = metal::fma(p, r, 1.666652e-1f);
+  p = metal::fma(p, r, 4.9999994e-1f);
+  p = metal::fma(p, r, 1.0f);
+  return metal::fma(p, r, 1.0f);
+}
+
+// exp(x + rest) as an extended-range number, `rest` being what rounding left of
+// x. Zero below exp(-1.86e8), which takes in every value that masks a class.
+METAL_FUNC Extended extended_exp(float x, float rest) {
+  float y = metal::clamp(x, -1.86e8f, 1.1e7f);
+  float k = metal::rint(y * log2_e);
+  float r = metal::fma(k, -ln_2, y) + rest;
+  int e = int(k);
+  if (metal::abs(r) > 0.35f) { // y so large that y * log2_e is units off
+    float j = metal::rint(r * log2_e);
+    r = metal::fma(j, -ln_2, r);
+    e += int(j);
+  }
+  r = metal::fma(k, -ln_2_rest, r);
+  return x > -1.86e8f ? Extended{exp_near_zero(r), e} : extended_zero();
+}
+
+// exp(x) as a plain float; it underflows to 0 and overflows to infinity.
+METAL_FUNC float plain_exp(float x) {
+  // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+  constexpr float round = 12582912.0f;
+  float y = metal::clamp(x, -88.1f, 88.8f);
+  float shifted = metal::fma(y, log2_e, round);
+  float k = shifted - round;
+  float r = metal::fma(k, -ln_2, y);
+  int e = int(as_type<uint>(shifted) - as_type<uint>(round));
+  return exp_near_zero(r) * power_of_two(e);
+}
+
+// -log(a), rounded once: the exponent's part is formed in two floats.
+METAL_FUNC float minus_log(Extended a) {
+  a = normalise(a);
+  // Near 1 the mantissa's logarithm and the exponent's must not cancel.
+  bool upper = a.m > 1.5f;
+  float m = upper ? 0.5f * a.m : a.m;
+  int whole = upper ? a.e + 1 : a.e;
+  float e = float(whole);
+  float product = e * ln_2;
+  float rest = metal::fma(e, ln_2, -product) + e * ln_2_rest +
+      float(whole - int(e)) * ln_2;
+  return -(product + (rest + metal::log(m)));
+}

@@ -1,0 +1,341 @@
+// alpha and w (recursion.metal) over all frames of a sequence, and from alpha
+// the loss. A third threadgroup lists the equal labels for the gradient.
+//
+// A lane holds one pair of states in registers for all frames, a simdgroup a
+// window of 32 pairs. The only thing that passes from lane to lane is a label,
+// and it passes one way: so the simdgroups need not keep step. Each runs a block
+// of FRAMES frames behind the one before it, and they meet once in a block.
+// More windows than simdgroups are done in rounds. The logits are loaded two
+// blocks and turned into probabilities one block before they are used.
+//
+// in   log_probs       (T, N, C) any strides
+//      targets         (N, S)
+//      input_lengths   (N)
+//      target_lengths  (N)
+//      normalisers     (N, T, 2) of logits; not read for log-probabilities
+// out  loss            (N)
+//      partition       (N) Z without the frames' normalisers. A mantissa of NaN
+//                      marks an item with bad numbers; with exponent 1, an item
+//                      with a label or length out of range
+//      checkpoints     (N, 2, B, 2, S + 1) alpha's blanks and labels after the
+//                      last frame of a segment, and w's at its first frame
+//      edges           (N, 3 or 4, V, T) what enters window v + 1 at frame t
+//                      from its left, alpha's label (0), and window v from its
+//                      right, w's blank (1) and label (2); (3) is between rounds
+//      heads           (N, P, C) the first place of a class in a part of the
+//                      target, or -1
+//      nexts           (N, S) the next place of the same label in its part, or -1
+//
+// B = ceil(T / SEGMENT), V = S / 32 windows but the last, P = S / PART + 1
+//
+// LOGITS, BLANK, ZERO_INFINITY    the op's options
+// SEGMENT                         frames between checkpoints
+// FRAMES                          frames of a block; divides SEGMENT
+// PART                            labels of a part, see the gradient
+// MAX_SIMDGROUPS                  room for so many in a threadgroup
+
+  const float infinity = metal::numeric_limits<float>::infinity();
+
+  threadgroup uint64_t inbox[MAX_SIMDGROUPS][2][FRAMES]; // labels that enter
+  threadgroup uint64_t last[2]; // alpha's two states that end a path
+  threadgroup uint64_t scale[MAX_SIMDGROUPS]; // product of 1 / sum
+  threadgroup int flags[MAX_SIMDGROUPS];
+
+  const int T = log_probs_shape[0];
+  const int C = log_probs_shape[2];
+  const int S = targets_shape[1];
+  const int n = int(threadgroup_position_in_grid.x);
+  const int task = int(threadgroup_position_in_grid.y);
+  const int threads = int(threads_per_threadgroup.x);
+  const int simdgroups = threads / 32;
+  const int thread_index = int(thread_position_in_threadgroup.x);
+  const int simdgroup = int(simdgroup_index_in_threadgroup);
+  const int lane = int(thread_index_in_simdgroup);
+
+  // What is out of range is looked for first, then never used.
+  int T_n = input_lengths[n * input_lengths_strides[0]];
+  int S_n = target_lengths[n * target_lengths_strides[0]];
+  bool in_range = T_n >= 0 && T_n <= T && S_n >= 0 && S_n <= S;
+  const int64_t target = n * targets_strides[0];
+  if (in_range) {
+    for (int i = thread_index; i < S_n; i += threads) {
+      const int y = targets[target + i * targets_strides[1]];
+      in_range = in_range && y >= 0 && y < C;
+    }
+  }
+  in_range = metal::simd_all(in_range);
+  if (lane == 0) {
+    flags[simdgroup] = in_range ? 1 : 0;
+  }
+  for (int i = thread_index; i < simdgroups * 2 * FRAMES; i += threads) {
+    inbox[i / (2 * FRAMES)][i / FRAMES % 2][i % FRAMES] = pack(extended_zero());
+  }
+  metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+  for (int i = 0; i < simdgroups; ++i) {
+    in_range = in_range && flags[i] != 0;
+  }
+  T_n = in_range ? T_n : 0;
+  S_n = in_range ? S_n : 0;
+
+  if (task == 2) {
+    const int64_t listed = int64_t(S / PART + 1) * C; // of heads
+    for (int64_t i = thread_index; i < listed; i += threads) {
+      heads[n * listed + i] = -1;
+    }
+    metal::threadgroup_barrier(metal::mem_flags::mem_device);
+    for (int i = thread_index; i < S_n; i += threads) {
+      const int y = targets[target + i * targets_strides[1]];
+      const int begin = i / PART * PART;
+      const int end = metal::min(begin + PART, S_n);
+      int next = i + 1;
+      while (next < end && targets[target + next * targets_strides[1]] != y) {
+        ++next;
+      }
+      nexts[int64_t(n) * S + i] = next < end ? next : -1;
+      int before = i - 1;
+      while (before >= begin &&
+             targets[target + before * targets_strides[1]] != y) {
+        --before;
+      }
+      if (before < begin) {
+        heads[n * listed + int64_t(i / PART) * C + y] = i;
+      }
+    }
+    return;
+  }
+
+  const bool backward = task == 1;
+  const int windows = S_n / 32 + 1;
+  const int blocks = (T_n + FRAMES - 1) / FRAMES;
+  const int rows = S / 32 >= simdgroups ? 4 : 3; // of edges
+  const int64_t frame_stride = log_probs_strides[0];
+  const int64_t item = n * log_probs_strides[1];
+  const int64_t blank_at = item + BLANK * log_probs_strides[2];
+  bool good = true;
+
+  for (int first = 0; first < windows; first += simdgroups) {
+    const int window = first + simdgroup;
+    const int working = metal::min(simdgroups, windows - first);
+    const int edge_count = metal::max(S / 32, 1);
+
+    // Backward, the first lane has the last pair, and a pair is a blank with
+    // the label before it.
+    const int place = window * 32 + lane;
+    const int blank_index = backward ? windows * 32 - 1 - place : place;
+    const int label_index = backward ? blank_index - 1 : blank_index;
+    const bool has_blank = simdgroup < working && blank_index <= S_n;
+    const bool has_label =
+        simdgroup < working && label_index >= 0 && label_index < S_n;
+    int y = BLANK;
+    int jump = zero_exponent;
+    if (has_label) {
+      y = targets[target + label_index * targets_strides[1]];
+      const int other = backward ? label_index + 1 : label_index - 1;
+      if (other >= 0 && other < S_n) {
+        jump = targets[target + other * targets_strides[1]] != y
+            ? 0
+            : zero_exponent;
+      }
+    }
+    const int64_t label_at = item + y * log_probs_strides[2];
+    const int64_t edge =
+        backward ? windows - 2 - window : window; // left or right of this window
+    const bool has_edge = simdgroup < working && window + 1 < windows;
+
+    // Before its first frame a path is at its first blank.
+    Pair state = no_states();
+    if (blank_index == (backward ? S_n : 0)) {
+      state.blank = extended_one();
+    }
+
+    float loaded[FRAMES]; // logits of the block after the next
+    float waiting[FRAMES]; // of the next block
+    Extended p_label[FRAMES]; // probabilities in this one
+    #pragma unroll
+    for (int f = 0; f < FRAMES; ++f) {
+      loaded[f] = 0.0f;
+      waiting[f] = 0.0f;
+      p_label[f] = extended_zero();
+    }
+    // The same of the blank, lane f having frame f.
+    float loaded_blank = 0.0f;
+    float waiting_blank = 0.0f;
+    float loaded_greatest = 0.0f;
+    float waiting_greatest = 0.0f;
+    Extended p_blank = extended_zero();
+
+    for (int phase = -2; phase < blocks + working - 1; ++phase) {
+      const int block = phase - simdgroup;
+      const bool busy = simdgroup < working;
+
+      const int ahead = block + 2;
+      if (busy && ahead >= 0 && ahead < blocks) {
+        const int t0 = (backward ? blocks - 1 - ahead : ahead) * FRAMES;
+        const int count = metal::min(FRAMES, T_n - t0);
+        const int start = backward ? t0 + count - 1 : t0;
+        const int64_t step = backward ? -frame_stride : frame_stride;
+        const int64_t at = label_at + start * frame_stride;
+        #pragma unroll
+        for (int f = 0; f < FRAMES; ++f) {
+          if (f < count) {
+            loaded[f] = float(log_probs[at + f * step]);
+          }
+        }
+        if (lane < count) {
+          const int t = backward ? start - lane : start + lane;
+          loaded_blank = float(log_probs[blank_at + t * frame_stride]);
+          if (LOGITS) {
+            loaded_greatest = normalisers[(int64_t(n) * T + t) * 2];
+          }
+        }
+      }
+
+      const int t0 = (backward ? blocks - 1 - block : block) * FRAMES;
+      const int count = busy && block >= 0 && block < blocks
+          ? metal::min(FRAMES, T_n - t0)
+          : 0;
+      const int slot = block & 1;
+      const int start = backward ? t0 + count - 1 : t0;
+
+      // A round's first window continues from the last of the round before.
+      if (first > 0 && simdgroup == 0 && lane < count) {
+        const int t = backward ? start - lane : start + lane;
+        const int from = backward ? windows - 1 - window : window - 1;
+        const int row = backward ? 3 : 0;
+        inbox[0][slot][lane] =
+            edges[((int64_t(n) * rows + row) * edge_count + from) * T + t];
+      }
+      metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
+
+      if (busy && block >= -1 && block < blocks) {
+        #pragma unroll
+        for (int f = 0; f < FRAMES; ++f) {
+          const bool now = f < count;
+
+          // What enters the next window with this frame.
+          if (now && has_edge) {
+            const int t = backward ? start - f : start + f;
+            const int64_t at = int64_t(n) * rows * edge_count + edge;
+            if (lane == 31) {
+              if (simdgroup + 1 < working) {
+                inbox[simdgroup + 1][slot][f] = pack(state.label);
+              }
+              edges[(at + (backward ? edge_count : 0)) * T + t] =
+                  pack(backward ? state.blank : state.label);
+              if (backward && rows == 4) {
+                edges[(at + 3 * edge_count) * T + t] = pack(state.label);
+              }
+            }
+            if (backward && lane == 30) {
+              edges[(at + 2 * edge_count) * T + t] = pack(state.label);
+            }
+          }
+
+          Extended label_before = shuffle_up(state.label);
+          if (lane == 0) {
+            label_before = unpack(inbox[simdgroup][slot][f]);
+          }
+          Pair next = arrive(state, label_before, jump);
+          next = emit(next, broadcast(p_blank, f), p_label[f]);
+          state = choose(now, next, state);
+
+          // The next block's probability takes the place of the one just used.
+          const float greatest = metal::simd_broadcast(waiting_greatest, f);
+          good = good && (!has_label || waiting[f] < infinity);
+          const Extended p = LOGITS ? probability(waiting[f], greatest)
+                                    : extended_exp(waiting[f], 0.0f);
+          p_label[f].m = p.m;
+          p_label[f].e = has_label ? p.e : zero_exponent;
+        }
+        good = good && waiting_blank < infinity;
+        p_blank = LOGITS ? probability(waiting_blank, waiting_greatest)
+                         : extended_exp(waiting_blank, 0.0f);
+        state = normalise(state);
+      }
+
+      // A checkpoint where a segment ends, for alpha, or begins, for w.
+      const int end = backward ? t0 : t0 + count;
+      if (count > 0 && end % SEGMENT == 0 && end > 0 && end < T_n) {
+        const int64_t B = (T + SEGMENT - 1) / SEGMENT;
+        const int64_t segment = backward ? end / SEGMENT : end / SEGMENT - 1;
+        const int64_t at =
+            ((int64_t(n) * 2 + task) * B + segment) * 2 * (S + 1);
+        if (has_blank) {
+          checkpoints[at + blank_index] = pack(state.blank);
+        }
+        if (has_label) {
+          checkpoints[at + S + 1 + label_index] = pack(state.label);
+        }
+      }
+
+      #pragma unroll
+      for (int f = 0; f < FRAMES; ++f) {
+        waiting[f] = loaded[f];
+      }
+      waiting_blank = loaded_blank;
+      waiting_greatest = loaded_greatest;
+      metal::threadgroup_barrier(
+          metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
+    }
+
+    if (simdgroup < working && !backward) {
+      if (blank_index == S_n) {
+        last[0] = pack(state.blank);
+        if (S_n == 0) {
+          last[1] = pack(extended_zero());
+        }
+      }
+      if (label_index == S_n - 1) {
+        last[1] = pack(state.label);
+      }
+    }
+  }
+
+  if (backward) {
+    return;
+  }
+
+  // The product of 1 / sum over all frames.
+  Extended inverse = extended_one();
+  if (LOGITS) {
+    for (int t = thread_index; t < T_n; t += threads) {
+      const float factor = normalisers[(int64_t(n) * T + t) * 2 + 1];
+      good = good && factor > 0.0f;
+      inverse = normalise(Extended{inverse.m * factor, inverse.e});
+    }
+    for (int step = 16; step > 0; step /= 2) {
+      inverse.m *= metal::simd_shuffle_xor(inverse.m, step);
+      inverse.e += metal::simd_shuffle_xor(inverse.e, step);
+    }
+  }
+  good = metal::simd_all(good);
+  metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+  if (lane == 0) {
+    flags[simdgroup] = good ? 1 : 0;
+    scale[simdgroup] = pack(normalise(inverse));
+  }
+  metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+  if (thread_index != 0) {
+    return;
+  }
+
+  // Eq. 8: a path ends at the last blank or the last label.
+  const Extended z = normalise(sum(unpack(last[0]), unpack(last[1])));
+  Extended normalised = z;
+  for (int i = 0; i < simdgroups; ++i) {
+    good = good && flags[i] != 0;
+    normalised = normalise(product(normalised, unpack(scale[i])));
+  }
+
+  float value = minus_log(normalised);
+  // Rounding may put the loss of a certain alignment a little below zero.
+  if (value < 0.0f && value > -1.2e-7f * float(T_n)) {
+    value = 0.0f;
+  }
+  if (is_zero(z)) {
+    value = ZERO_INFINITY ? 0.0f : infinity;
+  }
+  const float nan = metal::numeric_limits<float>::quiet_NaN();
+  loss[n] = in_range && good ? value : nan;
+  partition[n] =
+      in_range && good ? pack(z) : pack(Extended{nan, in_range ? 0 : 1});
