@@ -369,8 +369,9 @@ def main():
     for record in measure(options):
         row = cells(record, options)
         if not records:
-            print_row(row)
-        print_row(row.values())
+            columns = list(row)
+            print_row(columns)
+        print_row(row.get(column, "") for column in columns)
         records.append(record)
     print_medians(records)
     if options.json:
