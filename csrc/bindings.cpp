@@ -1,14 +1,15 @@
-// The Python module mlx_ctc._ext: the op, and nothing else.
+// The Python module mlx_ctc._ext.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/variant.h>
 
 #include "ctc_loss.h"
+#include "gpu/bindings.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 NB_MODULE(_ext, m) {
-  m.doc() = "The op behind mlx_ctc.ctc_loss.";
+  m.doc() = "The ops behind mlx_ctc.";
 
   m.def(
       "ctc_loss",
@@ -39,4 +40,6 @@ NB_MODULE(_ext, m) {
       "stream"_a = nb::none(),
       "The loss (N,) of log_probs (T, N, C), targets (N, S) and lengths (N,), "
       "the last three int32.");
+
+  mlx_ctc::gpu::bind_launches(m);
 }

@@ -138,9 +138,15 @@
       }
     }
     const int64_t label_at = item + y * log_probs_strides[2];
-    const int64_t edge =
-        backward ? windows - 2 - window : window; // left or right of this window
-    const bool has_edge = simdgroup < working && window + 1 < windows;
+    // What this lane writes of what enters the next window: (T).
+    const bool has_edge = simdgroup < working && window + 1 < windows &&
+        (lane == 31 || (backward && lane == 30));
+    const bool edge_is_blank = backward && lane == 31;
+    const int64_t edge_row = backward ? (lane == 31 ? 1 : 2) : 0;
+    const int64_t edge = backward ? windows - 2 - window : window;
+    device uint64_t* entering =
+        edges + ((int64_t(n) * rows + edge_row) * edge_count + edge) * T;
+    const int64_t to_row_3 = 2 * edge_count * int64_t(T);
 
     // Before its first frame a path is at its first blank.
     Pair state = no_states();
@@ -214,20 +220,13 @@
 
           // What enters the next window with this frame.
           if (now && has_edge) {
-            const int t = backward ? start - f : start + f;
-            const int64_t at = int64_t(n) * rows * edge_count + edge;
-            if (lane == 31) {
-              if (simdgroup + 1 < working) {
-                inbox[simdgroup + 1][slot][f] = pack(state.label);
-              }
-              edges[(at + (backward ? edge_count : 0)) * T + t] =
-                  pack(backward ? state.blank : state.label);
-              if (backward && rows == 4) {
-                edges[(at + 3 * edge_count) * T + t] = pack(state.label);
-              }
+            if (lane == 31 && simdgroup + 1 < working) {
+              inbox[simdgroup + 1][slot][f] = pack(state.label);
             }
-            if (backward && lane == 30) {
-              edges[(at + 2 * edge_count) * T + t] = pack(state.label);
+            const int t = backward ? start - f : start + f;
+            entering[t] = pack(edge_is_blank ? state.blank : state.label);
+            if (rows == 4 && edge_is_blank) {
+              entering[t + to_row_3] = pack(state.label);
             }
           }
 

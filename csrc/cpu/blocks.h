@@ -1,74 +1,138 @@
-// Rows of numbers in blocks: loops without remainders, and sums in an order
-// that does not depend on the machine's vectors.
+// Rows of numbers as the machine's vectors: GCC's and Clang's vector types,
+// whose arithmetic and comparisons act on whole blocks.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <limits>
-
-#include "cpu/extended.h"
+#include <type_traits>
 
 namespace {
 
-// A whole number of vectors in every instruction set, and a cache line of
-// float.
-constexpr int64_t lanes = 16;
+#if defined(__AVX512F__)
+constexpr int block_bytes = 64;
+#elif defined(__AVX__)
+constexpr int block_bytes = 32;
+#else
+constexpr int block_bytes = 16;
+#endif
 
-constexpr int64_t round_down(int64_t i) {
-  return i - i % lanes;
+template <typename T>
+struct BlockOf;
+
+template <>
+struct BlockOf<float> {
+  typedef float Type __attribute__((vector_size(block_bytes)));
+};
+
+template <>
+struct BlockOf<int32_t> {
+  typedef int32_t Type __attribute__((vector_size(block_bytes)));
+};
+
+template <>
+struct BlockOf<double> {
+  typedef double Type __attribute__((vector_size(block_bytes)));
+};
+
+template <typename T>
+using Block = typename BlockOf<T>::Type;
+
+template <typename T>
+constexpr int64_t block_size = block_bytes / sizeof(T);
+
+template <typename T>
+inline Block<T> filled(T value) {
+  return Block<T>{} + value;
 }
 
-constexpr int64_t round_up(int64_t i) {
-  return round_down(i + lanes - 1);
+template <typename T>
+inline Block<T> load_block(const T* x) {
+  Block<T> block;
+  std::memcpy(&block, x, sizeof(block));
+  return block;
 }
 
-template <typename Real>
-Real greatest_of_block(Real* block) {
-  for (int64_t half = lanes / 2; half > 0; half /= 2) {
+// Copies less than a block, in a few moves of fixed sizes.
+template <typename T>
+inline void copy_part(void* to, const void* from, int64_t count) {
+  auto* out = static_cast<char*>(to);
+  auto* in = static_cast<const char*>(from);
+  auto move = [&](auto size) {
+    if constexpr (size() < block_size<T>) {
+      if (count & size()) {
+        std::memcpy(out, in, size() * sizeof(T));
+        out += size() * sizeof(T);
+        in += size() * sizeof(T);
+      }
+    }
+  };
+  move(std::integral_constant<int, 8>());
+  move(std::integral_constant<int, 4>());
+  move(std::integral_constant<int, 2>());
+  move(std::integral_constant<int, 1>());
+}
+
+template <typename T>
+inline T greatest(Block<T> block) {
+  T x[block_size<T>];
+  std::memcpy(x, &block, sizeof(x));
+  for (int64_t half = block_size<T> / 2; half > 0; half /= 2) {
     for (int64_t j = 0; j < half; ++j) {
-      block[j] = larger(block[j], block[j + half]);
+      x[j] = x[j] > x[j + half] ? x[j] : x[j + half];
     }
   }
-  return block[0];
+  return x[0];
 }
 
-template <typename Real>
-Real sum_of_block(Real* block) {
-  for (int64_t half = lanes / 2; half > 0; half /= 2) {
+// The sum of a block's numbers, as Sum.
+template <typename Sum, typename T>
+inline Sum total(const T& block) {
+  constexpr int64_t size = sizeof(block) / sizeof(block[0]);
+  Sum x[size];
+  for (int64_t j = 0; j < size; ++j) {
+    x[j] = block[j];
+  }
+  for (int64_t half = size / 2; half > 0; half /= 2) {
     for (int64_t j = 0; j < half; ++j) {
-      block[j] += block[j + half];
+      x[j] += x[j + half];
     }
   }
-  return block[0];
+  return x[0];
 }
 
-// Of whole blocks.
-template <typename Real>
-Real sum(const Real* x, int64_t begin, int64_t end) {
-  Real partial[lanes] = {};
-  for (int64_t i = begin; i < end; i += lanes) {
-    for (int64_t j = 0; j < lanes; ++j) {
-      partial[j] += x[i + j];
-    }
+// The sum of x[begin..end), a whole number of blocks.
+template <typename T>
+inline T sum(const T* x, int64_t begin, int64_t end) {
+  Block<T> partial = {};
+  for (int64_t i = begin; i < end; i += block_size<T>) {
+    partial += load_block(x + i);
   }
-  return sum_of_block(partial);
+  return total<T>(partial);
 }
 
 // Calls f(block, index of its first number, count) for all of x. The last block
-// has fewer numbers than lanes and is filled up with -inf, which is no
-// maximum and has no exponential.
-template <typename Real, typename F>
-inline void for_each_block(const Real* x, int64_t size, F f) {
-  int64_t whole = round_down(size);
-  for (int64_t c = 0; c < whole; c += lanes) {
-    f(x + c, c, lanes);
+// may hold less, and is filled up with -inf, which is no maximum and has no
+// exponential.
+template <typename T, typename F>
+inline void for_each_block(const T* x, int64_t size, F f) {
+  int64_t whole = size - size % block_size<T>;
+  for (int64_t c = 0; c < whole; c += block_size<T>) {
+    f(load_block(x + c), c, block_size<T>);
   }
   if (whole < size) {
-    Real rest[lanes];
-    for (int64_t j = 0; j < lanes; ++j) {
-      rest[j] = whole + j < size ? x[whole + j]
-                                 : -std::numeric_limits<Real>::infinity();
-    }
+    Block<T> rest = filled(-std::numeric_limits<T>::infinity());
+    copy_part<T>(&rest, x + whole, size - whole);
     f(rest, whole, size - whole);
+  }
+}
+
+template <typename T>
+inline void store_block(T* x, Block<T> block, int64_t count) {
+  if (count == block_size<T>) {
+    std::memcpy(x, &block, sizeof(block));
+  } else {
+    copy_part<T>(x, &block, count);
   }
 }
 

@@ -78,7 +78,7 @@ class Batch {
         interval(T, S, mx::size_of(computing_dtype(inputs[0].dtype()))),
         kernels(cpu::kernels(element(inputs[0].dtype()))),
         input_lengths_(read_lengths(inputs[2], "input_lengths", T)),
-        target_lengths_(read_target_lengths(inputs[3])),
+        target_lengths_(read_lengths(inputs[3], "target_lengths", S)),
         labels_(read_labels(inputs[1])) {}
 
   Sequence sequence(int n) const {
@@ -133,23 +133,16 @@ class Batch {
     for (int n = 0; n < N; ++n) {
       int32_t length = values[n * lengths.strides(0)];
       if (length < 0 || length > max) {
+        std::string range = "[0, " + std::to_string(max) + "]";
+        if (length == wrong_total) {
+          range += " and 1-D targets of sum(target_lengths) labels";
+        }
         out_of_range(
-            std::string(name) + "[" + std::to_string(n) + "]",
-            "[0, " + std::to_string(max) + "]",
-            length);
+            std::string(name) + "[" + std::to_string(n) + "]", range, length);
       }
       result[n] = length;
     }
     return result;
-  }
-
-  std::vector<int32_t> read_target_lengths(const mx::array& lengths) const {
-    if (N > 0 && lengths.data<int32_t>()[0] == wrong_total) {
-      throw std::invalid_argument(
-          "[ctc_loss] Expected 1-D targets of sum(target_lengths) labels but "
-          "got another number.");
-    }
-    return read_lengths(lengths, "target_lengths", S);
   }
 
   // (N, S), of which only the first target_length labels of a row are read.

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "cpu/blocks.h"
 #include "cpu/extended.h"
 
 namespace {
@@ -13,9 +14,9 @@ constexpr double ln_2 = 0.6931471805599453;
 
 // 2^f for |f| <= 1/2: a minimax polynomial, relative error 2e-9 before
 // rounding.
-inline float exp2_fraction(float f) {
-  float p = 1.5353359e-4f;
-  p = p * f + 1.3398875e-3f;
+template <typename T> // float, or a block of them
+inline T exp2_fraction(T f) {
+  T p = f * 1.5353359e-4f + 1.3398875e-3f;
   p = p * f + 9.618437e-3f;
   p = p * f + 5.5503324e-2f;
   p = p * f + 2.4022648e-1f;
@@ -27,33 +28,39 @@ inline double exp2_fraction(double f) {
   return std::exp2(f);
 }
 
-// exp(x) / 2^log2_scale. The product x log2(e) is formed in double: its size is
-// no bound on the digits that are left of its fraction.
+// exp(x) / 2^log2_scale, at most 2^ceiling. The product x log2(e) is formed in
+// double: its size is no bound on the digits that are left of its fraction.
 template <typename Real>
-inline Extended<Real> extended_exp(Real x, double log2_scale) {
+inline Extended<Real> extended_exp(Real x, double log2_scale, double ceiling) {
   // Adding and subtracting 1.5 * 2^52 rounds to the nearest integer.
   constexpr double round = 6755399441055744.0;
   double y = double(x) * log2_e - log2_scale;
   y = larger<double>(y, zero_exponent);
-  y = smaller<double>(y, -zero_exponent);
+  y = smaller<double>(y, ceiling);
   double n = (y + round) - round;
   return {exp2_fraction(Real(y - n)), Int<Real>(int32_t(n))};
 }
 
 // exp(x) as an ordinary number: 0 where it would be denormal, infinity where it
 // would be greater than the greatest number. NaN stays NaN.
-inline float ordinary_exp(float x) {
-  constexpr float round = 12582912.0f; // 1.5 * 2^23
-  float y = x * float(log2_e);
-  y = y < -150.0f ? -150.0f : y;
-  y = y > 128.0f ? 128.0f : y;
-  float rounded = y + round;
-  int32_t n = std::bit_cast<int32_t>(rounded) - std::bit_cast<int32_t>(round);
-  return exp2_fraction(y - (rounded - round)) * power_of_two<float>(n);
+inline Block<float> ordinary_exp(Block<float> x) {
+  const Block<float> round = filled(12582912.0f); // 1.5 * 2^23
+  Block<float> y = x * float(log2_e);
+  y = y < -150.0f ? filled(-150.0f) : y;
+  y = y > 128.0f ? filled(128.0f) : y;
+  Block<float> rounded = y + round;
+  auto n = std::bit_cast<Block<int32_t>>(rounded) -
+      std::bit_cast<Block<int32_t>>(round);
+  n = n < -127 ? filled(-127) : n;
+  auto power = std::bit_cast<Block<float>>((n + 127) << 23);
+  return exp2_fraction(y - (rounded - round)) * power;
 }
 
-inline double ordinary_exp(double x) {
-  return std::exp(x);
+inline Block<double> ordinary_exp(Block<double> x) {
+  for (int64_t j = 0; j < block_size<double>; ++j) {
+    x[j] = std::exp(x[j]);
+  }
+  return x;
 }
 
 } // namespace

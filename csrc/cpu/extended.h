@@ -34,8 +34,8 @@ template <typename Real>
 using Int = typename Ieee<Real>::Int;
 
 // The exponent of zero. Exponents saturate here, so that a zero stays zero
-// however often it is multiplied, and a sum of zeros moves it up by at most
-// two bits a frame: anything below `nearly_zero` counts as zero.
+// however often it is multiplied. Sums and factors above 1 move it up a little:
+// all that lies below `nearly_zero` counts as zero.
 constexpr int32_t zero_exponent = -(1 << 28);
 constexpr int32_t nearly_zero = zero_exponent + (1 << 24);
 
@@ -63,6 +63,14 @@ inline Real power_of_two(Int<Real> e) {
       (larger<Int<Real>>(e, -F::bias) + F::bias) << F::mantissa_bits);
 }
 
+// 2^(e - greatest), for e up to greatest.
+template <typename Real>
+inline Real alignment(Int<Real> e, Int<Real> greatest) {
+  using F = Ieee<Real>;
+  return std::bit_cast<Real>(
+      larger<Int<Real>>(e - (greatest - F::bias), 0) << F::mantissa_bits);
+}
+
 template <typename Real>
 inline Extended<Real> zero() {
   return {Real(1), zero_exponent};
@@ -76,8 +84,7 @@ inline Extended<Real> operator*(Extended<Real> a, Extended<Real> b) {
 template <typename Real>
 inline Extended<Real> operator+(Extended<Real> a, Extended<Real> b) {
   Int<Real> e = larger(a.e, b.e);
-  return {
-      a.m * power_of_two<Real>(a.e - e) + b.m * power_of_two<Real>(b.e - e), e};
+  return {a.m * alignment<Real>(a.e, e) + b.m * alignment<Real>(b.e, e), e};
 }
 
 // One alignment for three terms is cheaper than two sums.
@@ -86,12 +93,19 @@ inline Extended<Real>
 sum(Extended<Real> a, Extended<Real> b, Extended<Real> c) {
   Int<Real> e = larger(larger(a.e, b.e), c.e);
   return {
-      a.m * power_of_two<Real>(a.e - e) + b.m * power_of_two<Real>(b.e - e) +
-          c.m * power_of_two<Real>(c.e - e),
+      a.m * alignment<Real>(a.e, e) + b.m * alignment<Real>(b.e, e) +
+          c.m * alignment<Real>(c.e, e),
       e};
 }
 
-// The same value with its mantissa in [1, 2) and its exponent saturated.
+// The same value with its exponent saturated.
+template <typename Real>
+inline Extended<Real> saturated(Extended<Real> a) {
+  return {a.m, larger<Int<Real>>(a.e, zero_exponent)};
+}
+
+// And with its mantissa in [1, 2). Between two normalisations a mantissa may
+// grow; it only has to stay far from overflow.
 template <typename Real>
 inline Extended<Real> normalised(Extended<Real> a) {
   using F = Ieee<Real>;
@@ -99,8 +113,7 @@ inline Extended<Real> normalised(Extended<Real> a) {
   constexpr Int<Real> fraction = (Int<Real>(1) << F::mantissa_bits) - 1;
   Int<Real> bits = std::bit_cast<Int<Real>>(a.m);
   Int<Real> e = a.e + (bits >> F::mantissa_bits) - F::bias;
-  e = smaller<Int<Real>>(larger<Int<Real>>(e, zero_exponent), -zero_exponent);
-  return {std::bit_cast<Real>((bits & fraction) | one), e};
+  return saturated<Real>({std::bit_cast<Real>((bits & fraction) | one), e});
 }
 
 } // namespace

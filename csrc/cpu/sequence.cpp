@@ -33,10 +33,19 @@ namespace {
 using mlx_ctc::cpu::Saved;
 using mlx_ctc::cpu::Sequence;
 
-// Loops run over whole blocks of states. What a row holds past the last label
-// is zero, and stays zero.
-//
-// A row has a block before index 0 and one after the last, for the neighbours
+// Loops run over whole groups of states, without remainders. What a row holds
+// past the last label is zero, and stays zero.
+constexpr int64_t lanes = 16;
+
+constexpr int64_t round_down(int64_t i) {
+  return i - i % lanes;
+}
+
+constexpr int64_t round_up(int64_t i) {
+  return round_down(i + lanes - 1);
+}
+
+// A row has a group before index 0 and one after the last, for the neighbours
 // of the states at its ends.
 constexpr int64_t row_pitch(int64_t target_length) {
   return lanes + round_up(target_length) + lanes;
@@ -76,18 +85,18 @@ struct States {
 
 // The labels, and blanks after them, that an alignment can be at in one frame:
 // each frame adds at most one label, after the start and before the end. The
-// loops take whole blocks around them; whatever else is in those has no path to
+// loops take whole groups around them; whatever else is in those has no path to
 // the start, or none to the end, and neither has what they lead to.
 struct Band {
   int64_t begin;
   int64_t end;
-  int64_t row_end; // of the whole blocks that hold all labels
+  int64_t row_end; // of the whole groups that hold all labels
 
-  int64_t first_block() const {
+  int64_t first_group() const {
     return round_down(begin);
   }
 
-  int64_t last_block() const {
+  int64_t last_group() const {
     return round_up(end);
   }
 };
@@ -119,8 +128,17 @@ class Workspace {
   std::byte* next_;
 };
 
+// Mantissas are normalised every few frames: a frame makes them at most six
+// times as large.
+constexpr int normalising_interval = 4;
+
+template <bool normalise, typename Real>
+inline Extended<Real> kept(Extended<Real> a) {
+  return normalise ? normalised(a) : saturated(a);
+}
+
 // alpha(t) from alpha(t - 1) and the emissions of frame t, equation 6.
-template <typename Real>
+template <bool normalise, typename Real>
 void alpha_step(
     Band band,
     const Int<Real>* skip,
@@ -128,10 +146,10 @@ void alpha_step(
     Extended<Real> blank,
     Row<Real> label,
     States<Real> next) {
-  int64_t begin = band.first_block();
-  int64_t end = band.last_block();
+  int64_t begin = band.first_group();
+  int64_t end = band.last_group();
   if (begin == 0) {
-    next.blank.set(-1, normalised(previous.blank[-1] * blank));
+    next.blank.set(-1, kept<normalise>(previous.blank[-1] * blank));
   } else {
     next.clear(begin - 1, begin);
   }
@@ -142,8 +160,8 @@ void alpha_step(
     auto step = previous.blank[i - 1];
     auto jump = previous.label[i - 1];
     jump.e += skip[i];
-    next.blank.set(i, normalised((previous.blank[i] + stay) * blank));
-    next.label.set(i, normalised(sum(stay, step, jump) * label[i]));
+    next.blank.set(i, kept<normalise>((previous.blank[i] + stay) * blank));
+    next.label.set(i, kept<normalise>(sum(stay, step, jump) * label[i]));
   }
 }
 
@@ -151,7 +169,7 @@ void alpha_step(
 // beta(t) excludes frame t's own emission (equation 10, one emission less, so
 // that gamma = alpha beta / Z needs no division by it). gamma takes the place
 // of alpha's mantissas.
-template <typename Real>
+template <bool normalise, typename Real>
 void beta_step(
     Band band,
     const Int<Real>* skip,
@@ -165,12 +183,12 @@ void beta_step(
     auto gamma = alpha * beta * inverse_z;
     return gamma.m * power_of_two<Real>(gamma.e);
   };
-  int64_t begin = band.first_block();
-  int64_t end = band.last_block();
+  int64_t begin = band.first_group();
+  int64_t end = band.last_group();
   if (begin == 0) {
     auto beta_blank = weighted.blank[-1] + weighted.label[0];
     alpha.blank.m[-1] = posterior(alpha.blank[-1], beta_blank);
-    next.blank.set(-1, normalised(beta_blank * blank));
+    next.blank.set(-1, kept<normalise>(beta_blank * blank));
   } else {
     alpha.blank.m[-1] = 0;
     next.clear(begin - lanes, begin);
@@ -183,8 +201,8 @@ void beta_step(
     auto beta_blank = step + jump;
     jump.e += skip[i + 1];
     auto beta_label = sum(stay, step, jump);
-    next.blank.set(i, normalised(beta_blank * blank));
-    next.label.set(i, normalised(beta_label * label[i]));
+    next.blank.set(i, kept<normalise>(beta_blank * blank));
+    next.label.set(i, kept<normalise>(beta_label * label[i]));
     alpha.blank.m[i] = posterior(alpha.blank[i], beta_blank);
     alpha.label.m[i] = posterior(alpha.label[i], beta_label);
   }
@@ -212,6 +230,7 @@ class Lattice {
     offsets_ = workspace_.take<int64_t>(pitch);
     skip_ = workspace_.take<Int<Real>>(pitch);
     row_ = workspace_.take<Real>(C_);
+    log2_scale_ = workspace_.take<double>(run_);
     blank_ = workspace_.take_row<Real>(row_pitch(run_));
     label_ = workspace_.take<Row<Real>>(run_);
     for (int j = 0; j < run_; ++j) {
@@ -259,8 +278,7 @@ class Lattice {
       valid &= is_valid(begin, end);
       emit(begin, end);
       for (int t = begin; t < end; ++t) {
-        int j = t - begin;
-        alpha_step(band(t), skip_, alpha, blank_[j], label_[j], next);
+        step_forward(t, alpha, next);
         std::swap(alpha, next);
       }
     }
@@ -271,8 +289,8 @@ class Lattice {
     if (z.e < nearly_zero) {
       return std::numeric_limits<double>::infinity();
     }
-    return -ln_2 *
-        (std::log2(double(z.m) / divisor.m) + double(z.e - divisor.e));
+    return ln_2 *
+        (std::log2(divisor.m / double(z.m)) + double(divisor.e - z.e));
   }
 
   // For a sequence whose loss is finite and which has frames.
@@ -299,30 +317,20 @@ class Lattice {
       } else {
         Band b = band(begin - 1);
         entry.clear(
-            b.first_block() - 1, smaller(b.last_block() + lanes, b.row_end));
+            b.first_group() - 1, smaller(b.last_group() + lanes, b.row_end));
         copy(checkpoint(begin), entry, b);
       }
       emit(begin, end);
       for (int t = begin; t < end; ++t) {
         int j = t - begin;
-        const States<Real>& previous = j == 0 ? entry : alpha[j - 1];
-        alpha_step(band(t), skip_, previous, blank_[j], label_[j], alpha[j]);
+        step_forward(t, j == 0 ? entry : alpha[j - 1], alpha[j]);
       }
       if (begin == last) {
         Extended<Real> z = evidence(alpha[end - 1 - begin]);
         inverse_z = {1 / z.m, -z.e};
       }
       for (int t = end - 1; t >= begin; --t) {
-        int j = t - begin;
-        beta_step(
-            band(t),
-            skip_,
-            alpha[j],
-            blank_[j],
-            label_[j],
-            inverse_z,
-            weighted,
-            next);
+        step_back(t, alpha[t - begin], inverse_z, weighted, next);
         std::swap(weighted, next);
       }
       for (int t = begin; t < end; ++t) {
@@ -338,6 +346,45 @@ class Lattice {
         larger<int64_t>(0, S_ - (T_ - t)),
         smaller<int64_t>(S_, t + 1),
         round_up(S_)};
+  }
+
+  // Calls step(true_type) at the frames that normalise, step(false_type) at the
+  // others.
+  template <typename Step>
+  static void at_frame(int t, Step step) {
+    if (t % normalising_interval == 0) {
+      step(std::true_type());
+    } else {
+      step(std::false_type());
+    }
+  }
+
+  void step_forward(int t, States<Real> previous, States<Real> next) const {
+    int j = t % run_;
+    at_frame(t, [&](auto normalise) {
+      alpha_step<normalise()>(
+          band(t), skip_, previous, blank_[j], label_[j], next);
+    });
+  }
+
+  void step_back(
+      int t,
+      States<Real> alpha,
+      Extended<Real> inverse_z,
+      States<Real> weighted,
+      States<Real> next) const {
+    int j = t % run_;
+    at_frame(t, [&](auto normalise) {
+      beta_step<normalise()>(
+          band(t),
+          skip_,
+          alpha,
+          blank_[j],
+          label_[j],
+          inverse_z,
+          weighted,
+          next);
+    });
   }
 
   // alpha before the first frame: all probability on the first blank.
@@ -377,10 +424,6 @@ class Lattice {
     return row_;
   }
 
-  Real blank_score(int t) const {
-    return number(scores(t)[sequence_.blank * sequence_.class_stride]);
-  }
-
   Normaliser* normalisers() const {
     return static_cast<Normaliser*>(saved_.normalisers);
   }
@@ -395,8 +438,8 @@ class Lattice {
         valid &= normalisers()[t].sum < infinity;
         continue;
       }
-      valid &= blank_score(t) < infinity;
       const In* x = scores(t);
+      valid &= number(x[sequence_.blank * sequence_.class_stride]) < infinity;
       for (int64_t i = 0; i < S_; ++i) {
         valid &= number(x[offsets_[i]]) < infinity;
       }
@@ -407,14 +450,17 @@ class Lattice {
   // The probabilities that each frame gives the blank and the labels; of
   // logits, as multiples of the greatest class's.
   void emit(int begin, int end) {
-    auto log2_max = [&](int t) {
-      return sequence_.with_logits ? normalisers()[t].max * log2_e : 0.0;
-    };
+    // Scores above 0 are no log-probabilities: so far up that their product
+    // would lift a zero to a number, they saturate.
+    double ceiling = double(1 << 23) / T_;
     for (int t = begin; t < end; ++t) {
       const In* x = scores(t);
+      bool logits = sequence_.with_logits;
+      log2_scale_[t - begin] = logits ? normalisers()[t].max * log2_e : 0;
+      blank_.m[t - begin] = number(x[sequence_.blank * sequence_.class_stride]);
       Real* score = label_[t - begin].m;
-      int64_t first = band(t).first_block();
-      int64_t last = band(t).last_block();
+      int64_t first = band(t).first_group();
+      int64_t last = band(t).last_group();
       int64_t known = smaller(last, S_);
       for (int64_t i = first; i < known; ++i) {
         score[i] = number(x[offsets_[i]]);
@@ -425,16 +471,18 @@ class Lattice {
     }
     for (int t = begin; t < end; ++t) {
       const Row<Real> label = label_[t - begin];
-      double scale = log2_max(t);
-      int64_t first = band(t).first_block();
-      int64_t last = band(t).last_block();
+      double scale = log2_scale_[t - begin];
+      int64_t first = band(t).first_group();
+      int64_t last = band(t).last_group();
       INDEPENDENT
       for (int64_t i = first; i < last; ++i) {
-        label.set(i, extended_exp(label.m[i], scale));
+        label.set(i, extended_exp(label.m[i], scale, ceiling));
       }
     }
-    for (int t = begin; t < end; ++t) {
-      blank_.set(t - begin, extended_exp(blank_score(t), log2_max(t)));
+    int count = end - begin;
+    INDEPENDENT
+    for (int j = 0; j < count; ++j) {
+      blank_.set(j, extended_exp(blank_.m[j], log2_scale_[j], ceiling));
     }
   }
 
@@ -467,8 +515,8 @@ class Lattice {
         out + (following - t) * out_stride);
 
     Band b = band(t);
-    int64_t begin = b.first_block();
-    int64_t end = b.last_block();
+    int64_t begin = b.first_group();
+    int64_t end = b.last_group();
     Real blanks = gamma.blank.m[-1] + sum(gamma.blank.m, begin, end);
     // A frame's posteriors sum to 1. Dividing by their sum takes out what
     // alpha, beta and Z have gathered in rounding over the whole sequence.
@@ -510,6 +558,7 @@ class Lattice {
   int64_t* offsets_; // (S) of the labels' scores in a frame, in elements
   Int<Real>* skip_; // (S) exponent of what may jump to label i
   Real* row_; // (C) one frame, where it cannot be used in place
+  double* log2_scale_; // (run) log2 of what the scores are multiples of
   Row<Real> blank_; // (run) p of the blank in each frame
   Row<Real>* label_; // (run, S) p of the labels
 };
@@ -539,7 +588,8 @@ size_t workspace_bytes(int classes, int max_target_length, int interval) {
   using Real = typename Computing<In>::Real;
   size_t number = 2 * sizeof(Real); // with its exponent
   size_t row = row_pitch(max_target_length) * number + 128;
-  size_t frame = 3 * row + sizeof(States<Real>) + sizeof(Row<Real>) + number;
+  size_t frame = 3 * row + sizeof(States<Real>) + sizeof(Row<Real>) + number +
+      sizeof(double);
   return interval * frame + 12 * row + classes * sizeof(Real) + 1024;
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
 #include "cpu/blocks.h"
 #include "cpu/exponential.h"
@@ -20,30 +19,19 @@ struct Normaliser {
 // between two frames, too many for the machine to look ahead by itself.
 template <typename Real, typename In>
 Normaliser normaliser(const Real* x, const In* next, int64_t C) {
-  Real greatest[lanes];
-  for (int64_t j = 0; j < lanes; ++j) {
-    greatest[j] = -std::numeric_limits<Real>::infinity();
-  }
-  for_each_block(x, C, [&](const Real* block, int64_t c, int64_t) {
+  auto greatest_of_lane = filled(-std::numeric_limits<Real>::infinity());
+  for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t) {
     __builtin_prefetch(next + c);
-    for (int64_t j = 0; j < lanes; ++j) {
-      greatest[j] = larger(block[j], greatest[j]);
-    }
+    greatest_of_lane = block > greatest_of_lane ? block : greatest_of_lane;
   });
-  Real max = greatest_of_block(greatest);
+  Real max = greatest<Real>(greatest_of_lane);
 
-  Real partial[lanes] = {};
-  for_each_block(x, C, [&](const Real* block, int64_t, int64_t) {
-    for (int64_t j = 0; j < lanes; ++j) {
-      partial[j] += ordinary_exp(block[j] - max);
-    }
+  Block<Real> sum_of_lane = {};
+  for_each_block(x, C, [&](Block<Real> block, int64_t, int64_t) {
+    sum_of_lane += ordinary_exp(block - max);
   });
   // The greatest class adds 1: in float the others' last digits would be lost.
-  double wide[lanes];
-  for (int64_t j = 0; j < lanes; ++j) {
-    wide[j] = partial[j];
-  }
-  return {max, sum_of_block(wide)};
+  return {max, total<double>(sum_of_lane)};
 }
 
 // out = scale * exp(x - max), over C classes. `next_out` is where the following
@@ -57,16 +45,11 @@ void scaled_exp(
     Real scale,
     Real* out,
     In* next_out) {
-  for_each_block(x, C, [&](const Real* block, int64_t c, int64_t count) {
+  for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t count) {
     __builtin_prefetch(next + c);
     __builtin_prefetch(next_out + c, 1);
-    Real y[lanes];
-    for (int64_t j = 0; j < lanes; ++j) {
-      y[j] = ordinary_exp(block[j] - max) * scale;
-    }
-    for (int64_t j = 0; j < count; ++j) {
-      out[c + j] = y[j];
-    }
+    Block<Real> y = ordinary_exp(block - max) * scale;
+    store_block(out + c, y, count);
   });
 }
 
