@@ -1,7 +1,6 @@
 #include "ctc_loss.h"
 
-#include <sstream>
-
+#include "arguments.h"
 #include "cpu/ctc_cpu.h"
 #include "gpu/ctc_gpu.h"
 #include "mlx/ops.h"
@@ -9,68 +8,6 @@
 namespace mlx_ctc {
 
 namespace {
-
-template <typename... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
-  message << "[ctc_loss] ";
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
-}
-
-// What memory safety needs; the Python above has checked the rest.
-void check(
-    const mx::array& log_probs,
-    const mx::array& targets,
-    const mx::array& input_lengths,
-    const mx::array& target_lengths,
-    int blank,
-    const mx::Stream& stream) {
-  if (log_probs.ndim() != 3) {
-    fail(
-        "Expected log_probs of shape (T, N, C) but got ",
-        log_probs.shape(),
-        ".");
-  }
-  if (!mx::issubdtype(log_probs.dtype(), mx::floating)) {
-    fail(
-        "Expected log_probs of a floating type but got ",
-        log_probs.dtype(),
-        ".");
-  }
-  if (log_probs.dtype() == mx::float64 && stream.device == mx::Device::gpu) {
-    fail(
-        "Expected float16, bfloat16 or float32 on the GPU but got float64. "
-        "Pass stream=mx.cpu to compute in float64.");
-  }
-  int N = log_probs.shape(1);
-  int C = log_probs.shape(2);
-  if (targets.ndim() != 2 || targets.shape(0) != N) {
-    fail(
-        "Expected targets of shape (",
-        N,
-        ", S) but got ",
-        targets.shape(),
-        ".");
-  }
-  for (const auto& lengths : {input_lengths, target_lengths}) {
-    if (lengths.shape() != mx::Shape{N}) {
-      fail(
-          "Expected lengths of shape (", N, ") but got ", lengths.shape(), ".");
-    }
-  }
-  for (const auto& integers : {targets, input_lengths, target_lengths}) {
-    if (integers.dtype() != mx::int32) {
-      fail(
-          "Expected targets and lengths as int32 but got ",
-          integers.dtype(),
-          ".");
-    }
-  }
-  if (blank < 0 || blank >= C) {
-    fail("Expected blank in [0, ", C, ") but got ", blank, ".");
-  }
-}
 
 // Builds the node; its first output is the loss, the others are saved for the
 // gradient.
@@ -109,50 +46,11 @@ mx::array gradient_node(
       std::move(gradient_inputs));
 }
 
-// vmap folds the new axis into the batch. Returns the array with its vmapped
-// axis merged into batch axis `into`, or repeated there if it has none.
-mx::array fold(
-    const mx::array& a,
-    int axis,
-    int size,
-    int into,
-    const mx::Stream& stream) {
-  auto folded = axis < 0 ? mx::expand_dims(a, into, stream)
-                         : mx::moveaxis(a, axis, into, stream);
-  auto shape = folded.shape();
-  shape[into] = size;
-  folded = mx::broadcast_to(folded, shape, stream);
-  return mx::flatten(folded, into, into + 1, stream);
-}
-
-// The four inputs of a vmapped CTCLoss as those of one larger batch.
-std::vector<mx::array> fold_inputs(
-    const std::vector<mx::array>& inputs,
-    const std::vector<int>& axes,
-    int size,
-    const mx::Stream& stream) {
-  std::vector<mx::array> folded;
-  for (int i = 0; i < 4; ++i) {
-    folded.push_back(fold(inputs[i], axes[i], size, i == 0 ? 1 : 0, stream));
-  }
-  return folded;
-}
-
-int vmap_size(
-    const std::vector<mx::array>& inputs,
-    const std::vector<int>& axes) {
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (axes[i] >= 0) {
-      return inputs[i].shape(axes[i]);
-    }
-  }
-  return 1;
-}
-
 [[noreturn]] void no_second_derivative() {
-  throw std::invalid_argument(
-      "[ctc_loss] The gradient of ctc_loss cannot be differentiated again: "
-      "second derivatives are not implemented.");
+  fail(
+      "ctc_loss",
+      "The gradient of ctc_loss cannot be differentiated again: second "
+      "derivatives are not implemented.");
 }
 
 } // namespace
@@ -165,10 +63,10 @@ mx::array ctc_loss(
     const Options& options,
     mx::StreamOrDevice s) {
   auto stream = mx::to_stream(s);
-  check(
-      log_probs, targets, input_lengths, target_lengths, options.blank, stream);
-  return loss_node(
-      {log_probs, targets, input_lengths, target_lengths}, options, stream)[0];
+  std::vector<mx::array> inputs = {
+      log_probs, targets, input_lengths, target_lengths};
+  check("ctc_loss", inputs, options.blank, stream);
+  return loss_node(inputs, options, stream)[0];
 }
 
 void CTCLoss::eval_cpu(

@@ -1,8 +1,6 @@
 // The op: ctc_loss as a node of MLX's graph, on any device.
 #pragma once
 
-#include <cstdint>
-
 #include "mlx/array.h"
 #include "mlx/primitives.h"
 #include "mlx/utils.h"
@@ -10,10 +8,6 @@
 namespace mlx_ctc {
 
 namespace mx = mlx::core;
-
-// Stands in for every target length when concatenated targets were not as many
-// labels as the lengths add up to, found out too late to say so at the call.
-constexpr int32_t wrong_total = INT32_MIN;
 
 struct Options {
   int blank;

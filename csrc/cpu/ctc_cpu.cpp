@@ -3,17 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
-#include <sstream>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
-#include "cpu/parallel.h"
-#include "cpu/sequence.h"
-#include "mlx/allocator.h"
-#include "mlx/backend/cpu/encoder.h"
+#include "cpu/batch.h"
 
 namespace mlx_ctc::cpu {
 
@@ -40,61 +31,13 @@ struct Interval {
   }
 };
 
-Element element(mx::Dtype dtype) {
-  switch (dtype) {
-    case mx::float16:
-      return Element::float16;
-    case mx::bfloat16:
-      return Element::bfloat16;
-    case mx::float64:
-      return Element::float64;
-    default:
-      return Element::float32;
-  }
-}
-
-mx::Dtype computing_dtype(mx::Dtype dtype) {
-  return dtype == mx::float64 ? mx::float64 : mx::float32;
-}
-
-[[noreturn]] void
-out_of_range(const std::string& what, const std::string& range, int got) {
-  std::ostringstream message;
-  message << "[ctc_loss] Expected " << what << " in " << range << " but got "
-          << got << ".";
-  throw std::invalid_argument(message.str());
-}
-
-// The batch as the sequences' kernels see it, every label and length checked.
-class Batch {
+// A batch, and what loss() saves of it for gradient().
+class SavingBatch : public Batch {
  public:
-  Batch(const Options& options, const std::vector<mx::array>& inputs)
-      : options_(options),
-        log_probs_(inputs[0]),
-        T(inputs[0].shape(0)),
-        N(inputs[0].shape(1)),
-        C(inputs[0].shape(2)),
-        S(inputs[1].shape(1)),
+  SavingBatch(const Options& options, const std::vector<mx::array>& inputs)
+      : Batch("ctc_loss", inputs, options.blank, options.with_logits),
         interval(T, S, mx::size_of(computing_dtype(inputs[0].dtype()))),
-        kernels(cpu::kernels(element(inputs[0].dtype()))),
-        input_lengths_(read_lengths(inputs[2], "input_lengths", T)),
-        target_lengths_(read_lengths(inputs[3], "target_lengths", S)),
-        labels_(read_labels(inputs[1])) {}
-
-  Sequence sequence(int n) const {
-    auto strides = log_probs_.strides();
-    return {
-        log_probs_.data<char>() +
-            n * strides[1] * int64_t(log_probs_.itemsize()),
-        strides[0],
-        strides[2],
-        input_lengths_[n],
-        C,
-        labels_.data() + int64_t(n) * S,
-        target_lengths_[n],
-        options_.blank,
-        options_.with_logits};
-  }
+        kernels(cpu::kernels(element)) {}
 
   // What loss() saved, or is about to save, for sequence n.
   Saved saved(int n, const mx::array* arrays) const {
@@ -110,75 +53,14 @@ class Batch {
         interval.frames};
   }
 
-  // Runs body(n, workspace) for every sequence, over the threads.
   template <typename Body>
   void for_each_sequence(const Body& body) const {
     size_t bytes = kernels.workspace_bytes(C, S, interval.frames);
-    std::vector<std::unique_ptr<std::byte[]>> workspaces(max_threads());
-    parallel_for(N, [&](int64_t n, int worker) {
-      auto& workspace = workspaces[worker];
-      if (!workspace) {
-        workspace.reset(new std::byte[bytes + 64]);
-      }
-      auto address = reinterpret_cast<uintptr_t>(workspace.get());
-      body(n, workspace.get() + (64 - address % 64));
-    });
+    Batch::for_each_sequence(bytes, body);
   }
 
- private:
-  std::vector<int32_t>
-  read_lengths(const mx::array& lengths, const char* name, int max) const {
-    const int32_t* values = lengths.data<int32_t>();
-    std::vector<int32_t> result(N);
-    for (int n = 0; n < N; ++n) {
-      int32_t length = values[n * lengths.strides(0)];
-      if (length < 0 || length > max) {
-        std::string range = "[0, " + std::to_string(max) + "]";
-        if (length == wrong_total) {
-          range += " and 1-D targets of sum(target_lengths) labels";
-        }
-        out_of_range(
-            std::string(name) + "[" + std::to_string(n) + "]", range, length);
-      }
-      result[n] = length;
-    }
-    return result;
-  }
-
-  // (N, S), of which only the first target_length labels of a row are read.
-  std::vector<int32_t> read_labels(const mx::array& targets) const {
-    const int32_t* values = targets.data<int32_t>();
-    std::vector<int32_t> result(int64_t(N) * S);
-    for (int64_t n = 0; n < N; ++n) {
-      for (int64_t s = 0; s < target_lengths_[n]; ++s) {
-        int32_t label = values[n * targets.strides(0) + s * targets.strides(1)];
-        if (label < 0 || label >= C) {
-          out_of_range(
-              "targets[" + std::to_string(n) + ", " + std::to_string(s) + "]",
-              "[0, " + std::to_string(C) + ")",
-              label);
-        }
-        result[n * S + s] = label;
-      }
-    }
-    return result;
-  }
-
-  const Options& options_;
-  const mx::array& log_probs_;
-
- public:
-  const int T;
-  const int N;
-  const int C;
-  const int S;
   const Interval interval;
   const Kernels& kernels;
-
- private:
-  std::vector<int32_t> input_lengths_;
-  std::vector<int32_t> target_lengths_;
-  std::vector<int32_t> labels_;
 };
 
 template <typename Real>
@@ -186,7 +68,7 @@ void eval_loss(
     const Options& options,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  Batch batch(options, inputs);
+  SavingBatch batch(options, inputs);
   Real* loss = outputs[0].data<Real>();
   double* minus_log_z = outputs[1].data<double>();
   batch.for_each_sequence([&](int n, std::byte* workspace) {
@@ -207,7 +89,7 @@ void eval_gradient(
     const Options& options,
     const std::vector<mx::array>& inputs,
     mx::array& output) {
-  Batch batch(options, inputs);
+  SavingBatch batch(options, inputs);
   const mx::array& cotangents = inputs[4];
   const double* minus_log_z = inputs[5].data<double>();
   size_t item = output.itemsize();
@@ -244,45 +126,6 @@ void eval_gradient(
       std::fill_n(gradient + t * frame_bytes, row_bytes, 0);
     }
   });
-}
-
-// Arrays that a task on the stream may use while MLX keeps the originals.
-std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays) {
-  std::vector<mx::array> copies;
-  for (const auto& a : arrays) {
-    copies.push_back(mx::array::unsafe_weak_copy(a));
-  }
-  return copies;
-}
-
-// Large fresh memory comes in huge pages where the system has them: a fault for
-// each small one would take as long as the loss.
-void advise_huge_pages([[maybe_unused]] mx::array& a) {
-#ifdef MADV_HUGEPAGE
-  constexpr uintptr_t huge = 2 << 20;
-  auto begin = reinterpret_cast<uintptr_t>(a.data<char>());
-  auto first = (begin + huge - 1) / huge * huge;
-  auto last = (begin + a.nbytes()) / huge * huge;
-  if (first < last) {
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  }
-#endif
-}
-
-template <typename Task>
-void dispatch(
-    mx::Stream stream,
-    const std::vector<mx::array>& inputs,
-    std::vector<mx::array>& outputs,
-    Task task) {
-  for (auto& out : outputs) {
-    out.set_data(mx::allocator::malloc(out.nbytes()));
-    advise_huge_pages(out);
-  }
-  mx::cpu::get_command_encoder(stream).dispatch(
-      [task,
-       inputs = weak_copies(inputs),
-       outputs = weak_copies(outputs)]() mutable { task(inputs, outputs); });
 }
 
 } // namespace

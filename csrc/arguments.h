@@ -1,0 +1,59 @@
+// What the ops share: the checks of their four inputs, log_probs, targets,
+// input_lengths and target_lengths, and how vmap folds an axis into them.
+#pragma once
+
+#include <cstdint>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "mlx/array.h"
+#include "mlx/utils.h"
+
+namespace mlx_ctc {
+
+namespace mx = mlx::core;
+
+// Stands in for every target length when concatenated targets were not as many
+// labels as the lengths add up to, found out too late to say so at the call.
+constexpr int32_t wrong_total = INT32_MIN;
+
+template <typename... Parts>
+[[noreturn]] void fail(const std::string& op, const Parts&... parts) {
+  std::ostringstream message;
+  message << "[" << op << "] ";
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
+}
+
+// What memory safety needs of the four inputs of `op`; Python has checked the
+// rest.
+void check(
+    const std::string& op,
+    const std::vector<mx::array>& inputs,
+    int blank,
+    const mx::Stream& stream);
+
+// The array with its vmapped axis, of `size`, merged into axis `into`, or
+// repeated there if it has none.
+mx::array fold(
+    const mx::array& a,
+    int axis,
+    int size,
+    int into,
+    const mx::Stream& stream);
+
+// The four inputs of a vmapped op as those of one larger batch.
+std::vector<mx::array> fold_inputs(
+    const std::vector<mx::array>& inputs,
+    const std::vector<int>& axes,
+    int size,
+    const mx::Stream& stream);
+
+// How long the vmapped axis is.
+int vmap_size(
+    const std::vector<mx::array>& inputs,
+    const std::vector<int>& axes);
+
+} // namespace mlx_ctc

@@ -1,0 +1,150 @@
+#include "cpu/batch.h"
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include "arguments.h"
+#include "mlx/allocator.h"
+
+namespace mlx_ctc::cpu {
+
+namespace {
+
+Element element_of(mx::Dtype dtype) {
+  switch (dtype) {
+    case mx::float16:
+      return Element::float16;
+    case mx::bfloat16:
+      return Element::bfloat16;
+    case mx::float64:
+      return Element::float64;
+    default:
+      return Element::float32;
+  }
+}
+
+// Large fresh memory comes in huge pages where the system has them: a fault for
+// each small one would take as long as the loss.
+void advise_huge_pages([[maybe_unused]] mx::array& a) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t huge = 2 << 20;
+  auto begin = reinterpret_cast<uintptr_t>(a.data<char>());
+  auto first = (begin + huge - 1) / huge * huge;
+  auto last = (begin + a.nbytes()) / huge * huge;
+  if (first < last) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#endif
+}
+
+} // namespace
+
+mx::Dtype computing_dtype(mx::Dtype dtype) {
+  return dtype == mx::float64 ? mx::float64 : mx::float32;
+}
+
+Batch::Batch(
+    const char* op,
+    const std::vector<mx::array>& inputs,
+    int blank,
+    bool with_logits)
+    : T(inputs[0].shape(0)),
+      N(inputs[0].shape(1)),
+      C(inputs[0].shape(2)),
+      S(inputs[1].shape(1)),
+      element(element_of(inputs[0].dtype())),
+      op_(op),
+      log_probs_(inputs[0]),
+      blank_(blank),
+      with_logits_(with_logits),
+      input_lengths_(read_lengths(inputs[2], "input_lengths", T)),
+      target_lengths_(read_lengths(inputs[3], "target_lengths", S)),
+      labels_(read_labels(inputs[1])) {}
+
+Sequence Batch::sequence(int n) const {
+  auto strides = log_probs_.strides();
+  return {
+      log_probs_.data<char>() + n * strides[1] * int64_t(log_probs_.itemsize()),
+      strides[0],
+      strides[2],
+      input_lengths_[n],
+      C,
+      labels_.data() + int64_t(n) * S,
+      target_lengths_[n],
+      blank_,
+      with_logits_};
+}
+
+std::vector<int32_t>
+Batch::read_lengths(const mx::array& lengths, const char* name, int max) const {
+  const int32_t* values = lengths.data<int32_t>();
+  std::vector<int32_t> result(N);
+  for (int n = 0; n < N; ++n) {
+    int32_t length = values[n * lengths.strides(0)];
+    if (length < 0 || length > max) {
+      fail(
+          op_,
+          "Expected ",
+          name,
+          "[",
+          n,
+          "] in [0, ",
+          max,
+          "]",
+          length == wrong_total
+              ? " and 1-D targets of sum(target_lengths) labels"
+              : "",
+          " but got ",
+          length,
+          ".");
+    }
+    result[n] = length;
+  }
+  return result;
+}
+
+// Only the first target_length labels of a row are read.
+std::vector<int32_t> Batch::read_labels(const mx::array& targets) const {
+  const int32_t* values = targets.data<int32_t>();
+  std::vector<int32_t> result(int64_t(N) * S);
+  for (int64_t n = 0; n < N; ++n) {
+    for (int64_t s = 0; s < target_lengths_[n]; ++s) {
+      int32_t label = values[n * targets.strides(0) + s * targets.strides(1)];
+      if (label < 0 || label >= C) {
+        fail(
+            op_,
+            "Expected targets[",
+            n,
+            ", ",
+            s,
+            "] in [0, ",
+            C,
+            ") but got ",
+            label,
+            ".");
+      }
+      result[n * S + s] = label;
+    }
+  }
+  return result;
+}
+
+void allocate(mx::array& output) {
+  output.set_data(mx::allocator::malloc(output.nbytes()));
+  advise_huge_pages(output);
+}
+
+std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays) {
+  std::vector<mx::array> copies;
+  for (const auto& a : arrays) {
+    copies.push_back(mx::array::unsafe_weak_copy(a));
+  }
+  return copies;
+}
+
+} // namespace mlx_ctc::cpu

@@ -1,0 +1,92 @@
+// A batch as the kernels see it: sequences as plain pointers, every length and
+// label checked, spread over the threads. All CPU forms begin here.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "cpu/parallel.h"
+#include "cpu/sequence.h"
+#include "mlx/array.h"
+#include "mlx/backend/cpu/encoder.h"
+
+namespace mlx_ctc::cpu {
+
+namespace mx = mlx::core;
+
+// float64 computes in float64, every other type in float32.
+mx::Dtype computing_dtype(mx::Dtype dtype);
+
+// Over log_probs (T, N, C), targets (N, S), input_lengths (N) and
+// target_lengths (N), which have to outlive it.
+class Batch {
+ public:
+  // Throws, as `op`, for a length or label that is out of range.
+  Batch(
+      const char* op,
+      const std::vector<mx::array>& inputs,
+      int blank,
+      bool with_logits);
+
+  Sequence sequence(int n) const;
+
+  // Runs body(n, workspace) for every sequence, over the threads, each with a
+  // workspace of its own that begins on a cache line.
+  template <typename Body>
+  void for_each_sequence(size_t workspace_bytes, const Body& body) const {
+    constexpr size_t line = 64;
+    std::vector<std::unique_ptr<std::byte[]>> workspaces(max_threads());
+    parallel_for(N, [&](int64_t n, int worker) {
+      auto& workspace = workspaces[worker];
+      if (!workspace) {
+        workspace.reset(new std::byte[workspace_bytes + line]);
+      }
+      auto address = reinterpret_cast<uintptr_t>(workspace.get());
+      body(n, workspace.get() + (line - address % line));
+    });
+  }
+
+  const int T;
+  const int N;
+  const int C;
+  const int S;
+  const Element element;
+
+ private:
+  std::vector<int32_t>
+  read_lengths(const mx::array& lengths, const char* name, int max) const;
+  std::vector<int32_t> read_labels(const mx::array& targets) const;
+
+  const char* op_;
+  const mx::array& log_probs_;
+  const int blank_;
+  const bool with_logits_;
+  const std::vector<int32_t> input_lengths_;
+  const std::vector<int32_t> target_lengths_;
+  const std::vector<int32_t> labels_; // (N, S)
+};
+
+// Gives an output its memory.
+void allocate(mx::array& output);
+
+// Arrays that a task on a stream may use while MLX keeps the originals.
+std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays);
+
+// Queues task(inputs, outputs) on the stream.
+template <typename Task>
+void dispatch(
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs,
+    Task task) {
+  for (auto& out : outputs) {
+    allocate(out);
+  }
+  mx::cpu::get_command_encoder(stream).dispatch(
+      [task,
+       inputs = weak_copies(inputs),
+       outputs = weak_copies(outputs)]() mutable { task(inputs, outputs); });
+}
+
+} // namespace mlx_ctc::cpu
