@@ -21,11 +21,14 @@
 #include "cpu/extended.h"
 #include "cpu/softmax.h"
 
-// The rows that a loop reads and writes never overlap.
+// INDEPENDENT: the rows that a loop reads and writes never overlap.
+// UNROLLED: a short loop over scattered memory, which does not vectorise.
 #if defined(__clang__)
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#define UNROLLED _Pragma("clang loop unroll_count(8)")
 #else
 #define INDEPENDENT _Pragma("GCC ivdep")
+#define UNROLLED _Pragma("GCC unroll 8")
 #endif
 
 namespace {
@@ -72,6 +75,18 @@ struct Row {
   }
 };
 
+// Rows of one length, one after the other.
+template <typename Real>
+struct Rows {
+  Real* m;
+  Int<Real>* e;
+  int64_t pitch;
+
+  Row<Real> operator[](int64_t j) const {
+    return {m + j * pitch + lanes, e + j * pitch + lanes};
+  }
+};
+
 template <typename Real>
 struct States {
   Row<Real> blank;
@@ -113,15 +128,13 @@ class Workspace {
   }
 
   template <typename Real>
-  Row<Real> take_row(int64_t pitch) {
-    return {take<Real>(pitch) + lanes, take<Int<Real>>(pitch) + lanes};
+  Rows<Real> take_rows(int64_t count, int64_t pitch) {
+    return {take<Real>(count * pitch), take<Int<Real>>(count * pitch), pitch};
   }
 
   template <typename Real>
   States<Real> take_states(int64_t pitch) {
-    States<Real> states = {take_row<Real>(pitch), take_row<Real>(pitch)};
-    states.label.set(-1, zero<Real>());
-    return states;
+    return {take_rows<Real>(1, pitch)[0], take_rows<Real>(1, pitch)[0]};
   }
 
  private:
@@ -148,10 +161,9 @@ void alpha_step(
     States<Real> next) {
   int64_t begin = band.first_group();
   int64_t end = band.last_group();
+  next.clear(begin - 1, begin);
   if (begin == 0) {
     next.blank.set(-1, kept<normalise>(previous.blank[-1] * blank));
-  } else {
-    next.clear(begin - 1, begin);
   }
   next.clear(end, smaller(end + lanes, band.row_end));
   INDEPENDENT
@@ -231,11 +243,8 @@ class Lattice {
     skip_ = workspace_.take<Int<Real>>(pitch);
     row_ = workspace_.take<Real>(C_);
     log2_scale_ = workspace_.take<double>(run_);
-    blank_ = workspace_.take_row<Real>(row_pitch(run_));
-    label_ = workspace_.take<Row<Real>>(run_);
-    for (int j = 0; j < run_; ++j) {
-      label_[j] = workspace_.take_row<Real>(pitch);
-    }
+    blank_ = workspace_.take_rows<Real>(1, row_pitch(run_))[0];
+    label_ = workspace_.take_rows<Real>(run_, pitch);
     const int32_t* labels = sequence.labels;
     for (int64_t i = 0; i < S_; ++i) {
       offsets_[i] = labels[i] * sequence.class_stride;
@@ -299,10 +308,11 @@ class Lattice {
     auto entry = workspace_.take_states<Real>(pitch);
     auto weighted = workspace_.take_states<Real>(pitch);
     auto next = workspace_.take_states<Real>(pitch);
-    auto* alpha = workspace_.take<States<Real>>(run_);
-    for (int j = 0; j < run_; ++j) {
-      alpha[j] = workspace_.take_states<Real>(pitch);
-    }
+    auto blank_rows = workspace_.take_rows<Real>(run_, pitch);
+    auto label_rows = workspace_.take_rows<Real>(run_, pitch);
+    auto alpha = [&](int j) {
+      return States<Real>{blank_rows[j], label_rows[j]};
+    };
     weighted.clear(-lanes, round_up(S_) + lanes);
     next.clear(-lanes, round_up(S_) + lanes);
     // From here a step back leads to the last blank and to the last label.
@@ -323,18 +333,18 @@ class Lattice {
       emit(begin, end);
       for (int t = begin; t < end; ++t) {
         int j = t - begin;
-        step_forward(t, j == 0 ? entry : alpha[j - 1], alpha[j]);
+        step_forward(t, j == 0 ? entry : alpha(j - 1), alpha(j));
       }
       if (begin == last) {
-        Extended<Real> z = evidence(alpha[end - 1 - begin]);
+        Extended<Real> z = evidence(alpha(end - 1 - begin));
         inverse_z = {1 / z.m, -z.e};
       }
       for (int t = end - 1; t >= begin; --t) {
-        step_back(t, alpha[t - begin], inverse_z, weighted, next);
+        step_back(t, alpha(t - begin), inverse_z, weighted, next);
         std::swap(weighted, next);
       }
       for (int t = begin; t < end; ++t) {
-        const States<Real>& gamma = alpha[t - begin];
+        States<Real> gamma = alpha(t - begin);
         write_gradient(t, cotangent, gamma, out + t * out_stride, out_stride);
       }
     }
@@ -462,8 +472,10 @@ class Lattice {
       int64_t first = band(t).first_group();
       int64_t last = band(t).last_group();
       int64_t known = smaller(last, S_);
+      const int64_t* offsets = offsets_;
+      UNROLLED
       for (int64_t i = first; i < known; ++i) {
-        score[i] = number(x[offsets_[i]]);
+        score[i] = number(x[offsets[i]]);
       }
       for (int64_t i = known; i < last; ++i) {
         score[i] = -std::numeric_limits<Real>::infinity();
@@ -522,8 +534,11 @@ class Lattice {
     // alpha, beta and Z have gathered in rounding over the whole sequence.
     Real scale = cotangent / (blanks + sum(gamma.label.m, begin, end));
     row[sequence_.blank] -= scale * blanks;
+    const int32_t* labels = sequence_.labels;
+    const Real* gamma_label = gamma.label.m;
+    UNROLLED
     for (int64_t i = b.begin; i < b.end; ++i) {
-      row[sequence_.labels[i]] -= scale * gamma.label.m[i];
+      row[labels[i]] -= scale * gamma_label[i];
     }
     if constexpr (!std::is_same_v<In, Real>) {
       for (int64_t c = 0; c < C_; ++c) {
@@ -560,7 +575,7 @@ class Lattice {
   Real* row_; // (C) one frame, where it cannot be used in place
   double* log2_scale_; // (run) log2 of what the scores are multiples of
   Row<Real> blank_; // (run) p of the blank in each frame
-  Row<Real>* label_; // (run, S) p of the labels
+  Rows<Real> label_; // (run, S) p of the labels
 };
 
 template <typename In>
@@ -588,8 +603,7 @@ size_t workspace_bytes(int classes, int max_target_length, int interval) {
   using Real = typename Computing<In>::Real;
   size_t number = 2 * sizeof(Real); // with its exponent
   size_t row = row_pitch(max_target_length) * number + 128;
-  size_t frame = 3 * row + sizeof(States<Real>) + sizeof(Row<Real>) + number +
-      sizeof(double);
+  size_t frame = 3 * row + number + sizeof(double);
   return interval * frame + 12 * row + classes * sizeof(Real) + 1024;
 }
 
