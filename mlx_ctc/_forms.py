@@ -59,6 +59,8 @@ class Canonical:
         input_lengths: Integers,
         target_lengths: Integers,
         blank: int,
+        *,
+        must_fit: bool = False,
     ) -> Batch:
         if not isinstance(log_probs, mx.array):
             self.fail("log_probs as an mx.array", type(log_probs).__name__)
@@ -83,6 +85,8 @@ class Canonical:
             self.fail(f"targets of shape ({N}, S) or (sum,)", targets.shape)
         self.check_lengths("target_lengths", target_lengths, targets.shape[1])
         self.check_labels(targets, target_lengths, C)
+        if must_fit:
+            self.check_fit(targets, input_lengths, target_lengths)
         return Batch(
             log_probs,
             self.int32(targets),
@@ -124,6 +128,20 @@ class Canonical:
             if index is not None:
                 self.fail(
                     f"targets[{index[0]}, {index[1]}] in [0, {C})", targets[index]
+                )
+
+    def check_fit(self, targets: Values, input_lengths: Values, target_lengths: Values):
+        """An alignment has a frame for each label, and for a blank between equals."""
+        if on_host(input_lengths, target_lengths):
+            needed = target_lengths
+            if on_host(targets):
+                needed = needed + host().repeats(targets, target_lengths)
+            short = (needed > input_lengths).nonzero()[0]
+            if len(short) > 0:
+                n = short[0]
+                self.fail(
+                    f"input_lengths[{n}] of {needed[n]} or more for its target",
+                    input_lengths[n],
                 )
 
     def padded(self, targets: Values, lengths: Values, T: int) -> tuple[Values, Values]:

@@ -32,6 +32,12 @@ def used_labels(S: int, lengths: np.ndarray) -> np.ndarray:
     return np.arange(S) < lengths[:, None]
 
 
+def repeats(targets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """How many labels of each target equal the one before."""
+    equal = targets[:, 1:] == targets[:, :-1]
+    return (equal & used_labels(targets.shape[1], lengths)[:, 1:]).sum(axis=1)
+
+
 def padded_index(lengths: np.ndarray, size: int) -> np.ndarray:
     """Where in concatenated targets the labels of rows (N, S) are.
 

@@ -103,3 +103,57 @@ def ctc_by_enumeration(log_probs, labels, blank=0):
             z += p
             gamma[frames, path] += p
     return (-np.log(z), gamma / z) if z > 0 else (np.inf, gamma)
+
+
+def best_alignment(log_probs, labels, blank=0):
+    """The best path (T,) of one sequence (T, C) and its score, by Viterbi.
+
+    Of equally good paths the one that, read from its end, stays rather than steps and
+    steps rather than jumps.
+    """
+    T, L = len(log_probs), 2 * len(labels) + 1
+    states = np.full(L, blank)
+    states[1::2] = labels
+    best = np.full(L, -np.inf)
+    best[:2] = log_probs[0, states[:2]]
+    moves = np.zeros((T, L), int)
+    for t in range(1, T):
+        came_from = np.full((3, L), -np.inf)
+        came_from[0] = best
+        came_from[1, 1:] = best[:-1]
+        can_jump = np.zeros(L, bool)
+        can_jump[3::2] = states[3::2] != states[1:-2:2]
+        came_from[2, 2:] = np.where(can_jump[2:], best[:-2], -np.inf)
+        moves[t] = came_from.argmax(axis=0)  # the first of equals
+        best = came_from.max(axis=0) + log_probs[t, states]
+    s = L - 1 if L == 1 or best[-1] > best[-2] else L - 2
+    score = best[s]
+    path = np.zeros(T, int)
+    for t in reversed(range(T)):
+        path[t] = states[s]
+        s -= moves[t, s]
+    return path, score
+
+
+def best_alignment_by_enumeration(log_probs, labels, blank=0):
+    """The same as `best_alignment`, by looking at all C^T paths."""
+    T, C = log_probs.shape
+    candidates = []
+    for path in product(range(C), repeat=T):
+        if collapse(path, blank) == list(labels):
+            score = log_probs[np.arange(T), path].sum()
+            candidates.append((-score, moves_from_the_end(path, blank), path))
+    score, _, path = min(candidates, default=(np.inf, None, None))
+    return path, -score
+
+
+def moves_from_the_end(path, blank):
+    """Where a path ends, then how far it moved into each frame from the last on."""
+    state, states = 0, []
+    for c, before in zip(path, (blank, *path), strict=False):
+        if c == blank:
+            state += state % 2
+        elif c != before:
+            state += 1 + state % 2
+        states.append(state)
+    return (states[-1], *np.diff(states)[::-1]) if states else ()
