@@ -47,6 +47,11 @@ class Buffer:
             self.written,
         )
 
+    def broadcast(self, length: int) -> "Buffer":
+        """A single element seen as many."""
+        assert self.shape == (1,)
+        return Buffer((length,), (0,), self.dtype, self.data, self.written)
+
     def row_contiguous(self) -> "Buffer":
         """This buffer, or a copy of it if its axes are in another order."""
         if self.strides == _row_contiguous_strides(self.shape):

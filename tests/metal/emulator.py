@@ -57,10 +57,19 @@ class Emulator:
     def _run_under(self, conditions, launches, arrays):
         arrays = dict(arrays)
         for launch in launches:
-            inputs = {name: arrays[name] for name in launch.inputs}
+            passed = [arrays[name] for name in launch.arrays or launch.input_names]
+            inputs = dict(zip(launch.input_names, passed, strict=True))
             if launch.ensure_row_contiguous:
                 inputs = {name: x.row_contiguous() for name, x in inputs.items()}
-            outputs = new_outputs(launch)
+            outputs = {
+                name: Buffer.empty(shape, dtype)
+                for name, shape, dtype in zip(
+                    launch.output_names,
+                    launch.output_shapes,
+                    launch.output_dtypes,
+                    strict=True,
+                )
+            }
             kernel = self._compiled(launch, inputs)
             kernel.run(launch, inputs, outputs, conditions)
             arrays |= outputs
@@ -72,16 +81,6 @@ class Emulator:
         if metal.text not in self._kernels:
             self._kernels[metal.text] = CompiledKernel(self._toolchain, metal)
         return self._kernels[metal.text]
-
-
-def new_outputs(launch: Launch) -> dict[str, Buffer]:
-    shapes_and_dtypes = zip(launch.output_shapes, launch.output_dtypes, strict=True)
-    return {
-        name: Buffer.empty(shape, dtype)
-        if launch.init_value is None
-        else Buffer.of(mx.full(shape, launch.init_value, dtype))
-        for name, (shape, dtype) in zip(launch.outputs, shapes_and_dtypes, strict=True)
-    }
 
 
 def same_values(a: Buffer, b: Buffer) -> bool:

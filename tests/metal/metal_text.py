@@ -19,13 +19,14 @@ import mlx.core as mx
 class Launch:
     """One kernel launch: what ``mx.fast.metal_kernel`` and its call are given.
 
-    Inputs and outputs are named as the kernel's parameters are; ``grid`` counts
-    threads, as in MLX.
+    Inputs and outputs have the names of the kernel's parameters; ``grid`` counts
+    threads, as in MLX. An input is passed the array of its own name, unless
+    ``arrays`` names others.
     """
 
     name: str
-    inputs: list[str]
-    outputs: list[str]
+    input_names: list[str]
+    output_names: list[str]
     output_shapes: list[tuple[int, ...]]
     output_dtypes: list[mx.Dtype]
     source: str
@@ -33,8 +34,8 @@ class Launch:
     template: list[tuple[str, int | bool | mx.Dtype]] = ()
     grid: tuple[int, int, int] = (32, 1, 1)
     threadgroup: tuple[int, int, int] = (32, 1, 1)
-    init_value: float | None = None
     ensure_row_contiguous: bool = True
+    arrays: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def generate(launch: Launch, inputs: list[mx.array]) -> MetalText:
     """What MLX would hand to Apple's compiler for this launch on these arrays."""
     kernel = mx.fast.metal_kernel(
         name=launch.name,
-        input_names=launch.inputs,
-        output_names=launch.outputs,
+        input_names=launch.input_names,
+        output_names=launch.output_names,
         source=launch.source,
         header=launch.header,
         ensure_row_contiguous=launch.ensure_row_contiguous,
@@ -85,7 +86,6 @@ def generate(launch: Launch, inputs: list[mx.array]) -> MetalText:
             threadgroup=launch.threadgroup,
             output_shapes=launch.output_shapes,
             output_dtypes=launch.output_dtypes,
-            init_value=launch.init_value,
             verbose=True,
         )
 

@@ -51,8 +51,8 @@ METAL_FUNC float rest(float value) {
 """
 LAUNCH = Launch(
     name="rows",
-    inputs=["x"],
-    outputs=["y"],
+    input_names=["x"],
+    output_names=["y"],
     output_shapes=[(ROWS, COLUMNS)],
     output_dtypes=[mx.float32],
     template=[("COLUMNS", COLUMNS)],

@@ -35,7 +35,6 @@ FLAGS = [
     "-Wno-unused",
     "-Wno-unknown-attributes",  # [[buffer(0)]]
     "-Wdouble-promotion",
-    "-Wshadow",
     "-Wconditional-uninitialized",
 ]
 

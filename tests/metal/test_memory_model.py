@@ -46,8 +46,8 @@ def run(emulator, source, place, between, reader):
     source = source.replace("BETWEEN", between).replace("READER", str(reader))
     launch = Launch(
         name="order",
-        inputs=["unused"],
-        outputs=["scratch", "y"],
+        input_names=["unused"],
+        output_names=["scratch", "y"],
         output_shapes=[(1,), (4,)],
         output_dtypes=[mx.float32, mx.float32],
         source=source.replace("place", place),
@@ -95,8 +95,8 @@ def test_a_thread_is_ordered_with_itself(emulator):
 def test_reads_alone_never_race(emulator):
     launch = Launch(
         name="reads",
-        inputs=["x"],
-        outputs=["y"],
+        input_names=["x"],
+        output_names=["y"],
         output_shapes=[(128,)],
         output_dtypes=[mx.float32],
         source="  y[thread_position_in_grid.x] = x[0];\n",
@@ -110,8 +110,8 @@ def test_a_later_launch_sees_what_an_earlier_one_wrote(emulator):
     def copy(source, target, body):
         return Launch(
             name=f"make_{target}",
-            inputs=[source],
-            outputs=[target],
+            input_names=[source],
+            output_names=[target],
             output_shapes=[(32,)],
             output_dtypes=[mx.float32],
             source=body,

@@ -8,8 +8,8 @@ from metal_text import Launch, Parameter, generate
 
 LAUNCH = Launch(
     name="scale",
-    inputs=["x", "lengths", "factor"],
-    outputs=["y"],
+    input_names=["x", "lengths", "factor"],
+    output_names=["y"],
     output_shapes=[(64,)],
     output_dtypes=[mx.bfloat16],
     template=[("T", mx.bfloat16), ("N", 4), ("FAST", True)],
@@ -53,8 +53,8 @@ def test_a_signature_that_mlx_garbles_is_refused():
     # Two outputs, a shape in the source, and no thread attribute.
     launch = replace(
         LAUNCH,
-        inputs=["x"],
-        outputs=["y", "z"],
+        input_names=["x"],
+        output_names=["y", "z"],
         output_shapes=[(1,)] * 2,
         output_dtypes=[mx.float32] * 2,
         source="  y[0] = x_shape[0];\n  z[0] = 0;\n",

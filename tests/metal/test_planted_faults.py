@@ -19,7 +19,7 @@ SHUFFLE = "metal::simd_shuffle_up(value, 1)"
 
 
 def run(emulator, launch):
-    return emulator.run([launch], {"x": Buffer.of(X)}, launch.outputs)
+    return emulator.run([launch], {"x": Buffer.of(X)}, launch.output_names)
 
 
 def test_the_kernel_without_a_fault_is_right(emulator):

@@ -183,8 +183,8 @@ def test_there_are_31_buffers(count):
     inputs = [f"x{i}" for i in range(count - 1)]
     launch = Launch(
         name="many",
-        inputs=inputs,
-        outputs=["y"],
+        input_names=inputs,
+        output_names=["y"],
         output_shapes=[(32,)],
         output_dtypes=[mx.float32],
         source="  y[thread_index_in_simdgroup] = x0[0];\n",
@@ -197,8 +197,8 @@ def test_there_are_31_buffers(count):
 def test_a_helper_that_takes_device_lengths_fails_for_small_batches(batch_size, fits):
     launch = Launch(
         name="lengths",
-        inputs=["lengths"],
-        outputs=["y"],
+        input_names=["lengths"],
+        output_names=["y"],
         output_shapes=[(32,)],
         output_dtypes=[mx.int32],
         header="METAL_FUNC int first(device const int* a) { return a[0]; }\n",

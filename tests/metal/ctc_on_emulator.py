@@ -1,0 +1,70 @@
+# The library's loss and gradient with its GPU kernels on the emulator: the launches
+# that csrc/gpu describes, on a problem's arrays.
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+from buffer import Buffer
+from emulator import Emulator
+from metal_text import Launch, MetalText, generate
+
+from mlx_ctc import _ext
+
+INPUTS = ["log_probs", "targets", "input_lengths", "target_lengths"]
+
+
+@dataclass
+class Run:
+    launches: list[Launch]
+    arrays: dict[str, Buffer]
+
+    @property
+    def loss(self) -> mx.array:
+        return self.arrays["loss"].array()
+
+    @property
+    def gradient(self) -> mx.array:
+        return self.arrays["gradient"].array()
+
+    def texts(self) -> list[MetalText]:
+        return [
+            generate(
+                launch,
+                [
+                    mx.zeros(self.arrays[name].shape, self.arrays[name].dtype)
+                    for name in launch.arrays
+                ],
+            )
+            for launch in self.launches
+        ]
+
+
+def launches_of(arrays, zero_infinity=False, **options) -> list[Launch]:
+    described = _ext.gpu_launches(*arrays, zero_infinity=zero_infinity, **options)
+    return [Launch(**launch) for launch in described["loss"] + described["gradient"]]
+
+
+def run(
+    emulator: Emulator,
+    problem,
+    dtype=mx.float32,
+    cotangent=None,
+    batch_first=False,
+    edit=lambda launch: launch,
+    **options,
+) -> Run:
+    """Loss and gradient, of which no bit may depend on what Metal leaves open."""
+    log_probs, *integers = problem.arrays(dtype)
+    inputs = [log_probs, *(array.astype(mx.int32) for array in integers)]
+    arrays = {n: Buffer.of(array) for n, array in zip(INPUTS, inputs, strict=True)}
+    if batch_first:
+        swapped = Buffer.of(log_probs.swapaxes(0, 1))
+        arrays["log_probs"] = swapped.transposed((1, 0, 2))
+    if cotangent is None:
+        cotangent = mx.ones(log_probs.shape[1])
+    if not isinstance(cotangent, Buffer):
+        cotangent = Buffer.of(cotangent.astype(mx.float32))
+    arrays["cotangent"] = cotangent
+    launches = launches_of(inputs, **problem.options, **options)
+    launches = [edit(launch) for launch in launches]
+    return Run(launches, emulator.run(launches, arrays, ["loss", "gradient"]))
