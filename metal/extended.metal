@@ -32,19 +32,24 @@ METAL_FUNC float power_of_two(int d) {
   return as_type<float>(uint(metal::max(d + 127, 0)) << 23);
 }
 
-// The terms are aligned to the greatest exponent. What is lost lies 2^-127
-// below it: nothing, even when the mantissas differ by some steps' growth.
+// The mantissa as it counts beside a greater exponent, to_top = 127 - that one.
+// What is lost lies 2^-127 below: nothing, even when the mantissas differ by
+// some steps' growth.
+METAL_FUNC float aligned(Extended a, int to_top) {
+  return a.m * as_type<float>(uint(metal::max(a.e + to_top, 0)) << 23);
+}
+
 METAL_FUNC Extended sum(Extended a, Extended b) {
   int e = metal::max(a.e, b.e);
-  float m = a.m * power_of_two(a.e - e) + b.m * power_of_two(b.e - e);
-  return Extended{m, e};
+  int to_top = 127 - e;
+  return Extended{aligned(a, to_top) + aligned(b, to_top), e};
 }
 
 METAL_FUNC Extended sum(Extended a, Extended b, Extended c) {
   int e = metal::max(metal::max(a.e, b.e), c.e);
-  float m = a.m * power_of_two(a.e - e) + b.m * power_of_two(b.e - e) +
-      c.m * power_of_two(c.e - e);
-  return Extended{m, e};
+  int to_top = 127 - e;
+  return Extended{
+      aligned(a, to_top) + aligned(b, to_top) + aligned(c, to_top), e};
 }
 
 // Zero stays zero however often it is multiplied.
@@ -92,32 +97,30 @@ METAL_FUNC float exp_near_zero(float r) {
   return metal::fma(p, r, 1.0f);
 }
 
-// exp(x + rest) as an extended-range number, `rest` being what rounding left of
-// x. Zero below exp(-1.86e8), which takes in every value that masks a class.
-METAL_FUNC Extended extended_exp(float x, float rest) {
-  float y = metal::clamp(x, -1.86e8f, 1.1e7f);
-  float k = metal::rint(y * log2_e);
-  float r = metal::fma(k, -ln_2, y) + rest;
-  int e = int(k);
-  if (metal::abs(r) > 0.35f) { // y so large that y * log2_e is units off
-    float j = metal::rint(r * log2_e);
-    r = metal::fma(j, -ln_2, r);
-    e += int(j);
-  }
+// Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the bits.
+constant constexpr float rounding = 12582912.0f;
+constant constexpr int rounding_bits = 0x4b400000;
+
+// exp(x) as an extended-range number over 2^k, `unit` being rounding_bits + k.
+// Zero below exp(-2.9e6), which takes in every value that masks a class; above
+// exp(2.9e6) there is no answer.
+METAL_FUNC Extended extended_exp(float x, int unit) {
+  float y = metal::max(x, -2.9e6f);
+  float shifted = metal::fma(y, log2_e, rounding);
+  float k = shifted - rounding;
+  float r = metal::fma(k, -ln_2, y);
   r = metal::fma(k, -ln_2_rest, r);
-  return x > -1.86e8f ? Extended{exp_near_zero(r), e} : extended_zero();
+  int e = as_type<int>(shifted) - unit;
+  return Extended{exp_near_zero(r), x > -2.9e6f ? e : zero_exponent};
 }
 
 // exp(x) as a plain float; it underflows to 0 and overflows to infinity.
 METAL_FUNC float plain_exp(float x) {
-  // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
-  constexpr float round = 12582912.0f;
   float y = metal::clamp(x, -88.1f, 88.8f);
-  float shifted = metal::fma(y, log2_e, round);
-  float k = shifted - round;
+  float shifted = metal::fma(y, log2_e, rounding);
+  float k = shifted - rounding;
   float r = metal::fma(k, -ln_2, y);
-  int e = int(as_type<uint>(shifted) - as_type<uint>(round));
-  return exp_near_zero(r) * power_of_two(e);
+  return exp_near_zero(r) * power_of_two(as_type<int>(shifted) - rounding_bits);
 }
 
 // -log(a), rounded once: the exponent's part is formed in two floats.

@@ -24,12 +24,14 @@
 // SIMDGROUPS       in a threadgroup, a power of two
 
   constexpr int THREADS = 32 * SIMDGROUPS;
-  constexpr int UNROLL = 4;
+  const float infinity = metal::numeric_limits<float>::infinity();
 
   threadgroup float gammas[FRAMES * CAPACITY]; // of labels, then of classes
   threadgroup float blank_parts[SIMDGROUPS][FRAMES];
   threadgroup float greatest[FRAMES];
   threadgroup float inverse[FRAMES]; // 1 / sum of exp(logit - greatest)
+  threadgroup float origins[FRAMES]; // with unit_bits, the frames' units
+  threadgroup int unit_bits[FRAMES];
   threadgroup float blank_gammas[FRAMES];
 
   const int T = log_probs_shape[0];
@@ -64,8 +66,12 @@
 
   if (thread_index < count) {
     const int64_t at = (int64_t(n) * T + t0 + thread_index) * 2;
-    greatest[thread_index] = LOGITS ? float(normalisers[at]) : 0.0f;
+    const float top = LOGITS ? float(normalisers[at]) : 0.0f;
+    const Unit unit = unit_of(top);
+    greatest[thread_index] = top;
     inverse[thread_index] = LOGITS ? float(normalisers[at + 1]) : 1.0f;
+    origins[thread_index] = unit.origin;
+    unit_bits[thread_index] = unit.bits;
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
@@ -87,11 +93,10 @@
     // exp(-log Z) as one factor of every gamma.
     const float inverse_z = 1.0f / z.m;
 
-    float blank_sums[FRAMES]; // of gamma, over this lane's pairs
-    #pragma unroll
-    for (int f = 0; f < FRAMES; ++f) {
-      blank_sums[f] = 0.0f;
+    if (lane < FRAMES) {
+      blank_parts[simdgroup][lane] = 0.0f;
     }
+    metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
     for (int window = part_begin / 32 + simdgroup;
          window * 32 <= S_n && window * 32 < part_begin + PART;
@@ -117,9 +122,10 @@
       float logits[FRAMES];
       #pragma unroll
       for (int f = 0; f < FRAMES; ++f) {
-        logits[f] = f < count
-            ? float(log_probs[label_at + (t0 + f) * frame_stride])
-            : 0.0f;
+        logits[f] = -infinity;
+        if (f < count && has_label) {
+          logits[f] = float(log_probs[label_at + (t0 + f) * frame_stride]);
+        }
       }
       // Lane f has frame f's blank and edges.
       Extended p_blank = extended_one();
@@ -129,13 +135,14 @@
       if (lane < count) {
         const int t = t0 + lane;
         const float x = float(log_probs[blank_at + t * frame_stride]);
-        p_blank = LOGITS ? probability(x, greatest[lane]) : extended_exp(x, 0.0f);
+        p_blank = probability(x, Unit{origins[lane], unit_bits[lane]});
         if (left) {
           from_left = unpack(edges[(edge - 1) * T + t]);
         }
         if (right) {
-          from_right_blank = unpack(edges[(edge + edge_count) * T + t]);
-          from_right_label = unpack(edges[(edge + 2 * edge_count) * T + t]);
+          from_right_blank = unpack(edges[(edge + edge_count) * T + T_n - 1 - t]);
+          from_right_label =
+              unpack(edges[(edge + 2 * edge_count) * T + T_n - 1 - t]);
         }
       }
 
@@ -155,21 +162,21 @@
           state.label = unpack(checkpoints[at + S + 1 + i]);
         }
       }
-      for (int t = segment_begin; t < t0; ++t) {
-        const float top =
-            LOGITS ? float(normalisers[(int64_t(n) * T + t) * 2]) : 0.0f;
-        const float x = float(log_probs[label_at + t * frame_stride]);
+      for (int t = segment_begin; FRAMES < SEGMENT && t < t0; ++t) {
+        const Unit unit = unit_of(
+            LOGITS ? float(normalisers[(int64_t(n) * T + t) * 2]) : 0.0f);
+        const float x = has_label
+            ? float(log_probs[label_at + t * frame_stride])
+            : -infinity;
         const float x_blank = float(log_probs[blank_at + t * frame_stride]);
         Extended before = shuffle_up(state.label);
         if (lane == 0) {
           before = left ? unpack(edges[(edge - 1) * T + t]) : extended_zero();
         }
-        Extended p = LOGITS ? probability(x, top) : extended_exp(x, 0.0f);
-        p.e = has_label ? p.e : zero_exponent;
         state = normalise(emit(
             arrive(state, before, jump),
-            LOGITS ? probability(x_blank, top) : extended_exp(x_blank, 0.0f),
-            p));
+            probability(x_blank, unit),
+            probability(x, unit)));
       }
       Pair alpha[FRAMES];
       Extended p_label[FRAMES];
@@ -177,11 +184,7 @@
       for (int f = 0; f < FRAMES; ++f) {
         p_label[f] = extended_zero();
         if (f < count) {
-          const float x = logits[f];
-          const Extended p =
-              LOGITS ? probability(x, greatest[f]) : extended_exp(x, 0.0f);
-          p_label[f].m = p.m;
-          p_label[f].e = has_label ? p.e : zero_exponent;
+          p_label[f] = probability(logits[f], Unit{origins[f], unit_bits[f]});
           Extended before = shuffle_up(state.label);
           const Extended entering = broadcast(from_left, f);
           if (lane == 0) {
@@ -209,25 +212,26 @@
           state.label = unpack(checkpoints[at + S + 1 + i]);
         }
       }
-      for (int t = segment_end - 1; t >= t0 + count; --t) {
-        const float top =
-            LOGITS ? float(normalisers[(int64_t(n) * T + t) * 2]) : 0.0f;
-        const float x = float(log_probs[label_at + t * frame_stride]);
+      for (int t = segment_end - 1; FRAMES < SEGMENT && t >= t0 + count; --t) {
+        const Unit unit = unit_of(
+            LOGITS ? float(normalisers[(int64_t(n) * T + t) * 2]) : 0.0f);
+        const float x = has_label
+            ? float(log_probs[label_at + t * frame_stride])
+            : -infinity;
         const float x_blank = float(log_probs[blank_at + t * frame_stride]);
         Pair behind = Pair{shuffle_down(state.blank), shuffle_down(state.label)};
         if (lane == 31) {
           behind = no_states();
           if (right) {
-            behind.blank = unpack(edges[(edge + edge_count) * T + t]);
-            behind.label = unpack(edges[(edge + 2 * edge_count) * T + t]);
+            behind.blank = unpack(edges[(edge + edge_count) * T + T_n - 1 - t]);
+            behind.label =
+                unpack(edges[(edge + 2 * edge_count) * T + T_n - 1 - t]);
           }
         }
-        Extended p = LOGITS ? probability(x, top) : extended_exp(x, 0.0f);
-        p.e = has_label ? p.e : zero_exponent;
         state = normalise(emit(
             leave(state, behind, jump_on),
-            LOGITS ? probability(x_blank, top) : extended_exp(x_blank, 0.0f),
-            p));
+            probability(x_blank, unit),
+            probability(x, unit)));
       }
       #pragma unroll
       for (int f = FRAMES - 1; f >= 0; --f) {
@@ -248,19 +252,15 @@
           if (has_label) {
             gammas[f * CAPACITY + i - part_begin] = label_gamma;
           }
-          blank_sums[f] += blank_gamma;
+          const float blanks = sum_of_lanes(blank_gamma);
+          if (lane == 0) {
+            blank_parts[simdgroup][f] += blanks;
+          }
           state = emit(state, broadcast(p_blank, f), p_label[f]);
         }
       }
     }
 
-    #pragma unroll
-    for (int f = 0; f < FRAMES; ++f) {
-      const float total = sum_of_lanes(blank_sums[f]);
-      if (lane == 0) {
-        blank_parts[simdgroup][f] = total;
-      }
-    }
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
     // gamma of a class is summed where the class comes first.
@@ -300,7 +300,8 @@
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
   }
 
-  // Small rows are written several at a time.
+  // Small rows are written several at a time. All of a thread's loads are
+  // under way before the first is used.
   int width = THREADS;
   while (width / 2 >= C) {
     width /= 2;
@@ -308,36 +309,36 @@
   const int at_once = THREADS / width;
   const int first = thread_index / width;
   for (int c = thread_index - first * width; c < C; c += width) {
+    float x[FRAMES];
+    #pragma unroll
+    for (int k = 0; k < FRAMES; ++k) {
+      const int f = first + k * at_once;
+      x[k] = 0.0f;
+      if (f < count) {
+        x[k] = float(
+            log_probs[item + c * class_stride + (t0 + f) * frame_stride]);
+      }
+    }
     const int head = count > 0 ? heads[heads_at + c] : -1;
     if (part > 0 && head < 0 && c != BLANK) {
       continue;
     }
-    const int64_t from = item + c * class_stride;
-    for (int f0 = first; f0 < here; f0 += UNROLL * at_once) {
-      float x[UNROLL];
-      #pragma unroll
-      for (int k = 0; k < UNROLL; ++k) {
-        const int f = f0 + k * at_once;
-        x[k] = f < count
-            ? float(log_probs[from + (t0 + f) * frame_stride])
-            : 0.0f;
-      }
-      #pragma unroll
-      for (int k = 0; k < UNROLL; ++k) {
-        const int f = f0 + k * at_once;
-        if (f < here) {
-          const int64_t to = (int64_t(t0 + f) * N + n) * C + c;
-          float value =
-              f < bad_count ? metal::numeric_limits<float>::quiet_NaN() : 0.0f;
-          if (f < count) {
-            float gamma = head >= 0 ? gammas[f * CAPACITY + head - part_begin] : 0.0f;
-            gamma += c == BLANK ? blank_gammas[f] : 0.0f;
-            value = part == 0
-                ? weight * (plain_exp(x[k] - greatest[f]) * inverse[f] - gamma)
-                : float(gradient[to]) - weight * gamma;
-          }
-          gradient[to] = ELEMENT(value);
+    #pragma unroll
+    for (int k = 0; k < FRAMES; ++k) {
+      const int f = first + k * at_once;
+      if (f < here) {
+        const int64_t to = (int64_t(t0 + f) * N + n) * C + c;
+        float value =
+            f < bad_count ? metal::numeric_limits<float>::quiet_NaN() : 0.0f;
+        if (f < count) {
+          float gamma =
+              head >= 0 ? gammas[f * CAPACITY + head - part_begin] : 0.0f;
+          gamma += c == BLANK ? blank_gammas[f] : 0.0f;
+          value = part == 0
+              ? weight * (plain_exp(x[k] - greatest[f]) * inverse[f] - gamma)
+              : float(gradient[to]) - weight * gamma;
         }
+        gradient[to] = ELEMENT(value);
       }
     }
   }

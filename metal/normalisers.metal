@@ -1,98 +1,108 @@
 // log-softmax's two numbers for every frame: the greatest logit and 1 / sum of
-// exp(logit - greatest). One pass over the logits, one or more simdgroups a
-// frame. A frame that holds NaN or +inf, or -inf alone, gets NaN for the second.
+// exp(logit - greatest). One pass over the logits. A frame that holds NaN or
+// +inf, or -inf alone, gets NaN for the second.
 //
 // in   log_probs       (T, N, C) logits, any strides
 //      input_lengths   (N)
 // out  normalisers     (N, T, 2); frames past the length stay unwritten
 //
-// SIMDGROUPS  in a threadgroup
-// ROW         simdgroups for one frame: 1, or all of them when C is large
+// THREADS         in a threadgroup
+// FRAME_THREADS   threads for one frame: up to 32, or all
 
-  constexpr int ROWS = SIMDGROUPS / ROW; // frames of a threadgroup
-  constexpr int WIDTH = 32 * ROW;
+  constexpr int FRAMES = THREADS / FRAME_THREADS; // of a threadgroup
+  constexpr int LANES = FRAME_THREADS < 32 ? FRAME_THREADS : 32;
   constexpr int UNROLL = 4;
   const float infinity = metal::numeric_limits<float>::infinity();
 
-  threadgroup float partial_greatest[SIMDGROUPS];
-  threadgroup float partial_sum[SIMDGROUPS];
+  threadgroup float partial_greatest[THREADS / 32];
+  threadgroup float partial_total[THREADS / 32];
 
   const int T = log_probs_shape[0];
   const int N = log_probs_shape[1];
   const int C = log_probs_shape[2];
   const int64_t class_stride = log_probs_strides[2];
-  const int simdgroup = int(simdgroup_index_in_threadgroup);
-  const int lane = int(thread_index_in_simdgroup);
+  const int thread_index = int(thread_position_in_threadgroup.x);
+  const int member = thread_index % FRAME_THREADS;
 
-  // Frames in memory order for a contiguous (T, N, C), all simdgroups of a
+  // Frames in memory order for a contiguous (T, N, C), all threads of a
   // threadgroup the same number of times.
-  const int64_t stride = int64_t(threadgroups_per_grid.x) * ROWS;
-  for (int64_t begin = int64_t(threadgroup_position_in_grid.x) * ROWS;
-       begin < int64_t(T) * N;
+  const int64_t all = int64_t(T) * N;
+  const int64_t stride = int64_t(threadgroups_per_grid.x) * FRAMES;
+  for (int64_t begin = int64_t(threadgroup_position_in_grid.x) * FRAMES;
+       begin < all;
        begin += stride) {
-  const int64_t row = begin + simdgroup / ROW;
-  const int t = int(row / N);
-  const int n = int(row - int64_t(t) * N);
-  const bool used = t < T && t < input_lengths[n * input_lengths_strides[0]];
+    const int64_t frame = begin + thread_index / FRAME_THREADS;
+    const int t = int(frame / N);
+    const int n = int(frame - int64_t(t) * N);
+    const bool used =
+        frame < all && t < input_lengths[n * input_lengths_strides[0]];
 
-  float greatest = -infinity;
-  float total = 0.0f;
-  bool finite = true;
-  if (used) {
-    const int64_t start = t * log_probs_strides[0] + n * log_probs_strides[1];
-    for (int c = (simdgroup % ROW) * 32 + lane; c < C; c += WIDTH * UNROLL) {
-      float x[UNROLL];
-      for (int i = 0; i < UNROLL; ++i) {
-        const int at = c + i * WIDTH;
-        x[i] = at < C ? float(log_probs[start + at * class_stride]) : -infinity;
-      }
-      float highest = greatest;
-      for (int i = 0; i < UNROLL; ++i) {
-        finite = finite && x[i] < infinity;
-        highest = metal::max(highest, x[i]);
-      }
-      if (highest > greatest) {
-        total *= plain_exp(greatest - highest);
-        greatest = highest;
-      }
-      if (greatest > -infinity) {
+    float greatest = -infinity;
+    float total = 0.0f; // of exp(logit - greatest)
+    bool finite = true;
+    if (used) {
+      const int64_t row = t * log_probs_strides[0] + n * log_probs_strides[1];
+      for (int c = member; c < C; c += FRAME_THREADS * UNROLL) {
+        float x[UNROLL];
+        #pragma unroll
         for (int i = 0; i < UNROLL; ++i) {
-          total += plain_exp(x[i] - greatest);
+          const int at = c + i * FRAME_THREADS;
+          x[i] = at < C ? float(log_probs[row + at * class_stride]) : -infinity;
+        }
+        float highest = greatest;
+        #pragma unroll
+        for (int i = 0; i < UNROLL; ++i) {
+          finite = finite && x[i] < infinity;
+          highest = metal::max(highest, x[i]);
+        }
+        if (highest > greatest) {
+          if (total > 0.0f) {
+            total *= plain_exp(greatest - highest);
+          }
+          greatest = highest;
+        }
+        if (greatest > -infinity) {
+          #pragma unroll
+          for (int i = 0; i < UNROLL; ++i) {
+            total += plain_exp(x[i] - greatest);
+          }
         }
       }
     }
-  }
 
-  // The lanes' parts, then the simdgroups', in a fixed order.
-  float highest = metal::simd_max(greatest);
-  total = greatest > -infinity ? total * plain_exp(greatest - highest) : 0.0f;
-  total = sum_of_lanes(total);
-  finite = metal::simd_all(finite);
-  if (ROW > 1) {
-    if (lane == 0) {
-      partial_greatest[simdgroup] = finite ? highest : infinity;
-      partial_sum[simdgroup] = total;
+    // The lanes' parts, then the simdgroups', in a fixed order.
+    float highest = greatest;
+    for (int step = LANES / 2; step > 0; step /= 2) {
+      highest = metal::max(highest, metal::simd_shuffle_xor(highest, step));
     }
-    metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-    highest = partial_greatest[0];
-    for (int i = 1; i < ROW; ++i) {
-      highest = metal::max(highest, partial_greatest[i]);
+    total = total > 0.0f ? total * plain_exp(greatest - highest) : 0.0f;
+    total = finite ? total : metal::numeric_limits<float>::quiet_NaN();
+    for (int step = LANES / 2; step > 0; step /= 2) {
+      total += metal::simd_shuffle_xor(total, step);
     }
-    finite = highest < infinity;
-    total = 0.0f;
-    for (int i = 0; i < ROW; ++i) {
-      const float part = partial_greatest[i];
-      total += part > -infinity && finite
-          ? partial_sum[i] * plain_exp(part - highest)
-          : 0.0f;
+    if (FRAME_THREADS > 32) {
+      if (thread_index % 32 == 0) {
+        partial_greatest[thread_index / 32] = highest;
+        partial_total[thread_index / 32] = total;
+      }
+      metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+      for (int i = 0; i < FRAME_THREADS / 32; ++i) {
+        highest = metal::max(highest, partial_greatest[i]);
+      }
+      total = 0.0f;
+      for (int i = 0; i < FRAME_THREADS / 32; ++i) {
+        const float part = partial_total[i];
+        total += part == 0.0f ? 0.0f
+                              : part * plain_exp(partial_greatest[i] - highest);
+      }
+      metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
     }
-    metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-  }
-  if (used && lane == 0 && simdgroup % ROW == 0) {
-    const bool good = finite && highest > -infinity;
-    const int64_t at = (int64_t(n) * T + t) * 2;
-    normalisers[at] = good ? highest : 0.0f;
-    normalisers[at + 1] =
-        good ? 1.0f / total : metal::numeric_limits<float>::quiet_NaN();
-  }
+
+    if (used && member == 0) {
+      const bool good = total > 0.0f && highest < infinity;
+      const int64_t at = (int64_t(n) * T + t) * 2;
+      normalisers[at] = good ? highest : 0.0f;
+      normalisers[at + 1] =
+          good ? 1.0f / total : metal::numeric_limits<float>::quiet_NaN();
+    }
   }

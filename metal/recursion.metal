@@ -45,20 +45,29 @@ METAL_FUNC Pair normalise(Pair a) {
   return Pair{normalise(a.blank), normalise(a.label)};
 }
 
-METAL_FUNC Pair choose(bool first, Pair a, Pair b) {
-  a.blank.m = first ? a.blank.m : b.blank.m;
-  a.blank.e = first ? a.blank.e : b.blank.e;
-  a.label.m = first ? a.label.m : b.label.m;
-  a.label.e = first ? a.label.e : b.label.e;
-  return a;
+METAL_FUNC Extended choose(bool first, Extended a, Extended b) {
+  return Extended{first ? a.m : b.m, first ? a.e : b.e};
 }
 
-// exp(x - greatest), with what rounding takes from the difference.
-METAL_FUNC Extended probability(float x, float greatest) {
-  float difference = x - greatest;
-  float back = difference - x;
-  float rest = (x - (difference - back)) - (greatest + back);
-  return extended_exp(difference, rest);
+METAL_FUNC Pair choose(bool first, Pair a, Pair b) {
+  return Pair{choose(first, a.blank, b.blank), choose(first, a.label, b.label)};
+}
+
+// What a frame's probabilities are measured in: exp(origin) * 2^k, near the
+// greatest of its logits and exact, so that exp(x) over it keeps x's digits.
+struct Unit {
+  float origin; // 0, unless the logits are so large that differences lose none
+  int bits; // rounding_bits + k
+};
+
+METAL_FUNC Unit unit_of(float greatest) {
+  float origin = metal::abs(greatest) < 1048576.0f ? 0.0f : greatest;
+  return Unit{
+      origin, as_type<int>(metal::fma(greatest - origin, log2_e, rounding))};
+}
+
+METAL_FUNC Extended probability(float x, Unit unit) {
+  return extended_exp(x - unit.origin, unit.bits);
 }
 
 METAL_FUNC Extended shuffle_up(Extended a) {

@@ -19,9 +19,10 @@
 //                      with a label or length out of range
 //      checkpoints     (N, 2, B, 2, S + 1) alpha's blanks and labels after the
 //                      last frame of a segment, and w's at its first frame
-//      edges           (N, 3 or 4, V, T) what enters window v + 1 at frame t
-//                      from its left, alpha's label (0), and window v from its
-//                      right, w's blank (1) and label (2); (3) is between rounds
+//      edges           (N, 4, V, T) what enters window v + 1 at frame t from its
+//                      left, alpha's label (0), and window v from its right, w's
+//                      blank (1) and label (2), w's frames from the last to the
+//                      first; (3), with ROUNDS, is for the scan itself
 //      heads           (N, P, C) the first place of a class in a part of the
 //                      target, or -1
 //      nexts           (N, S) the next place of the same label in its part, or -1
@@ -29,6 +30,7 @@
 // B = ceil(T / SEGMENT), V = S / 32 windows but the last, P = S / PART + 1
 //
 // LOGITS, BLANK, ZERO_INFINITY    the op's options
+// ROUNDS                          whether there may be more windows than simdgroups
 // SEGMENT                         frames between checkpoints
 // FRAMES                          frames of a block; divides SEGMENT
 // PART                            labels of a part, see the gradient
@@ -36,9 +38,10 @@
 
   const float infinity = metal::numeric_limits<float>::infinity();
 
+  threadgroup uint4 shared[MAX_SIMDGROUPS][FRAMES]; // the lanes' common numbers
   threadgroup uint64_t inbox[MAX_SIMDGROUPS][2][FRAMES]; // labels that enter
   threadgroup uint64_t last[2]; // alpha's two states that end a path
-  threadgroup uint64_t scale[MAX_SIMDGROUPS]; // product of 1 / sum
+  threadgroup uint64_t scale[MAX_SIMDGROUPS]; // product of units over sums
   threadgroup int flags[MAX_SIMDGROUPS];
 
   const int T = log_probs_shape[0];
@@ -107,7 +110,7 @@
   const bool backward = task == 1;
   const int windows = S_n / 32 + 1;
   const int blocks = (T_n + FRAMES - 1) / FRAMES;
-  const int rows = S / 32 >= simdgroups ? 4 : 3; // of edges
+  const int rows = ROUNDS ? 4 : 3; // of edges
   const int64_t frame_stride = log_probs_strides[0];
   const int64_t item = n * log_probs_strides[1];
   const int64_t blank_at = item + BLANK * log_probs_strides[2];
@@ -142,9 +145,10 @@
     const bool has_edge = simdgroup < working && window + 1 < windows &&
         (lane == 31 || (backward && lane == 30));
     const bool edge_is_blank = backward && lane == 31;
+    const bool has_next = lane == 31 && simdgroup + 1 < working;
     const int64_t edge_row = backward ? (lane == 31 ? 1 : 2) : 0;
     const int64_t edge = backward ? windows - 2 - window : window;
-    device uint64_t* entering =
+    device uint64_t* leaving =
         edges + ((int64_t(n) * rows + edge_row) * edge_count + edge) * T;
     const int64_t to_row_3 = 2 * edge_count * int64_t(T);
 
@@ -159,8 +163,8 @@
     Extended p_label[FRAMES]; // probabilities in this one
     #pragma unroll
     for (int f = 0; f < FRAMES; ++f) {
-      loaded[f] = 0.0f;
-      waiting[f] = 0.0f;
+      loaded[f] = -infinity; // as lanes without a label have it
+      waiting[f] = -infinity;
       p_label[f] = extended_zero();
     }
     // The same of the blank, lane f having frame f.
@@ -183,7 +187,7 @@
         const int64_t at = label_at + start * frame_stride;
         #pragma unroll
         for (int f = 0; f < FRAMES; ++f) {
-          if (f < count) {
+          if (f < count && has_label) {
             loaded[f] = float(log_probs[at + f * step]);
           }
         }
@@ -201,54 +205,64 @@
           ? metal::min(FRAMES, T_n - t0)
           : 0;
       const int slot = block & 1;
+      const int scanned = backward ? T_n - t0 - count : t0; // frames before
       const int start = backward ? t0 + count - 1 : t0;
 
       // A round's first window continues from the last of the round before.
-      if (first > 0 && simdgroup == 0 && lane < count) {
-        const int t = backward ? start - lane : start + lane;
+      if (ROUNDS && first > 0 && simdgroup == 0 && lane < count) {
         const int from = backward ? windows - 1 - window : window - 1;
-        const int row = backward ? 3 : 0;
+        const int64_t row = int64_t(n) * rows + (backward ? 3 : 0);
         inbox[0][slot][lane] =
-            edges[((int64_t(n) * rows + row) * edge_count + from) * T + t];
+            edges[(row * edge_count + from) * T + scanned + lane];
+      }
+      const Unit waiting_unit = unit_of(waiting_greatest);
+      if (lane < FRAMES) {
+        shared[simdgroup][lane] = uint4{
+            as_type<uint>(waiting_unit.origin),
+            uint(waiting_unit.bits),
+            as_type<uint>(p_blank.m),
+            uint(p_blank.e)};
       }
       metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
       if (busy && block >= -1 && block < blocks) {
+        Extended entering = unpack(inbox[simdgroup][slot][0]);
         #pragma unroll
         for (int f = 0; f < FRAMES; ++f) {
           const bool now = f < count;
+          const Extended entering_next =
+              unpack(inbox[simdgroup][slot][(f + 1) % FRAMES]);
 
           // What enters the next window with this frame.
+          const uint64_t label = pack(state.label);
+          const uint64_t at_edge = edge_is_blank ? pack(state.blank) : label;
+          if (now && has_next) {
+            inbox[simdgroup + 1][slot][f] = label;
+          }
           if (now && has_edge) {
-            if (lane == 31 && simdgroup + 1 < working) {
-              inbox[simdgroup + 1][slot][f] = pack(state.label);
-            }
-            const int t = backward ? start - f : start + f;
-            entering[t] = pack(edge_is_blank ? state.blank : state.label);
-            if (rows == 4 && edge_is_blank) {
-              entering[t + to_row_3] = pack(state.label);
-            }
+            leaving[scanned + f] = at_edge;
+          }
+          if (ROUNDS && now && has_edge && edge_is_blank) {
+            leaving[scanned + f + to_row_3] = label;
           }
 
-          Extended label_before = shuffle_up(state.label);
-          if (lane == 0) {
-            label_before = unpack(inbox[simdgroup][slot][f]);
-          }
-          Pair next = arrive(state, label_before, jump);
-          next = emit(next, broadcast(p_blank, f), p_label[f]);
+          const Extended label_before =
+              choose(lane == 0, entering, shuffle_up(state.label));
+          entering = entering_next;
+          const uint4 common = shared[simdgroup][f];
+          const Extended here = Extended{as_type<float>(common.z), int(common.w)};
+          const Pair next =
+              emit(arrive(state, label_before, jump), here, p_label[f]);
           state = choose(now, next, state);
 
           // The next block's probability takes the place of the one just used.
-          const float greatest = metal::simd_broadcast(waiting_greatest, f);
-          good = good && (!has_label || waiting[f] < infinity);
-          const Extended p = LOGITS ? probability(waiting[f], greatest)
-                                    : extended_exp(waiting[f], 0.0f);
-          p_label[f].m = p.m;
-          p_label[f].e = has_label ? p.e : zero_exponent;
+          // The normalisers tell of bad logits.
+          good = good && (LOGITS || waiting[f] < 2.9e6f);
+          p_label[f] = probability(
+              waiting[f], Unit{as_type<float>(common.x), int(common.y)});
         }
-        good = good && waiting_blank < infinity;
-        p_blank = LOGITS ? probability(waiting_blank, waiting_greatest)
-                         : extended_exp(waiting_blank, 0.0f);
+        good = good && (LOGITS || waiting_blank < 2.9e6f);
+        p_blank = probability(waiting_blank, waiting_unit);
         state = normalise(state);
       }
 
@@ -294,13 +308,16 @@
     return;
   }
 
-  // The product of 1 / sum over all frames.
+  // The product over all frames of their unit over their sum.
   Extended inverse = extended_one();
   if (LOGITS) {
     for (int t = thread_index; t < T_n; t += threads) {
+      const float greatest = normalisers[(int64_t(n) * T + t) * 2];
       const float factor = normalisers[(int64_t(n) * T + t) * 2 + 1];
       good = good && factor > 0.0f;
-      inverse = normalise(Extended{inverse.m * factor, inverse.e});
+      // The frame's unit over its sum.
+      const Extended top = probability(greatest, unit_of(greatest));
+      inverse = normalise(Extended{inverse.m * (factor / top.m), inverse.e});
     }
     for (int step = 16; step > 0; step /= 2) {
       inverse.m *= metal::simd_shuffle_xor(inverse.m, step);

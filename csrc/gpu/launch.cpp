@@ -62,14 +62,16 @@ std::string normalisers(const Sizes& sizes, const Options& options) {
 }
 
 Launch normalisers_launch(const Sizes& sizes) {
-  // One simdgroup reads a frame, or all eight when a frame alone is long.
-  constexpr int simdgroups = 8;
+  // About four loads a thread for a frame, of one threadgroup at most: a thread
+  // alone reads a frame of 4 classes, and a simdgroup one of up to 16384.
+  constexpr int threads = 256;
   constexpr int64_t max_threadgroups = 1 << 20;
-  int row = sizes.C > 16384 ? simdgroups : 1;
+  int frame_threads = sizes.C > 16384
+      ? threads
+      : power_of_two_up_to(ceil_div(sizes.C, 4), simdgroup_width);
   int64_t frames = int64_t(sizes.T) * sizes.N;
   int64_t threadgroups =
-      std::min(ceil_div(frames * row, simdgroups), max_threadgroups);
-  int threads = simdgroups * simdgroup_width;
+      std::min(ceil_div(frames * frame_threads, threads), max_threadgroups);
   return {
       .name = "ctc_normalisers",
       .inputs = {"log_probs", "input_lengths"},
@@ -77,7 +79,7 @@ Launch normalisers_launch(const Sizes& sizes) {
       .outputs = {"normalisers"},
       .output_shapes = {{sizes.N, sizes.T, 2}},
       .output_dtypes = {mx::float32},
-      .template_args = {{"SIMDGROUPS", simdgroups}, {"ROW", row}},
+      .template_args = {{"THREADS", threads}, {"FRAME_THREADS", frame_threads}},
       .grid = {static_cast<int>(threadgroups) * threads, 1, 1},
       .threadgroup = {threads, 1, 1},
       .source = text::normalisers};
@@ -90,7 +92,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
   int max_simdgroups = max_scan_simdgroups(backend);
   int simdgroups = power_of_two_up_to(sizes.windows(), max_simdgroups);
   int threads = simdgroups * simdgroup_width;
-  int edges = sizes.windows() > simdgroups ? 4 : 3;
+  bool rounds = sizes.windows() > simdgroups;
   int segments = std::max<int>(ceil_div(sizes.T, segment(backend)), 1);
   auto [T, N, C, S] = sizes;
   return {
@@ -113,7 +115,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
           {{N},
            {N},
            {N, 2, segments, 2, S + 1},
-           {N, edges, std::max(sizes.windows() - 1, 1), std::max(T, 1)},
+           {N, rounds ? 4 : 3, std::max(sizes.windows() - 1, 1), std::max(T, 1)},
            {N, S / part + 1, C},
            {N, std::max(S, 1)}},
       .output_dtypes =
@@ -127,6 +129,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
           {{"LOGITS", options.with_logits},
            {"BLANK", options.blank},
            {"ZERO_INFINITY", options.zero_infinity},
+           {"ROUNDS", rounds},
            {"SEGMENT", segment(backend)},
            {"FRAMES", 8},
            {"PART", part},
