@@ -39,3 +39,10 @@ def with_logits(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(2006)
+
+
+def pytest_report_header(config):
+    """Says once why so many tests are skipped where there is no GPU."""
+    if mx.is_available(mx.gpu):
+        return f"MLX {mx.__version__} with a GPU"
+    return f"MLX {mx.__version__} reports no GPU: tests on it are skipped"
