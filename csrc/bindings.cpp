@@ -1,14 +1,32 @@
 // The Python module mlx_ctc._ext.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include "beam_search.h"
 #include "ctc_loss.h"
 #include "forced_align.h"
 #include "gpu/bindings.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
+
+namespace {
+
+// A Python function of (prefix, label), called with label None at the end.
+mlx_ctc::Scorer scorer_from(const nb::object& function) {
+  if (function.is_none()) {
+    return nullptr;
+  }
+  return [function](const std::vector<int>& prefix, int label) {
+    nb::tuple labels(nb::cast(prefix));
+    nb::object last = label < 0 ? nb::none() : nb::cast(label);
+    return nb::cast<double>(function(labels, last));
+  };
+}
+
+} // namespace
 
 NB_MODULE(_ext, m) {
   m.doc() = "The ops behind mlx_ctc.";
@@ -69,6 +87,63 @@ NB_MODULE(_ext, m) {
       "with_logits"_a,
       "stream"_a = nb::none(),
       "Alignments (N, T) and scores (N, T) of what ctc_loss takes.");
+
+  m.def(
+      "beam_search",
+      [](const mlx_ctc::mx::array& log_probs,
+         const std::vector<int>& lengths,
+         int beam_width,
+         int blank,
+         int nbest,
+         int max_labels,
+         double label_threshold,
+         double beam_threshold,
+         const nb::object& scorer) {
+        mlx_ctc::BeamOptions options = {
+            beam_width,
+            blank,
+            nbest,
+            max_labels,
+            label_threshold,
+            beam_threshold};
+        auto score = scorer_from(scorer);
+        std::vector<std::vector<mlx_ctc::Hypothesis>> results;
+        auto search = [&] {
+          results = mlx_ctc::beam_search(
+              log_probs.data<float>(),
+              log_probs.shape(1),
+              log_probs.shape(2),
+              lengths,
+              options,
+              score);
+        };
+        if (score) {
+          search();
+        } else {
+          nb::gil_scoped_release release;
+          search();
+        }
+        std::vector<std::vector<std::pair<std::vector<int>, double>>> pairs;
+        for (auto& result : results) {
+          auto& of_sequence = pairs.emplace_back();
+          for (auto& [labels, score] : result) {
+            of_sequence.emplace_back(std::move(labels), score);
+          }
+        }
+        return pairs;
+      },
+      "log_probs"_a,
+      "lengths"_a,
+      nb::kw_only(),
+      "beam_width"_a,
+      "blank"_a,
+      "nbest"_a,
+      "max_labels"_a,
+      "label_threshold"_a,
+      "beam_threshold"_a,
+      "scorer"_a = nb::none(),
+      "The best (labels, score) of each sequence of log_probs (N, T, C), which "
+      "is evaluated, contiguous and float32.");
 
   mlx_ctc::gpu::bind_launches(m);
 }

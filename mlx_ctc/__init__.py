@@ -9,7 +9,17 @@ __path__ = pkgutil.extend_path(__path__, __name__)
 from mlx_ctc import _install
 from mlx_ctc import nn as nn
 from mlx_ctc.alignment import TokenSpan, forced_align, merge_tokens
+from mlx_ctc.decoding import Hypothesis, beam_search_decode, greedy_decode
 from mlx_ctc.functional import ctc_loss
 
 __version__ = _install.VERSION
-__all__ = ["TokenSpan", "ctc_loss", "forced_align", "merge_tokens", "nn"]
+__all__ = [
+    "Hypothesis",
+    "TokenSpan",
+    "beam_search_decode",
+    "ctc_loss",
+    "forced_align",
+    "greedy_decode",
+    "merge_tokens",
+    "nn",
+]

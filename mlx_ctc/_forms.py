@@ -62,23 +62,16 @@ class Canonical:
         *,
         must_fit: bool = False,
     ) -> Batch:
-        if not isinstance(log_probs, mx.array):
-            self.fail("log_probs as an mx.array", type(log_probs).__name__)
-        if log_probs.ndim not in (2, 3):
-            self.fail("log_probs of shape (T, N, C) or (T, C)", log_probs.shape)
+        one_sequence = getattr(log_probs, "ndim", 3) == 2
+        log_probs, input_lengths = self.frames(log_probs, input_lengths, blank)
         targets = self.integers("targets", targets)
-        if log_probs.ndim == 2:
-            log_probs = mx.expand_dims(log_probs, 1)
+        if one_sequence:
             if targets.ndim != 1:
                 self.fail("targets of shape (S,) for one sequence", targets.shape)
             targets = targets[None]
 
         T, N, C = log_probs.shape
-        if not 0 <= blank < C:
-            self.fail(f"blank in [0, {C})", blank)
-        input_lengths = self.lengths("input_lengths", input_lengths, N)
         target_lengths = self.lengths("target_lengths", target_lengths, N)
-        self.check_lengths("input_lengths", input_lengths, T)
         if targets.ndim == 1:
             targets, target_lengths = self.padded(targets, target_lengths, T)
         if targets.ndim != 2 or targets.shape[0] != N:
@@ -93,6 +86,25 @@ class Canonical:
             self.int32(input_lengths),
             self.int32(target_lengths),
         )
+
+    def frames(
+        self, log_probs: mx.array, input_lengths: Integers, blank: int
+    ) -> tuple[mx.array, Values]:
+        """log_probs (T, N, C) and input_lengths (N,), which may still be long."""
+        if not isinstance(log_probs, mx.array):
+            self.fail("log_probs as an mx.array", type(log_probs).__name__)
+        if log_probs.ndim not in (2, 3):
+            self.fail("log_probs of shape (T, N, C) or (T, C)", log_probs.shape)
+        if not mx.issubdtype(log_probs.dtype, mx.floating):
+            self.fail("log_probs of a floating type", log_probs.dtype)
+        if log_probs.ndim == 2:
+            log_probs = mx.expand_dims(log_probs, 1)
+        T, N, C = log_probs.shape
+        if not 0 <= blank < C:
+            self.fail(f"blank in [0, {C})", blank)
+        input_lengths = self.lengths("input_lengths", input_lengths, N)
+        self.check_lengths("input_lengths", input_lengths, T)
+        return log_probs, input_lengths
 
     def integers(self, name: str, values: Integers) -> Values:
         if isinstance(values, mx.array):

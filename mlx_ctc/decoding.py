@@ -1,0 +1,202 @@
+"""What a model heard: the labels of its frames, greedily or by beam search."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+import mlx.core as mx
+
+from mlx_ctc import _ext
+from mlx_ctc._forms import Canonical, host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlx_ctc._forms import Integers
+
+    Scorer = Callable[[tuple[int, ...], int | None], float]
+
+MOST = 2**31 - 1
+
+
+def greedy_decode(
+    log_probs: mx.array,
+    input_lengths: Integers,
+    blank: int = 0,
+    *,
+    with_logits: bool = False,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """The labels of the most probable class in each frame.
+
+    Equal classes side by side are one label, and blanks none. Part of MLX's graph, like
+    any of its operations; a frame's first class wins where several are equal.
+
+    Args:
+        log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
+        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
+        blank (int, optional): The class that means "no label". Default: ``0``.
+        with_logits (bool, optional): ``log_probs`` are unnormalised logits. They have
+            the same labels, and log-softmax is applied to the scores.
+            Default: ``False``.
+        stream (Stream or Device, optional): Where to compute. Default: ``None``, the
+            default stream.
+
+    Returns:
+        tuple(array, array, array): The labels ``(N, T)``, int32, followed by blanks;
+        how many they are ``(N,)``, int32; and the log-probability of the path that says
+        them ``(N,)``, float32 (float64 for float64 input). ``(T,)`` and two scalars for
+        a single sequence.
+
+    Raises:
+        ValueError: For wrong shapes and types, and for lengths out of range in anything
+            but an ``mx.array``. Inside one, that sequence has no labels and a score of
+            NaN.
+
+    Examples:
+        >>> import mlx.core as mx
+        >>> from mlx_ctc import greedy_decode
+        >>>
+        >>> probs = mx.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
+        >>> labels, length, score = greedy_decode(mx.log(probs), 4)
+        >>> labels[: length.item()]
+        array([1, 1], dtype=int32)
+    """
+    with mx.stream(stream) if stream is not None else nullcontext():
+        canonical = Canonical("greedy_decode")
+        frames, lengths = canonical.frames(log_probs, input_lengths, blank)
+        lengths = canonical.int32(lengths)[:, None]
+        T, N, _ = frames.shape
+        in_range = (lengths >= 0) & (lengths <= T)
+        used = in_range & (mx.arange(T) < lengths)
+
+        path, path_scores = best_path(frames, with_logits)
+        before = mx.concatenate([mx.full((N, 1), blank), path], axis=1)[:, :T]
+        says_label = (used & (path != blank) & (path != before)).astype(mx.int32)
+        # Each label goes where the labels before it end; all else, past the last frame.
+        place = mx.where(says_label, mx.cumsum(says_label, axis=1) - 1, T)
+        labels = mx.full((N, T + 1), blank, mx.int32)
+        labels = mx.put_along_axis(labels, place, path, axis=1)[:, :T]
+        length = mx.sum(says_label, axis=1)
+        score = mx.sum(mx.where(used, path_scores, 0), axis=1)
+        score = mx.where(in_range[:, 0], score, math.nan)
+        if log_probs.ndim == 2:
+            return labels[0], length[0], score[0]
+        return labels, length, score
+
+
+def best_path(frames: mx.array, with_logits: bool) -> tuple[mx.array, mx.array]:
+    """The best class of every frame (N, T), and its log-probability (N, T)."""
+    if frames.dtype != mx.float64:
+        frames = frames.astype(mx.float32)
+    frames = frames.swapaxes(0, 1)
+    if frames.size == 0:  # has no greatest
+        N, T, _ = frames.shape
+        return mx.zeros((N, T), mx.int32), mx.zeros((N, T), frames.dtype)
+    scores = mx.max(frames, axis=-1)
+    if with_logits:
+        scores = scores - mx.logsumexp(frames, axis=-1)
+    return mx.argmax(frames, axis=-1).astype(mx.int32), scores
+
+
+class Hypothesis(NamedTuple):
+    """A labelling and the logarithm of its probability, with what a scorer added."""
+
+    labels: list[int]
+    score: float
+
+
+def beam_search_decode(
+    log_probs: mx.array,
+    input_lengths: Integers,
+    beam_width: int = 100,
+    blank: int = 0,
+    nbest: int = 1,
+    *,
+    max_labels: int | None = None,
+    label_threshold: float = math.inf,
+    beam_threshold: float = math.inf,
+    scorer: Scorer | None = None,
+    with_logits: bool = False,
+) -> list[list[Hypothesis]] | list[Hypothesis]:
+    """The most probable labellings, each summed over all paths that say it.
+
+    Prefix beam search, on the CPU's threads: Graves et al. 2006, section 3.2. With a
+    beam as wide as there are labellings it is exact. ``log_probs`` is evaluated.
+
+    Args:
+        log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
+        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
+        beam_width (int, optional): Prefixes kept after each frame. Default: ``100``.
+        blank (int, optional): The class that means "no label". Default: ``0``.
+        nbest (int, optional): Labellings returned. Default: ``1``.
+        max_labels (int, optional): Try only so many labels in a frame, the most
+            probable. Default: ``None``, all.
+        label_threshold (float, optional): Try no label that is less probable than the
+            frame's best class by more than so many nats. Default: ``inf``.
+        beam_threshold (float, optional): Keep no prefix that is less probable than the
+            best by more than so many nats. Default: ``inf``.
+        scorer (callable, optional): ``scorer(prefix, label)`` returns what to add to
+            the score when ``label`` follows ``prefix``, a tuple of labels, such as a
+            weighted log-probability of a language model. It is called once for each
+            extension, and at the end of the sequence with the label ``None``. Sequences
+            are then decoded one after the other. Default: ``None``.
+        with_logits (bool, optional): ``log_probs`` are unnormalised logits.
+            Default: ``False``.
+
+    Returns:
+        list(list(Hypothesis)): For each sequence up to ``nbest`` pairs of labels and
+        score, the best first; fewer where fewer are possible. One list for a single
+        sequence. A sequence with a NaN or ``+inf`` has an empty labelling and a score
+        of NaN.
+
+    Raises:
+        ValueError: For wrong shapes, types and options, and for lengths out of range.
+
+    Examples:
+        >>> import mlx.core as mx
+        >>> from mlx_ctc import beam_search_decode
+        >>>
+        >>> probs = mx.array([[0.6, 0.4], [0.6, 0.4]])
+        >>> [best] = beam_search_decode(mx.log(probs), 2)
+        >>> best.labels, round(math.exp(best.score), 2)
+        ([1], 0.64)
+    """
+    canonical = Canonical("beam_search_decode")
+    for name, value in (
+        ("beam_width", beam_width),
+        ("nbest", nbest),
+        ("max_labels", MOST if max_labels is None else max_labels),
+    ):
+        if not (isinstance(value, int) and 1 <= value <= MOST):
+            canonical.fail(f"{name} to be a positive int", repr(value))
+    for name, value in (
+        ("label_threshold", label_threshold),
+        ("beam_threshold", beam_threshold),
+    ):
+        if not value >= 0:
+            canonical.fail(f"{name} of 0 or more", value)
+
+    frames, lengths = canonical.frames(log_probs, input_lengths, blank)
+    lengths = host().array(lengths.tolist())
+    canonical.check_lengths("input_lengths", lengths, frames.shape[0])
+    frames = frames.astype(mx.float32)
+    if with_logits:
+        frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)
+    frames = mx.contiguous(frames.swapaxes(0, 1))
+    mx.eval(frames)
+    results = _ext.beam_search(
+        frames,
+        lengths.tolist(),
+        beam_width=beam_width,
+        blank=blank,
+        nbest=nbest,
+        max_labels=MOST if max_labels is None else max_labels,
+        label_threshold=label_threshold,
+        beam_threshold=beam_threshold,
+        scorer=scorer,
+    )
+    hypotheses = [[Hypothesis(*pair) for pair in result] for result in results]
+    return hypotheses if log_probs.ndim == 3 else hypotheses[0]

@@ -1,0 +1,369 @@
+# Which labels greedy and beam search decoding find, and how probable they are.
+
+import math
+from itertools import product
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import reference
+
+from mlx_ctc import beam_search_decode, ctc_loss, greedy_decode
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+def random_log_probs(rng, *shape):
+    return reference.log_softmax(2 * rng.normal(size=shape)).astype(np.float32)
+
+
+def labellings(log_probs, blank=0):
+    """The probability of every labelling, by enumeration of all paths."""
+    T, C = log_probs.shape
+    p = {}
+    for path in product(range(C), repeat=T):
+        labels = tuple(reference.collapse(path, blank))
+        score = np.exp(np.float64(log_probs[np.arange(T), path]).sum())
+        p[labels] = p.get(labels, 0) + score
+    return sorted(p.items(), key=lambda item: -item[1])
+
+
+class TestGreedy:
+    @staticmethod
+    def expected(log_probs, blank):
+        best = log_probs.argmax(axis=1)
+        return reference.collapse(best, blank), np.float64(log_probs).max(axis=1).sum()
+
+    @pytest.mark.parametrize("blank", [0, 2])
+    def test_best_class_of_each_frame(self, rng, dtype, blank):
+        T, N, C = 40, 9, 4
+        x = mx.array(random_log_probs(rng, T, N, C), dtype)
+        as_read = np.array(x.astype(mx.float32))
+        lengths = rng.integers(0, T + 1, N)
+        labels, counts, scores = greedy_decode(x, lengths, blank)
+        assert labels.shape == (N, T)
+        assert labels.dtype == counts.dtype == mx.int32
+        assert scores.dtype == (mx.float64 if dtype == mx.float64 else mx.float32)
+        for n, length in enumerate(lengths):
+            spelt, score = self.expected(as_read[:length, n], blank)
+            assert labels[n].tolist() == spelt + [blank] * (T - len(spelt))
+            assert counts[n].item() == len(spelt)
+            assert scores[n].item() == pytest.approx(score, rel=1e-5)
+
+    def test_tensorflows_example(self):
+        probs = np.zeros((6, 2, 4), np.float32)
+        probs[:4, 0] = [
+            [1, 0, 0, 0],
+            [0, 0, 0.4, 0.6],
+            [0, 0, 0.4, 0.6],
+            [0, 0.9, 0.1, 0],
+        ]
+        probs[:5, 1, :] = [
+            [0.1, 0.9, 0, 0],
+            [0, 0.9, 0.1, 0],
+            [0, 0, 0.1, 0.9],
+            [0, 0.9, 0.1, 0.1],
+            [0.9, 0.1, 0, 0],
+        ]
+        labels, counts, scores = greedy_decode(mx.log(mx.array(probs)), [4, 5], blank=3)
+        assert labels[0, : counts[0].item()].tolist() == [0, 1]
+        assert labels[1, : counts[1].item()].tolist() == [1, 1, 0]
+        np.testing.assert_allclose(
+            scores, np.log([1 * 0.6 * 0.6 * 0.9, 0.9**5]), rtol=1e-6
+        )
+
+    def test_logits_have_the_same_labels(self, rng):
+        logits = 3 * mx.array(rng.normal(size=(20, 5, 6)), mx.float32)
+        log_probs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        for a, b in zip(
+            greedy_decode(logits, 20, with_logits=True),
+            greedy_decode(log_probs, 20),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+
+    def test_one_sequence_has_no_batch_axis(self, rng):
+        x = mx.array(random_log_probs(rng, 20, 5))
+        labels, count, score = greedy_decode(x, 15)
+        assert (labels.shape, count.shape, score.shape) == ((20,), (), ())
+        spelt, expected = self.expected(np.array(x[:15]), 0)
+        assert labels[: count.item()].tolist() == spelt
+        assert score.item() == pytest.approx(expected, rel=1e-6)
+
+    def test_is_lazy_and_compiles(self, rng):
+        x = mx.array(random_log_probs(rng, 20, 3, 5))
+        lengths = mx.array([20, 7, 0])
+        expected = greedy_decode(x, lengths)
+        for result, eager in zip(
+            mx.compile(greedy_decode)(x, lengths), expected, strict=True
+        ):
+            np.testing.assert_array_equal(result, eager)
+
+    def test_what_lies_past_the_length_does_no_harm(self, rng):
+        x = random_log_probs(rng, 20, 2, 5)
+        expected = greedy_decode(mx.array(x), [20, 8])
+        x[8:, 1] = np.nan
+        for result, clean in zip(
+            greedy_decode(mx.array(x), [20, 8]), expected, strict=True
+        ):
+            np.testing.assert_array_equal(result, clean)
+
+    def test_nan_makes_its_score_nan(self, rng):
+        x = random_log_probs(rng, 20, 2, 5)
+        x[3, 1, 2] = np.nan
+        _, _, scores = greedy_decode(mx.array(x), 20)
+        assert np.isnan(scores).tolist() == [False, True]
+
+    @pytest.mark.parametrize("length", [-1, 6])
+    def test_length_out_of_range(self, length):
+        x = mx.log(mx.array([[[0.2, 0.8]] * 2] * 5))
+        with pytest.raises(ValueError, match=r"^\[greedy_decode\] .* input_lengths\[1"):
+            greedy_decode(x, [5, length])
+        labels, counts, scores = greedy_decode(x, mx.array([5, length]))
+        assert labels.tolist() == [[1, 0, 0, 0, 0], [0] * 5]
+        assert counts.tolist() == [1, 0]
+        assert np.isnan(scores).tolist() == [False, True]
+
+    @pytest.mark.parametrize(("T", "N"), [(0, 3), (5, 0), (0, 0)])
+    def test_nothing_to_decode(self, T, N):
+        labels, counts, scores = greedy_decode(mx.zeros((T, N, 3)), [T] * N)
+        assert labels.shape == (N, T)
+        assert counts.tolist() == [0] * N
+        assert scores.tolist() == [0] * N
+
+
+class TestBeamSearch:
+    @pytest.mark.parametrize("blank", [0, 2])
+    @pytest.mark.parametrize(("T", "C"), [(1, 3), (4, 3), (6, 3), (5, 4)])
+    def test_wide_beam_is_exhaustive(self, rng, T, C, blank):
+        for _ in range(5):
+            x = random_log_probs(rng, T, C)
+            expected = labellings(x, blank)
+            found = beam_search_decode(mx.array(x), T, 10_000, blank, nbest=10_000)
+            assert len(found) == len(expected)
+            for (labels, score), (other, p) in zip(found, expected, strict=True):
+                assert tuple(labels) == other
+                assert score == pytest.approx(math.log(p), rel=1e-9, abs=1e-9)
+
+    def test_score_is_the_loss(self, rng):
+        T, N = 60, 5
+        x = mx.array(reference.log_softmax(8 * rng.normal(size=(T, N, 7))), mx.float32)
+        lengths = [60, 50, 40, 30, 20]
+        for n, [(labels, score)] in enumerate(beam_search_decode(x, lengths, 400)):
+            loss = ctc_loss(
+                x[: lengths[n], n], labels, lengths[n], len(labels), reduction="sum"
+            )
+            assert score == pytest.approx(-loss.item(), rel=1e-2)
+            assert score <= -loss.item() + 1e-4  # what was pruned is lost
+
+    def test_sum_over_paths_wins_over_the_best_path(self):
+        probs = mx.array([[0.6, 0.4], [0.6, 0.4]])
+        assert greedy_decode(mx.log(probs), 2)[1].item() == 0
+        [best] = beam_search_decode(mx.log(probs), 2)
+        assert best.labels == [1]
+        assert best.score == pytest.approx(math.log(0.64), rel=1e-6)
+
+    # ctc_decoder_ops_test.py: probabilities, taken as logits.
+    TENSORFLOW = (
+        (0.30999, 0.309938, 0.0679938, 0.0673362, 0.0708352, 0.173908),
+        (0.215136, 0.439699, 0.0370931, 0.0393967, 0.0381581, 0.230517),
+        (0.199959, 0.489485, 0.0233221, 0.0251417, 0.0233289, 0.238763),
+        (0.279611, 0.452966, 0.0204795, 0.0209126, 0.0194803, 0.20655),
+        (0.51286, 0.288951, 0.0243026, 0.0220788, 0.0219297, 0.129878),
+    )
+
+    def test_tensorflows_example(self):
+        logits = mx.array(self.TENSORFLOW) + 2
+        first, second = beam_search_decode(logits, 5, 2, 5, 2, with_logits=True)
+        assert first.labels == [1, 0]
+        assert second.labels == [1]
+        assert first.score == pytest.approx(-5.811451, abs=1e-5)
+        assert second.score == pytest.approx(-6.63339, abs=1e-5)
+
+    def test_kerass_example(self):
+        first, second = beam_search_decode(
+            mx.log(mx.array(self.TENSORFLOW)), 5, 2, 5, 2
+        )
+        assert first.labels == [1, 0]
+        assert second.labels == [0, 1, 0]
+
+    # ctc_beam_search_test.cc
+    PLAIN = np.zeros((5, 6), np.float32)
+    PLAIN[:, 1] = 0.6, 0.5, 0.4, 0.4, 0.4
+    PLAIN[:, 3] = 0.4, 0.5, 0.6, 0.6, 0.6
+
+    def test_tensorflows_plain_decoder(self):
+        found = beam_search_decode(mx.log(mx.array(self.PLAIN)), 5, 30, 5, 3)
+        assert [labels for labels, _ in found] == [[1, 3], [1, 3, 1], [3, 1, 3]]
+
+    def test_tensorflows_dictionary_decoder(self):
+        # Its scorer sees the last label alone.
+        def scorer(prefix, label):
+            last = label if label is not None else (prefix or [3])[-1]
+            return 0.0 if last == 3 else math.log(0.01)
+
+        log_probs = mx.log(mx.array(self.PLAIN))
+        found = beam_search_decode(log_probs, 5, 3, 5, 3, scorer=scorer)
+        assert [labels for labels, _ in found] == [[3], [1, 3], [3, 1]]
+
+    # Rising with the label, which the scorer turns round; the first label stands
+    # between equal ones.
+    SELECTION = (
+        (-1e6, 1, 2, 3, 4, -1e6),
+        (1e6, 0, 0, 0, 0, -1e6),
+        (-1e6, 1.1, 2.2, 3.3, 4.4, -1e6),
+    )
+
+    @pytest.mark.parametrize(
+        ("pruning", "expected"),
+        [
+            ({}, [[1, 0, 1], [1, 0, 2], [2, 0, 1], [1, 0, 3], [2, 0, 2]]),
+            (
+                {"max_labels": 2},
+                [[3, 0, 3], [3, 0, 4], [4, 0, 3], [4, 0, 4], [3]],
+            ),
+            (
+                {"label_threshold": 2.0},
+                [[2, 0, 3], [2, 0, 4], [3, 0, 3], [3, 0, 4], [4, 0, 3]],
+            ),
+            (
+                {"max_labels": 4, "label_threshold": 3.3001},
+                [[1, 0, 1], [1, 0, 2], [2, 0, 1], [1, 0, 3], [2, 0, 2]],
+            ),
+        ],
+    )
+    def test_tensorflows_label_selection(self, pruning, expected):
+        found = beam_search_decode(
+            mx.array(self.SELECTION),
+            3,
+            5,
+            5,
+            5,
+            scorer=lambda _, label: 0.0 if label is None else -100.0 * label,
+            **pruning,
+        )
+        assert [labels for labels, _ in found] == expected
+
+    def test_beam_threshold_drops_what_is_far_below(self, rng):
+        x = mx.array(random_log_probs(rng, 8, 4))
+        everything = beam_search_decode(x, 8, 10_000, nbest=10_000)
+        near = beam_search_decode(x, 8, 10_000, nbest=10_000, beam_threshold=3.0)
+        assert len(near) < len(everything)
+        assert near[0].labels == everything[0].labels
+        assert all(score >= near[0].score - 3.0 for _, score in near)
+
+    def test_max_labels_of_all_changes_nothing(self, rng):
+        x = mx.array(random_log_probs(rng, 20, 3, 9))
+        expected = beam_search_decode(x, 20, 50, nbest=50)
+        assert beam_search_decode(x, 20, 50, nbest=50, max_labels=8) == expected
+
+    def test_narrow_beam_finds_what_the_wide_one_does(self, rng):
+        x = mx.array(random_log_probs(rng, 50, 4, 30))
+        narrow = beam_search_decode(x, 50, 20)
+        wide = beam_search_decode(x, 50, 500)
+        for [(_, score)], [(_, better)] in zip(narrow, wide, strict=True):
+            assert better - 0.5 <= score <= better + 1e-9
+
+    def test_scorer_is_asked_once_for_each_extension_and_at_the_end(self, rng):
+        asked = []
+
+        def scorer(prefix, label):
+            assert isinstance(prefix, tuple)
+            asked.append((prefix, label))
+            return -0.1
+
+        x = mx.array(random_log_probs(rng, 6, 3))
+        found = beam_search_decode(x, 6, 1000, nbest=1000, scorer=scorer)
+        assert len(asked) == len(set(asked))
+        ends = {prefix for prefix, label in asked if label is None}
+        assert ends == {tuple(labels) for labels, _ in found}
+        plain = beam_search_decode(x, 6, 1000, nbest=1000)
+        without = {tuple(labels): score for labels, score in plain}
+        for labels, score in found:
+            expected = without[tuple(labels)] - 0.1 * (len(labels) + 1)
+            assert score == pytest.approx(expected)
+
+    def test_scorers_error_is_raised(self):
+        def scorer(prefix, label):
+            raise KeyError("no such word")
+
+        with pytest.raises(KeyError, match="no such word"):
+            beam_search_decode(mx.zeros((3, 2)), 3, scorer=scorer)
+
+    def test_logits_are_normalised(self, rng):
+        logits = 3 * rng.normal(size=(20, 5))
+        log_probs = mx.array(reference.log_softmax(logits), mx.float32)
+        [a] = beam_search_decode(mx.array(logits, mx.float32), 20, with_logits=True)
+        [b] = beam_search_decode(log_probs, 20)
+        assert a.labels == b.labels
+        assert a.score == pytest.approx(b.score, rel=1e-5)
+
+    def test_each_sequence_is_as_if_alone(self, rng):
+        x = mx.array(random_log_probs(rng, 30, 12, 6))
+        lengths = [30 - n for n in range(12)]
+        together = beam_search_decode(x, lengths, 20, nbest=3)
+        for n, length in enumerate(lengths):
+            assert together[n] == beam_search_decode(x[:, n], length, 20, nbest=3)
+
+    def test_same_every_run(self, rng):
+        x = mx.array(np.round(random_log_probs(rng, 30, 8, 6)))  # many ties
+        expected = beam_search_decode(x, 30, 10, nbest=10)
+        for _ in range(5):
+            assert beam_search_decode(x, 30, 10, nbest=10) == expected
+
+    @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float64])
+    def test_other_dtypes(self, device, rng, dtype):
+        if dtype == mx.float64 and device == mx.gpu:
+            pytest.skip("MLX has float64 on the CPU only")
+        x = mx.array(random_log_probs(rng, 20, 2, 5), dtype)
+        expected = beam_search_decode(x.astype(mx.float32), 20)
+        assert beam_search_decode(x, 20) == expected
+
+    def test_impossible_labellings_are_left_out(self):
+        x = np.full((3, 4), -np.inf, np.float32)
+        x[:, 1] = 0
+        assert beam_search_decode(mx.array(x), 3, nbest=5) == [([1], 0.0)]
+        x[1] = -np.inf
+        assert beam_search_decode(mx.array(x), 3, nbest=5) == []
+
+    def test_bad_number_makes_its_item_nan(self, rng):
+        x = random_log_probs(rng, 10, 3, 4)
+        x[9, 0, 2] = np.nan  # past the length
+        x[5, 1, 0] = np.nan
+        first, second, third = beam_search_decode(mx.array(x), [9, 10, 10])
+        assert second[0].labels == []
+        assert math.isnan(second[0].score)
+        assert math.isfinite(first[0].score)
+        assert math.isfinite(third[0].score)
+
+    def test_no_frames_say_nothing(self):
+        assert beam_search_decode(mx.zeros((4, 2, 3)), [0, 0]) == [[([], 0.0)]] * 2
+        assert beam_search_decode(mx.zeros((4, 0, 3)), []) == []
+
+    def test_ten_thousand_frames(self, rng):
+        x = mx.array(random_log_probs(rng, 10_000, 20))
+        [(labels, score)] = beam_search_decode(x, 10_000, 8)
+        _, count, path_score = greedy_decode(x, 10_000)
+        assert len(labels) == pytest.approx(count.item(), rel=0.05)
+        assert score > path_score.item()
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("beam_width", 0),
+            ("beam_width", 2.0),
+            ("nbest", 0),
+            ("max_labels", 0),
+            ("label_threshold", -1.0),
+            ("beam_threshold", math.nan),
+            ("blank", 3),
+            ("input_lengths", [6]),
+            ("input_lengths", mx.array([6])),
+            ("log_probs", mx.zeros((5, 1, 3), mx.int32)),
+            ("log_probs", mx.zeros((3,))),
+        ],
+    )
+    def test_refusals(self, name, value):
+        arguments = {"log_probs": mx.zeros((5, 1, 3)), "input_lengths": [5]}
+        with pytest.raises(ValueError, match=rf"^\[beam_search_decode\] .*{name}.*"):
+            beam_search_decode(**{**arguments, name: value})
