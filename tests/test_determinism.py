@@ -53,3 +53,11 @@ def digest_of_one_thread():
 @pytest.mark.parametrize("threads", ["1", "2", "3", "16"])
 def test_any_number_of_threads_gives_the_same_bits(digest_of_one_thread, threads):
     assert digest_in_a_process(threads) == digest_of_one_thread
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "two", "2x"])
+def test_a_wrong_number_of_threads_is_an_error(threads):
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        digest_in_a_process(threads)
+    expected = f"Expected MLX_CTC_NUM_THREADS from 1 to 4096 but got {threads}."
+    assert expected in error.value.stderr

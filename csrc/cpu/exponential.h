@@ -44,16 +44,18 @@ inline Extended<Real> extended_exp(Real x, double log2_scale, double ceiling) {
 // exp(x) as an ordinary number: 0 where it would be denormal, infinity where it
 // would be greater than the greatest number. NaN stays NaN.
 inline Block<float> ordinary_exp(Block<float> x) {
-  const Block<float> round = filled(12582912.0f); // 1.5 * 2^23
+  // Adding 1.5 * 2^23 rounds to the nearest integer n, and leaves it in the low
+  // bits; with the bias on top, n + 127 is ready to become an exponent.
+  const Block<float> round = filled(12582912.0f + 127.0f);
+  const Block<float> least = filled(-127.0f);
+  const Block<float> most = filled(128.0f);
   Block<float> y = x * float(log2_e);
-  y = y < -150.0f ? filled(-150.0f) : y;
-  y = y > 128.0f ? filled(128.0f) : y;
-  Block<float> rounded = y + round;
-  auto n = std::bit_cast<Block<int32_t>>(rounded) -
-      std::bit_cast<Block<int32_t>>(round);
-  n = n < -127 ? filled(-127) : n;
-  auto power = std::bit_cast<Block<float>>((n + 127) << 23);
-  return exp2_fraction(y - (rounded - round)) * power;
+  y = least > y ? least : y;
+  y = most < y ? most : y;
+  Block<float> shifted = y + round;
+  auto power =
+      std::bit_cast<Block<float>>(std::bit_cast<Block<int32_t>>(shifted) << 23);
+  return exp2_fraction(y - (shifted - round)) * power;
 }
 
 inline Block<double> ordinary_exp(Block<double> x) {

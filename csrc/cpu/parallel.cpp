@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <thread>
 
 #include <unistd.h>
@@ -119,8 +121,19 @@ Pool& pool() {
 int max_threads() {
   static const int threads = [] {
     const char* wanted = std::getenv("MLX_CTC_NUM_THREADS");
-    int number = wanted ? std::atoi(wanted) : 0;
-    return number > 0 ? number : available_cores();
+    if (wanted == nullptr || *wanted == '\0') {
+      return available_cores();
+    }
+    char* end;
+    long number = std::strtol(wanted, &end, 10);
+    if (*end != '\0' || number < 1 || number > 4096) {
+      throw std::invalid_argument(
+          std::string(
+              "[mlx_ctc] Expected MLX_CTC_NUM_THREADS from 1 to 4096 "
+              "but got ") +
+          wanted + ".");
+    }
+    return static_cast<int>(number);
   }();
   return threads;
 }

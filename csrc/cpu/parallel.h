@@ -6,8 +6,9 @@
 
 namespace mlx_ctc::cpu {
 
-// How many threads parallel_for uses at most: MLX_CTC_NUM_THREADS if it is set
-// to a positive number, else the cores this process may run on.
+// How many threads parallel_for uses at most: MLX_CTC_NUM_THREADS if it is set,
+// else the cores this process may run on. Throws if it is set to anything but a
+// number of threads.
 int max_threads();
 
 // Calls body(i, worker) once for every i in [0, n), in any order, with worker

@@ -15,13 +15,16 @@ struct Normaliser {
   double sum;
 };
 
+constexpr int into_l2 =
+    2; // a long row would push itself out of the first cache
+
 // `next` is where the following call will read: the other sequences' scores lie
 // between two frames, too many for the machine to look ahead by itself.
 template <typename Real, typename In>
 Normaliser normaliser(const Real* x, const In* next, int64_t C) {
   auto greatest_of_lane = filled(-std::numeric_limits<Real>::infinity());
   for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t) {
-    __builtin_prefetch(next + c);
+    __builtin_prefetch(next + c, 0, into_l2);
     greatest_of_lane = block > greatest_of_lane ? block : greatest_of_lane;
   });
   Real max = greatest<Real>(greatest_of_lane);
@@ -46,7 +49,7 @@ void scaled_exp(
     Real* out,
     In* next_out) {
   for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t count) {
-    __builtin_prefetch(next + c);
+    __builtin_prefetch(next + c, 0, into_l2);
     __builtin_prefetch(next_out + c, 1);
     Block<Real> y = ordinary_exp(block - max) * scale;
     store_block(out + c, y, count);
