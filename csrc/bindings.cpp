@@ -6,6 +6,7 @@
 
 #include "beam_search.h"
 #include "ctc_loss.h"
+#include "ctc_posteriors.h"
 #include "forced_align.h"
 #include "gpu/bindings.h"
 
@@ -87,6 +88,35 @@ NB_MODULE(_ext, m) {
       "with_logits"_a,
       "stream"_a = nb::none(),
       "Alignments (N, T) and scores (N, T) of what ctc_loss takes.");
+
+  m.def(
+      "ctc_posteriors",
+      [](const mlx_ctc::mx::array& log_probs,
+         const mlx_ctc::mx::array& targets,
+         const mlx_ctc::mx::array& input_lengths,
+         const mlx_ctc::mx::array& target_lengths,
+         int blank,
+         bool with_logits,
+         bool by_class,
+         mlx_ctc::mx::StreamOrDevice stream) {
+        return mlx_ctc::ctc_posteriors(
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            {blank, with_logits, by_class},
+            stream);
+      },
+      "log_probs"_a,
+      "targets"_a,
+      "input_lengths"_a,
+      "target_lengths"_a,
+      nb::kw_only(),
+      "blank"_a,
+      "with_logits"_a,
+      "by_class"_a,
+      "stream"_a = nb::none(),
+      "Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes.");
 
   m.def(
       "beam_search",

@@ -8,7 +8,7 @@ __path__ = pkgutil.extend_path(__path__, __name__)
 
 from mlx_ctc import _install
 from mlx_ctc import nn as nn
-from mlx_ctc.alignment import TokenSpan, forced_align, merge_tokens
+from mlx_ctc.alignment import TokenSpan, ctc_posteriors, forced_align, merge_tokens
 from mlx_ctc.decoding import Hypothesis, beam_search_decode, greedy_decode
 from mlx_ctc.functional import ctc_loss
 
@@ -18,6 +18,7 @@ __all__ = [
     "TokenSpan",
     "beam_search_decode",
     "ctc_loss",
+    "ctc_posteriors",
     "forced_align",
     "greedy_decode",
     "merge_tokens",

@@ -1,4 +1,4 @@
-"""Which frame said which label: the most probable alignment and its spans."""
+"""Which frame said which label: the best alignment and its spans, and posteriors."""
 
 from __future__ import annotations
 
@@ -84,6 +84,66 @@ def forced_align(
         )
         path, scores = _ext.forced_align(*batch, blank=blank, with_logits=with_logits)
         return (path, scores) if log_probs.ndim == 3 else (path[0], scores[0])
+
+
+def ctc_posteriors(
+    log_probs: mx.array,
+    targets: Integers,
+    input_lengths: Integers,
+    target_lengths: Integers,
+    blank: int = 0,
+    *,
+    by_class: bool = False,
+    with_logits: bool = False,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array:
+    r"""How probable it is, given the target, that a frame says each of its labels.
+
+    The occupation probabilities :math:`\gamma` of the forward-backward algorithm,
+    summed over all alignments: Graves et al. 2006, section 4.1. An alignment says which
+    label a frame has, these say how sure that is. The arguments are those of
+    :func:`ctc_loss`, in all their forms.
+
+    Args:
+        log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
+        targets (array): Labels in ``[0, C)``, ``(N, S)``, ``(sum(target_lengths),)`` or
+            ``(S,)``.
+        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
+        target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
+        blank (int, optional): The class that means "no label". Default: ``0``.
+        by_class (bool, optional): Add up the labels of each class. Default: ``False``.
+        with_logits (bool, optional): ``log_probs`` are unnormalised logits.
+            Default: ``False``.
+        stream (Stream or Device, optional): Where to compute. Default: ``None``, the
+            default stream.
+
+    Returns:
+        array: ``(N, T, S + 1)`` in float32 (float64 for float64 input): entry 0 is the
+        blank's, entry ``s + 1`` that of the target's label ``s``. With ``by_class``
+        ``(N, T, C)``. Without N for a single sequence. The rows of a sequence's frames
+        sum to 1; they are 0 past its length, and for a target without an alignment.
+
+    Raises:
+        ValueError: As :func:`ctc_loss`. A sequence that uses a NaN or ``+inf`` gets
+            NaN.
+
+    Examples:
+        >>> import mlx.core as mx
+        >>> from mlx_ctc import ctc_posteriors
+        >>>
+        >>> probs = mx.array([[0.1, 0.9], [0.5, 0.5]])
+        >>> ctc_posteriors(mx.log(probs), [1], 2, 1)
+        array([[0.0526316, 0.947368],
+               [0.473684, 0.526316]], dtype=float32)
+    """
+    with mx.stream(stream) if stream is not None else nullcontext():
+        batch = Canonical("ctc_posteriors").batch(
+            log_probs, targets, input_lengths, target_lengths, blank
+        )
+        posteriors = _ext.ctc_posteriors(
+            *batch, blank=blank, with_logits=with_logits, by_class=by_class
+        )
+        return posteriors if log_probs.ndim == 3 else posteriors[0]
 
 
 @dataclass(frozen=True)

@@ -38,26 +38,29 @@ def arrivals(log_probs, labels, blank):
     return arrive, emissions
 
 
-def ctc(log_probs, labels, blank=0):
-    """Loss of one sequence of log-probabilities (T, C), and its gamma (T, C).
+def occupation(log_probs, labels, blank=0):
+    """Log Z of one sequence of log-probabilities (T, C), and gamma (T, L).
 
-    gamma(t, c) is the posterior probability that frame t says class c: zero
-    everywhere when no path has any probability.
+    gamma(t, s) is the posterior probability that frame t is in state s: zero everywhere
+    when no path has any probability.
     """
-    log_probs = np.asarray(log_probs, np.float64)
-    labels = np.asarray(labels, np.int64)
-    gamma = np.zeros_like(log_probs)
-    if len(log_probs) == 0:
-        return (0.0 if len(labels) == 0 else np.inf), gamma
-
     before, emissions = arrivals(log_probs, labels, blank)
     # Read from the end, a sentence is the reversed target in reversed frames.
     after = arrivals(log_probs[::-1], labels[::-1], blank)[0][::-1, ::-1]
     log_z = np.logaddexp.reduce((before + emissions)[-1, -2:])
     if log_z == -np.inf:
-        return np.inf, gamma
+        return log_z, np.zeros_like(emissions)
+    return log_z, np.exp(before + emissions + after - log_z)
 
-    occupied = np.exp(before + emissions + after - log_z)
+
+def ctc(log_probs, labels, blank=0):
+    """Loss of one sequence of log-probabilities (T, C), and gamma of classes (T, C)."""
+    log_probs = np.asarray(log_probs, np.float64)
+    labels = np.asarray(labels, np.int64)
+    gamma = np.zeros_like(log_probs)
+    if len(log_probs) == 0:
+        return (0.0 if len(labels) == 0 else np.inf), gamma
+    log_z, occupied = occupation(log_probs, labels, blank)
     gamma[:, blank] = occupied[:, ::2].sum(axis=1)
     np.add.at(gamma, (slice(None), labels), occupied[:, 1::2])
     return -log_z, gamma

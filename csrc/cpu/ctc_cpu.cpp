@@ -34,8 +34,11 @@ struct Interval {
 // A batch, and what loss() saves of it for gradient().
 class SavingBatch : public Batch {
  public:
-  SavingBatch(const Options& options, const std::vector<mx::array>& inputs)
-      : Batch("ctc_loss", inputs, options.blank, options.with_logits),
+  SavingBatch(
+      const char* op,
+      const Options& options,
+      const std::vector<mx::array>& inputs)
+      : Batch(op, inputs, options.blank, options.with_logits),
         interval(T, S, mx::size_of(computing_dtype(inputs[0].dtype()))),
         kernels(cpu::kernels(element)) {}
 
@@ -68,7 +71,7 @@ void eval_loss(
     const Options& options,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  SavingBatch batch(options, inputs);
+  SavingBatch batch("ctc_loss", options, inputs);
   Real* loss = outputs[0].data<Real>();
   double* minus_log_z = outputs[1].data<double>();
   batch.for_each_sequence([&](int n, std::byte* workspace) {
@@ -89,7 +92,7 @@ void eval_gradient(
     const Options& options,
     const std::vector<mx::array>& inputs,
     mx::array& output) {
-  SavingBatch batch(options, inputs);
+  SavingBatch batch("ctc_loss", options, inputs);
   const mx::array& cotangents = inputs[4];
   const double* minus_log_z = inputs[5].data<double>();
   size_t item = output.itemsize();
@@ -125,6 +128,30 @@ void eval_gradient(
     for (int64_t t = written; t < batch.T; ++t) {
       std::fill_n(gradient + t * frame_bytes, row_bytes, 0);
     }
+  });
+}
+
+template <typename Real>
+void eval_posteriors(
+    const PosteriorOptions& options,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  SavingBatch batch("ctc_posteriors", options.loss(), inputs);
+  int64_t width = outputs[0].shape(2);
+  batch.for_each_sequence([&](int n, std::byte* workspace) {
+    Sequence sequence = batch.sequence(n);
+    Saved saved = batch.saved(n, outputs.data() + 1);
+    Real* rows = outputs[0].data<Real>() + n * batch.T * width;
+    Real* end = rows + batch.T * width;
+    Real* end_of_frames = rows + sequence.frames * width;
+    double loss = batch.kernels.loss(sequence, saved, workspace);
+    if (std::isfinite(loss) && sequence.frames > 0) {
+      batch.kernels.posteriors(
+          sequence, saved, options.by_class, rows, width, workspace);
+    } else {
+      std::fill(rows, end_of_frames, std::isnan(loss) ? Real(loss) : Real(0));
+    }
+    std::fill(end_of_frames, end, Real(0));
   });
 }
 
@@ -175,6 +202,20 @@ void gradient(
       eval_gradient<double>(options, inputs, outputs[0]);
     } else {
       eval_gradient<float>(options, inputs, outputs[0]);
+    }
+  });
+}
+
+void posteriors(
+    const PosteriorOptions& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  dispatch(stream, inputs, outputs, [options](auto& inputs, auto& outputs) {
+    if (outputs[0].dtype() == mx::float64) {
+      eval_posteriors<double>(options, inputs, outputs);
+    } else {
+      eval_posteriors<float>(options, inputs, outputs);
     }
   });
 }

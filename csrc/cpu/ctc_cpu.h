@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ctc_loss.h"
+#include "ctc_posteriors.h"
 
 namespace mlx_ctc::cpu {
 
@@ -24,6 +25,13 @@ void loss(
 
 void gradient(
     const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+// The posteriors, and after them in `outputs` what loss() leaves.
+void posteriors(
+    const PosteriorOptions& options,
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs);

@@ -302,8 +302,25 @@ class Lattice {
         (std::log2(divisor.m / double(z.m)) + double(divisor.e - z.e));
   }
 
-  // For a sequence whose loss is finite and which has frames.
+  // The rest is for a sequence whose loss is finite and which has frames.
+
   void gradient(Real cotangent, In* out, int64_t out_stride) {
+    for_each_posterior([&](int t, States<Real> gamma) {
+      write_gradient(t, cotangent, gamma, out + t * out_stride, out_stride);
+    });
+  }
+
+  // out (T, width)
+  void posteriors(bool by_class, Real* out, int64_t width) {
+    for_each_posterior([&](int t, States<Real> gamma) {
+      write_posteriors(t, by_class, gamma, out + t * width, width);
+    });
+  }
+
+ private:
+  // Calls visit(t, gamma) for all frames, gamma being in the mantissas.
+  template <typename Visit>
+  void for_each_posterior(Visit visit) {
     int64_t pitch = row_pitch(S_);
     auto entry = workspace_.take_states<Real>(pitch);
     auto weighted = workspace_.take_states<Real>(pitch);
@@ -344,13 +361,11 @@ class Lattice {
         std::swap(weighted, next);
       }
       for (int t = begin; t < end; ++t) {
-        States<Real> gamma = alpha(t - begin);
-        write_gradient(t, cotangent, gamma, out + t * out_stride, out_stride);
+        visit(t, alpha(t - begin));
       }
     }
   }
 
- private:
   Band band(int t) const {
     return {
         larger<int64_t>(0, S_ - (T_ - t)),
@@ -547,6 +562,28 @@ class Lattice {
     }
   }
 
+  // The blanks' posteriors, summed, and those of the labels one by one; or
+  // those of the classes.
+  void write_posteriors(
+      int t,
+      bool by_class,
+      const States<Real>& gamma, // in the mantissas
+      Real* row,
+      int64_t width) {
+    Band b = band(t);
+    int64_t begin = b.first_group();
+    int64_t end = b.last_group();
+    Real blanks = gamma.blank.m[-1] + sum(gamma.blank.m, begin, end);
+    Real scale = 1 / (blanks + sum(gamma.label.m, begin, end));
+    for (int64_t i = 0; i < width; ++i) {
+      row[i] = 0;
+    }
+    row[by_class ? sequence_.blank : 0] = scale * blanks;
+    for (int64_t i = b.begin; i < b.end; ++i) {
+      row[by_class ? sequence_.labels[i] : i + 1] += scale * gamma.label.m[i];
+    }
+  }
+
   // alpha before frame t, which begins a run.
   States<Real> checkpoint(int t) const {
     int64_t first = (t / saved_.interval - 1) * 2 * saved_.pitch + 1;
@@ -596,6 +633,19 @@ void gradient(
       .gradient(cotangent, static_cast<In*>(gradient), gradient_stride);
 }
 
+template <typename In>
+void posteriors(
+    const Sequence& sequence,
+    const Saved& saved,
+    bool by_class,
+    void* posteriors,
+    int64_t width,
+    std::byte* workspace) {
+  using Real = typename Computing<In>::Real;
+  Lattice<In>(sequence, saved, workspace)
+      .posteriors(by_class, static_cast<Real*>(posteriors), width);
+}
+
 // An upper bound: three rows for each frame of a run, and less than a dozen
 // others, each begun on a cache line.
 template <typename In>
@@ -608,10 +658,8 @@ size_t workspace_bytes(int classes, int max_target_length, int interval) {
 }
 
 template <typename In>
-constexpr mlx_ctc::cpu::Kernels kernels_for = {
-    loss<In>,
-    gradient<In>,
-    workspace_bytes<In>};
+constexpr mlx_ctc::cpu::Kernels kernels_for =
+    {loss<In>, gradient<In>, posteriors<In>, workspace_bytes<In>};
 
 } // namespace
 

@@ -47,7 +47,18 @@ struct Kernels {
       int64_t gradient_stride,
       std::byte* workspace);
 
-  // Bytes of workspace that either may use.
+  // gamma for the sequence's frames: `posteriors` is (frames, width) Real. A
+  // row has the blanks' sum, then each label's; or what its classes have,
+  // `by_class`.
+  void (*posteriors)(
+      const Sequence&,
+      const Saved&,
+      bool by_class,
+      void* posteriors,
+      int64_t width,
+      std::byte* workspace);
+
+  // Bytes of workspace that any of them may use.
   size_t (*workspace_bytes)(int classes, int max_target_length, int interval);
 };
 
