@@ -1,0 +1,135 @@
+"""Pictures of what a model heard when, with Matplotlib: the extra ``plot``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError as error:
+    raise ImportError(
+        f"mlx_ctc.plot needs Matplotlib, which cannot be imported here ({error}). "
+        'Install it with: pip install "mlx-ctc[plot]"'
+    ) from error
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import mlx.core as mx
+    from matplotlib.axes import Axes
+
+    from mlx_ctc.alignment import TokenSpan
+
+BLANK_COLOUR = "0.6"
+
+
+def plot_posteriors(
+    posteriors: mx.array | np.ndarray,
+    labels: Sequence[str],
+    duration: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """How probable each label is over time, with its name where it is most probable.
+
+    Args:
+        posteriors (array): Of one sequence, ``(T, S + 1)``, the blank first, as
+            :func:`ctc_posteriors` returns them.
+        labels (list(str)): The names of the target's S labels.
+        duration (float, optional): Seconds that the T frames last. Default: ``None``,
+            which counts frames.
+        ax (Axes, optional): Where to draw. Default: ``None``, the current axes.
+
+    Returns:
+        Axes: What was drawn on.
+    """
+    ax = plt.gca() if ax is None else ax
+    blank, *rows = np.asarray(posteriors).T
+    if len(labels) != len(rows):
+        raise ValueError(
+            f"[plot_posteriors] Expected {len(rows)} labels but got {len(labels)}."
+        )
+    T = len(blank)
+    duration = T if duration is None else duration
+    time = (np.arange(T) + 0.5) * duration / max(T, 1)
+    ax.plot(time, blank, color=BLANK_COLOUR, linewidth=1, linestyle=":")
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        colour = f"C{i % 10}"
+        ax.plot(time, row, color=colour, linewidth=1)
+        ax.fill_between(time, row, color=colour, alpha=0.25)
+        if T > 0:
+            peak = row.argmax()
+            write(ax, label, time[peak], min(row[peak], 1.0), colour)
+    ax.set_xlim(0, duration)
+    ax.set_ylim(0, 1.15)
+    ax.set_ylabel("posterior")
+    return ax
+
+
+def plot_alignment(
+    spans: Sequence[TokenSpan],
+    labels: Sequence[str],
+    signal: mx.array | np.ndarray,
+    num_frames: int,
+    duration: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Aligned spans over the waveform or the spectrogram that they were heard in.
+
+    Args:
+        spans (list(TokenSpan)): As :func:`merge_tokens` returns them.
+        labels (list(str)): Their names.
+        signal (array): A waveform ``(samples,)``, or a spectrogram ``(time, bands)``.
+        num_frames (int): How many of the model's frames the signal has: the
+            ``input_length`` of the alignment.
+        duration (float, optional): Seconds that the signal lasts. Default: ``None``,
+            which counts frames.
+        ax (Axes, optional): Where to draw. Default: ``None``, the current axes.
+
+    Returns:
+        Axes: What was drawn on.
+    """
+    ax = plt.gca() if ax is None else ax
+    if len(labels) != len(spans):
+        raise ValueError(
+            f"[plot_alignment] Expected {len(spans)} labels but got {len(labels)}."
+        )
+    duration = num_frames if duration is None else duration
+    signal = np.asarray(signal)
+    if signal.ndim == 1:
+        time = np.linspace(0, duration, len(signal), endpoint=False)
+        greatest = max(np.abs(signal).max(initial=0), np.finfo(np.float32).tiny)
+        ax.plot(time, signal, color="0.4", linewidth=0.5)
+        bottom, top = -greatest, greatest
+    else:
+        bottom, top = 0, signal.shape[1]
+        ax.imshow(
+            signal.T,
+            origin="lower",
+            aspect="auto",
+            cmap="gray_r",
+            extent=(0, duration, bottom, top),
+        )
+        ax.set_ylabel("band")
+    for i, (span, label) in enumerate(zip(spans, labels, strict=True)):
+        colour = f"C{i % 10}"
+        start, end = span.seconds(duration / num_frames)
+        ax.axvspan(start, end, color=colour, alpha=0.3, linewidth=0)
+        write(ax, label, (start + end) / 2, top, colour)
+    ax.set_xlim(0, duration)
+    ax.set_ylim(bottom, top + 0.15 * (top - bottom))
+    return ax
+
+
+def write(ax: Axes, label: str, x: float, y: float, colour: str):
+    """A name centred just above a point."""
+    ax.annotate(
+        label,
+        (x, y),
+        xytext=(0, 2),
+        textcoords="offset points",
+        horizontalalignment="center",
+        verticalalignment="bottom",
+        color=colour,
+    )
