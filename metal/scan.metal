@@ -5,8 +5,8 @@
 // window of 32 pairs. The only thing that passes from lane to lane is a label,
 // and it passes one way: so the simdgroups need not keep step. Each runs a block
 // of FRAMES frames behind the one before it, and they meet once in a block.
-// More windows than simdgroups are done in rounds. The logits are loaded two
-// blocks and turned into probabilities one block before they are used.
+// More windows than simdgroups are done in rounds. While a block is computed,
+// the next one's logits are under way.
 //
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
@@ -32,13 +32,14 @@
 // LOGITS, BLANK, ZERO_INFINITY    the op's options
 // ROUNDS                          whether there may be more windows than simdgroups
 // SEGMENT                         frames between checkpoints
-// FRAMES                          frames of a block; divides SEGMENT
+// FRAMES                          frames of a block, a multiple of SEGMENT
 // PART                            labels of a part, see the gradient
 // MAX_SIMDGROUPS                  room for so many in a threadgroup
 
   const float infinity = metal::numeric_limits<float>::infinity();
 
-  threadgroup uint4 shared[MAX_SIMDGROUPS][FRAMES]; // the lanes' common numbers
+  threadgroup float logits[MAX_SIMDGROUPS][FRAMES][32]; // of a block's labels
+  threadgroup uint4 common[MAX_SIMDGROUPS][FRAMES]; // its units and blanks
   threadgroup uint64_t inbox[MAX_SIMDGROUPS][2][FRAMES]; // labels that enter
   threadgroup uint64_t last[2]; // alpha's two states that end a path
   threadgroup uint64_t scale[MAX_SIMDGROUPS]; // product of units over sums
@@ -158,40 +159,31 @@
       state.blank = extended_one();
     }
 
-    float loaded[FRAMES]; // logits of the block after the next
-    float waiting[FRAMES]; // of the next block
-    Extended p_label[FRAMES]; // probabilities in this one
-    #pragma unroll
-    for (int f = 0; f < FRAMES; ++f) {
-      loaded[f] = -infinity; // as lanes without a label have it
-      waiting[f] = -infinity;
-      p_label[f] = extended_zero();
-    }
-    // The same of the blank, lane f having frame f.
-    float loaded_blank = 0.0f;
-    float waiting_blank = 0.0f;
-    float loaded_greatest = 0.0f;
-    float waiting_greatest = 0.0f;
-    Extended p_blank = extended_zero();
-
-    for (int phase = -2; phase < blocks + working - 1; ++phase) {
+    for (int phase = -1; phase < blocks + working - 1; ++phase) {
       const int block = phase - simdgroup;
-      const bool busy = simdgroup < working;
+      const bool now = simdgroup < working && block >= 0 && block < blocks;
+      const bool loads =
+          simdgroup < working && block >= -1 && block + 1 < blocks;
 
-      const int ahead = block + 2;
-      if (busy && ahead >= 0 && ahead < blocks) {
-        const int t0 = (backward ? blocks - 1 - ahead : ahead) * FRAMES;
-        const int count = metal::min(FRAMES, T_n - t0);
-        const int start = backward ? t0 + count - 1 : t0;
+      // The next block's logits: this lane's label's, and in lane f the blank's
+      // of frame f. The block has `more` frames, the first scanned is `start`.
+      float loaded[FRAMES];
+      float loaded_blank = 0.0f;
+      float loaded_greatest = 0.0f;
+      if (loads) {
+        const int t0 = (backward ? blocks - 2 - block : block + 1) * FRAMES;
+        const int more = metal::min(FRAMES, T_n - t0);
+        const int start = backward ? t0 + more - 1 : t0;
         const int64_t step = backward ? -frame_stride : frame_stride;
         const int64_t at = label_at + start * frame_stride;
         #pragma unroll
         for (int f = 0; f < FRAMES; ++f) {
-          if (f < count && has_label) {
+          loaded[f] = -infinity; // as lanes without a label have it
+          if (f < more && has_label) {
             loaded[f] = float(log_probs[at + f * step]);
           }
         }
-        if (lane < count) {
+        if (lane < more) {
           const int t = backward ? start - lane : start + lane;
           loaded_blank = float(log_probs[blank_at + t * frame_stride]);
           if (LOGITS) {
@@ -201,92 +193,111 @@
       }
 
       const int t0 = (backward ? blocks - 1 - block : block) * FRAMES;
-      const int count = busy && block >= 0 && block < blocks
-          ? metal::min(FRAMES, T_n - t0)
-          : 0;
-      const int slot = block & 1;
+      const int count = now ? metal::min(FRAMES, T_n - t0) : 0;
       const int scanned = backward ? T_n - t0 - count : t0; // frames before
-      const int start = backward ? t0 + count - 1 : t0;
+      const int slot = block & 1;
 
       // A round's first window continues from the last of the round before.
-      if (ROUNDS && first > 0 && simdgroup == 0 && lane < count) {
-        const int from = backward ? windows - 1 - window : window - 1;
-        const int64_t row = int64_t(n) * rows + (backward ? 3 : 0);
-        inbox[0][slot][lane] =
-            edges[(row * edge_count + from) * T + scanned + lane];
+      if (ROUNDS && first > 0 && simdgroup == 0) {
+        if (lane < count) {
+          const int from = backward ? windows - 1 - window : window - 1;
+          const int64_t row = int64_t(n) * rows + (backward ? 3 : 0);
+          inbox[0][slot][lane] =
+              edges[(row * edge_count + from) * T + scanned + lane];
+        }
+        metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
       }
-      const Unit waiting_unit = unit_of(waiting_greatest);
-      if (lane < FRAMES) {
-        shared[simdgroup][lane] = uint4{
-            as_type<uint>(waiting_unit.origin),
-            uint(waiting_unit.bits),
-            as_type<uint>(p_blank.m),
-            uint(p_blank.e)};
-      }
-      metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-      if (busy && block >= -1 && block < blocks) {
-        Extended entering = unpack(inbox[simdgroup][slot][0]);
-        #pragma unroll
-        for (int f = 0; f < FRAMES; ++f) {
-          const bool now = f < count;
-          const Extended entering_next =
-              unpack(inbox[simdgroup][slot][(f + 1) % FRAMES]);
+      // The numbers of the frames to come are fetched and made while the chain
+      // from state to state runs.
+      Extended entering = extended_zero();
+      Extended p_label = extended_zero();
+      Extended p_blank = extended_zero();
+      float logit = 0.0f; // of the next frame, as is its unit
+      uint4 ahead = uint4{0, 0, 0, 0};
+      if (count > 0) {
+        const uint4 here = common[simdgroup][0];
+        entering = unpack(inbox[simdgroup][slot][0]);
+        p_blank = Extended{as_type<float>(here.z), int(here.w)};
+        p_label = probability(
+            logits[simdgroup][0][lane],
+            Unit{as_type<float>(here.x), int(here.y)});
+        logit = logits[simdgroup][1][lane];
+        ahead = common[simdgroup][1];
+      }
+      int f = 0;
+      while (f < count) {
+        // Up to where a segment ends, for alpha, or begins, for w.
+        const int stop = backward
+            ? count - (count - f - 1) / SEGMENT * SEGMENT
+            : metal::min(count, (f / SEGMENT + 1) * SEGMENT);
+        for (; f < stop; ++f) {
+          const int f1 = metal::min(f + 1, FRAMES - 1);
+          const int f2 = metal::min(f + 2, FRAMES - 1);
+          const Extended entering_next = unpack(inbox[simdgroup][slot][f1]);
+          const float logit_next = logits[simdgroup][f2][lane];
+          const uint4 ahead_next = common[simdgroup][f2];
 
           // What enters the next window with this frame.
           const uint64_t label = pack(state.label);
           const uint64_t at_edge = edge_is_blank ? pack(state.blank) : label;
-          if (now && has_next) {
+          if (has_next) {
             inbox[simdgroup + 1][slot][f] = label;
           }
-          if (now && has_edge) {
+          if (has_edge) {
             leaving[scanned + f] = at_edge;
           }
-          if (ROUNDS && now && has_edge && edge_is_blank) {
+          if (ROUNDS && has_edge && edge_is_blank) {
             leaving[scanned + f + to_row_3] = label;
           }
 
           const Extended label_before =
               choose(lane == 0, entering, shuffle_up(state.label));
+          state = emit(arrive(state, label_before, jump), p_blank, p_label);
+
+          // The normalisers tell of bad logits, here it is for log-probabilities.
+          good = good && (LOGITS || f + 1 >= count || logit < 2.9e6f);
+          p_label = probability(
+              logit, Unit{as_type<float>(ahead.x), int(ahead.y)});
+          p_blank = Extended{as_type<float>(ahead.z), int(ahead.w)};
           entering = entering_next;
-          const uint4 common = shared[simdgroup][f];
-          const Extended here = Extended{as_type<float>(common.z), int(common.w)};
-          const Pair next =
-              emit(arrive(state, label_before, jump), here, p_label[f]);
-          state = choose(now, next, state);
-
-          // The next block's probability takes the place of the one just used.
-          // The normalisers tell of bad logits.
-          good = good && (LOGITS || waiting[f] < 2.9e6f);
-          p_label[f] = probability(
-              waiting[f], Unit{as_type<float>(common.x), int(common.y)});
+          logit = logit_next;
+          ahead = ahead_next;
         }
-        good = good && (LOGITS || waiting_blank < 2.9e6f);
-        p_blank = probability(waiting_blank, waiting_unit);
         state = normalise(state);
+
+        const int end = backward ? t0 + count - f : t0 + f;
+        if (end % SEGMENT == 0 && end > 0 && end < T_n) {
+          const int64_t B = (T + SEGMENT - 1) / SEGMENT;
+          const int64_t segment = backward ? end / SEGMENT : end / SEGMENT - 1;
+          const int64_t at =
+              ((int64_t(n) * 2 + task) * B + segment) * 2 * (S + 1);
+          if (has_blank) {
+            checkpoints[at + blank_index] = pack(state.blank);
+          }
+          if (has_label) {
+            checkpoints[at + S + 1 + label_index] = pack(state.label);
+          }
+        }
       }
 
-      // A checkpoint where a segment ends, for alpha, or begins, for w.
-      const int end = backward ? t0 : t0 + count;
-      if (count > 0 && end % SEGMENT == 0 && end > 0 && end < T_n) {
-        const int64_t B = (T + SEGMENT - 1) / SEGMENT;
-        const int64_t segment = backward ? end / SEGMENT : end / SEGMENT - 1;
-        const int64_t at =
-            ((int64_t(n) * 2 + task) * B + segment) * 2 * (S + 1);
-        if (has_blank) {
-          checkpoints[at + blank_index] = pack(state.blank);
+      if (loads) {
+        #pragma unroll
+        for (int f = 0; f < FRAMES; ++f) {
+          logits[simdgroup][f][lane] = loaded[f];
         }
-        if (has_label) {
-          checkpoints[at + S + 1 + label_index] = pack(state.label);
+        const Unit unit = unit_of(loaded_greatest);
+        const Extended blank = probability(loaded_blank, unit);
+        metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
+        if (lane < FRAMES) {
+          common[simdgroup][lane] = uint4{
+              as_type<uint>(unit.origin),
+              uint(unit.bits),
+              as_type<uint>(blank.m),
+              uint(blank.e)};
         }
+        good = good && (LOGITS || (loaded[0] < 2.9e6f && loaded_blank < 2.9e6f));
       }
-
-      #pragma unroll
-      for (int f = 0; f < FRAMES; ++f) {
-        waiting[f] = loaded[f];
-      }
-      waiting_blank = loaded_blank;
-      waiting_greatest = loaded_greatest;
       metal::threadgroup_barrier(
           metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
     }

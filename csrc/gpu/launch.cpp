@@ -89,8 +89,8 @@ Launch
 scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
   // A simdgroup for a window: the windows follow one another a block apart, and
   // none waits for another's arithmetic.
-  int max_simdgroups = max_scan_simdgroups(backend);
-  int simdgroups = power_of_two_up_to(sizes.windows(), max_simdgroups);
+  int most = max_scan_simdgroups(backend);
+  int simdgroups = std::min(sizes.windows(), most);
   int threads = simdgroups * simdgroup_width;
   bool rounds = sizes.windows() > simdgroups;
   int segments = std::max<int>(ceil_div(sizes.T, segment(backend)), 1);
@@ -131,9 +131,9 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
            {"ZERO_INFINITY", options.zero_infinity},
            {"ROUNDS", rounds},
            {"SEGMENT", segment(backend)},
-           {"FRAMES", 8},
+           {"FRAMES", 16},
            {"PART", part},
-           {"MAX_SIMDGROUPS", max_simdgroups}},
+           {"MAX_SIMDGROUPS", power_of_two_up_to(simdgroups, most)}},
       // alpha, w, and the lists of equal labels.
       .grid = {threads * N, 3, 1},
       .threadgroup = {threads, 1, 1},
@@ -154,9 +154,14 @@ Launch gradient_launch(
   while (frames * capacity > part) {
     frames /= 2;
   }
-  // A simdgroup for a window of states, and more where rows are long.
-  int wanted = std::max(sizes.windows(), C / 256);
-  int simdgroups = power_of_two_up_to(wanted, 8);
+  // A simdgroup for a window of states, up to four, in as few turns as can be.
+  int simdgroups = 1;
+  for (int more = 2; more <= 4; ++more) {
+    if (ceil_div(sizes.windows(), more) * more <=
+        ceil_div(sizes.windows(), simdgroups) * simdgroups) {
+      simdgroups = more;
+    }
+  }
   int threads = simdgroups * simdgroup_width;
   // CUDA's limit for the grid's second and third dimension.
   int across = std::min(N, 65535);
