@@ -7,6 +7,11 @@
 #define threadgroup __shared__
 #define METAL_FUNC __device__ __forceinline__
 
+// LAUNCH_BOUNDS, which the host defines, are the threads of a threadgroup and
+// the threadgroups that should fit a multiprocessor.
+#undef __global__
+#define __global__ __attribute__((global)) __launch_bounds__(LAUNCH_BOUNDS)
+
 #define thread_position_in_threadgroup threadIdx
 #define threadgroup_position_in_grid blockIdx
 #define threads_per_threadgroup blockDim

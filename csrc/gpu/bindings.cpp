@@ -39,7 +39,7 @@ nb::dict describe(const Launch& launch) {
   result["grid"] = launch.grid;
   result["threadgroup"] = launch.threadgroup;
   result["source"] = launch.source;
-  result["header"] = header(Backend::metal);
+  result["header"] = header(launch, Backend::metal);
   result["ensure_row_contiguous"] = false;
   return result;
 }

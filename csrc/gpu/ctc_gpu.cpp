@@ -2,6 +2,7 @@
 
 #include <map>
 #include <mutex>
+#include <tuple>
 
 #include "gpu/launch.h"
 #include "mlx/allocator.h"
@@ -21,27 +22,32 @@ using Arrays = std::map<std::string, mx::array>;
 // MLX's function for a kernel, made once: making it searches the whole text.
 const mx::fast::CustomKernelFunction& kernel(const Launch& launch) {
   static std::mutex mutex;
-  static std::map<std::string, mx::fast::CustomKernelFunction> kernels;
+  static std::
+      map<std::tuple<std::string, int, int>, mx::fast::CustomKernelFunction>
+          kernels;
   std::lock_guard lock(mutex);
-  auto found = kernels.find(launch.name);
+  auto key =
+      std::tuple(launch.name, std::get<0>(launch.threadgroup), launch.resident);
+  auto found = kernels.find(key);
   if (found == kernels.end()) {
     constexpr bool ensure_row_contiguous =
         false; // strides are read as they are
-    auto function = backend() == Backend::cuda ? mx::fast::cuda_kernel(
-                                                     launch.name,
-                                                     launch.inputs,
-                                                     launch.outputs,
-                                                     launch.source,
-                                                     header(Backend::cuda),
-                                                     ensure_row_contiguous)
-                                               : mx::fast::metal_kernel(
-                                                     launch.name,
-                                                     launch.inputs,
-                                                     launch.outputs,
-                                                     launch.source,
-                                                     header(Backend::metal),
-                                                     ensure_row_contiguous);
-    found = kernels.emplace(launch.name, std::move(function)).first;
+    auto function = backend() == Backend::cuda
+        ? mx::fast::cuda_kernel(
+              launch.name,
+              launch.inputs,
+              launch.outputs,
+              launch.source,
+              header(launch, Backend::cuda),
+              ensure_row_contiguous)
+        : mx::fast::metal_kernel(
+              launch.name,
+              launch.inputs,
+              launch.outputs,
+              launch.source,
+              header(launch, Backend::metal),
+              ensure_row_contiguous);
+    found = kernels.emplace(key, std::move(function)).first;
   }
   return found->second;
 }

@@ -1,6 +1,7 @@
 #include "gpu/launch.h"
 
 #include <algorithm>
+#include <sstream>
 
 #include "kernel_text.h"
 
@@ -10,9 +11,12 @@ namespace {
 
 constexpr int simdgroup_width = 32;
 
-// Labels of a part: their gamma of one frame fills most of the 32 KiB of
-// threadgroup memory that Metal has.
-constexpr int part = 7168;
+// Metal's limit, less what the kernels need besides their tables.
+constexpr int threadgroup_bytes = 32768 - 512;
+
+// Labels of a part: their gamma of one frame takes most of a threadgroup's
+// memory.
+constexpr int part = 6144;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -82,6 +86,7 @@ Launch normalisers_launch(const Sizes& sizes) {
       .template_args = {{"THREADS", threads}, {"FRAME_THREADS", frame_threads}},
       .grid = {static_cast<int>(threadgroups) * threads, 1, 1},
       .threadgroup = {threads, 1, 1},
+      .resident = 8,
       .source = text::normalisers};
 }
 
@@ -115,7 +120,10 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
           {{N},
            {N},
            {N, 2, segments, 2, S + 1},
-           {N, rounds ? 4 : 3, std::max(sizes.windows() - 1, 1), std::max(T, 1)},
+           {N,
+            rounds ? 4 : 3,
+            std::max(sizes.windows() - 1, 1),
+            std::max(T, 1)},
            {N, S / part + 1, C},
            {N, std::max(S, 1)}},
       .output_dtypes =
@@ -137,6 +145,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       // alpha, w, and the lists of equal labels.
       .grid = {threads * N, 3, 1},
       .threadgroup = {threads, 1, 1},
+      .resident = std::max(640 / threads, 1),
       .source = text::scan};
 }
 
@@ -146,14 +155,6 @@ Launch gradient_launch(
     mx::Dtype dtype,
     Backend backend) {
   auto [T, N, C, S] = sizes;
-  // A frame's gamma takes a float for each label. As many frames as fit are
-  // done by one threadgroup; with fewer than a segment, the segment is rebuilt
-  // more than once.
-  int capacity = std::min(part, std::max<int>(ceil_div(S, 32) * 32, 32));
-  int frames = segment(backend);
-  while (frames * capacity > part) {
-    frames /= 2;
-  }
   // A simdgroup for a window of states, up to four, in as few turns as can be.
   int simdgroups = 1;
   for (int more = 2; more <= 4; ++more) {
@@ -161,6 +162,19 @@ Launch gradient_launch(
         ceil_div(sizes.windows(), simdgroups) * simdgroups) {
       simdgroups = more;
     }
+  }
+  // A threadgroup writes a segment's frames if gamma, a float for each label
+  // and frame, fits beside the simdgroups' rows of logits and alpha. With fewer
+  // frames the segment is rebuilt more than once.
+  int capacity = std::min<int>(ceil_div(S, 32) * 32, part);
+  capacity = std::max(capacity, 32);
+  int frames = segment(backend);
+  auto bytes = [&] {
+    int row = simdgroup_width * (4 * segment(backend) + 16 * frames);
+    return simdgroups * row + 4 * frames * capacity;
+  };
+  while (bytes() > threadgroup_bytes) {
+    (simdgroups > 2 ? simdgroups : frames) /= 2;
   }
   int threads = simdgroups * simdgroup_width;
   // CUDA's limit for the grid's second and third dimension.
@@ -208,14 +222,21 @@ Launch gradient_launch(
            across,
            static_cast<int>(ceil_div(N, across))},
       .threadgroup = {threads, 1, 1},
+      .resident = 1024 / threads,
       .source = text::gradient};
 }
 
 } // namespace
 
-std::string header(Backend backend) {
-  std::string result = backend == Backend::cuda ? text::cuda_prelude : "";
-  return result + text::extended + text::recursion;
+std::string header(const Launch& launch, Backend backend) {
+  std::ostringstream result;
+  if (backend == Backend::cuda) {
+    result << "#define LAUNCH_BOUNDS " << std::get<0>(launch.threadgroup)
+           << ", " << launch.resident << "\n"
+           << text::cuda_prelude;
+  }
+  result << text::extended << text::recursion;
+  return result.str();
 }
 
 std::vector<Launch> loss_launches(

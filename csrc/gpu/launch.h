@@ -28,11 +28,14 @@ struct Launch {
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> template_args;
   std::tuple<int, int, int> grid; // in threads, as MLX counts
   std::tuple<int, int, int> threadgroup;
+  // How many threadgroups should fit a multiprocessor: CUDA's compiler divides
+  // the registers by it.
+  int resident;
   const char* source;
 };
 
-// The text before every kernel's.
-std::string header(Backend backend);
+// The text before the kernel's.
+std::string header(const Launch& launch, Backend backend);
 
 // In the order of their dispatch. `inputs` are the op's: log_probs, targets,
 // input_lengths, target_lengths.
