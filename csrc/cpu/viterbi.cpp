@@ -22,16 +22,15 @@ namespace {
 
 using mlx_ctc::cpu::Sequence;
 
-// Sums saturate here, so that what is impossible stays so however much is added
-// to it. Anything below `nearly_impossible` counts as impossible.
+// Sums saturate here. All the frames' scores together add less than half of
+// it, so that what is impossible once stays below `nearly_impossible`.
 constexpr int64_t impossible = -(int64_t(1) << 62);
 constexpr int64_t nearly_impossible = impossible / 2;
 
 // x in units of 2^-32, rounded towards zero. NaN becomes impossible.
 template <typename Real>
-inline int64_t fixed_point(Real x) {
+inline int64_t fixed_point(Real x, Real greatest) {
   constexpr Real least = impossible;
-  constexpr Real greatest = -least / 2;
   Real scaled = x * Real(int64_t(1) << 32);
   scaled = scaled > least ? scaled : least;
   scaled = scaled < greatest ? scaled : greatest;
@@ -40,11 +39,6 @@ inline int64_t fixed_point(Real x) {
 
 inline int64_t greater(int64_t a, int64_t b) {
   return a > b ? a : b;
-}
-
-inline int64_t saturated(int64_t sum) {
-  sum = sum > impossible ? sum : impossible;
-  return sum < -impossible ? sum : -impossible;
 }
 
 // How a frame's path came into a pair's states: 4 bits. Without a bit set, each
@@ -90,8 +84,9 @@ void viterbi_step(
     int64_t stepped = greater(label, blank);
     uint64_t move = (left > blank ? to_blank : 0) | (blank > label ? step : 0) |
         (jumped > stepped ? jump : 0);
-    next_blanks[i] = saturated(greater(blank, left) + blank_score);
-    next_labels[i] = saturated(greater(stepped, jumped) + label_score[i]);
+    next_blanks[i] = greater(greater(blank, left) + blank_score, impossible);
+    next_labels[i] =
+        greater(greater(stepped, jumped) + label_score[i], impossible);
     moves[i] = (moves[i] & others) | move << shift;
   }
 }
@@ -153,6 +148,12 @@ class Lattice {
         states.label[i] = impossible;
       }
     }
+    greatest_ = -nearly_impossible;
+    if (!sequence.with_logits) {
+      for (int64_t frames = T_ - 1; frames > 0; frames /= 2) {
+        greatest_ /= 2;
+      }
+    }
     // Before the first frame a path is at the first blank.
     best_.blank[0] = 0;
   }
@@ -165,7 +166,7 @@ class Lattice {
         const In* following = frame(t + 1 < T_ ? t + 1 : t);
         normalisers_[t] = normaliser(number_row(t), following, C_);
         valid &= is_valid(normalisers_[t].sum);
-        offset = fixed_point<Real>(normalisers_[t].max);
+        offset = fixed_point<Real>(normalisers_[t].max, -nearly_impossible);
       }
       valid &= read_scores(t, offset);
       // Each frame adds at most one label, after the start and before the end.
@@ -188,7 +189,7 @@ class Lattice {
     int64_t i = S_;
     bool in_label = S_ > 0 && best_.label[S_ - 1] >= best_.blank[S_];
     int64_t score = in_label ? best_.label[--i] : best_.blank[i];
-    if (!valid || score < nearly_impossible) {
+    if (!valid || score <= nearly_impossible) {
       for (int64_t t = 0; t < T_; ++t) {
         alignment[t] = sequence_.blank;
         scores[t] = valid ? -std::numeric_limits<Real>::infinity()
@@ -234,17 +235,22 @@ class Lattice {
   // The scores of the blank and the labels in frame t, less an offset that is
   // at least as great. False where one is NaN or +inf.
   bool read_scores(int64_t t, int64_t offset) {
+    // Frames lie too far apart for the machine to look ahead by itself.
+    constexpr int64_t ahead = 8;
     const In* x = frame(t);
+    const In* following = frame(t + ahead < T_ ? t + ahead : t);
     for (int64_t i = 0; i < S_; ++i) {
+      __builtin_prefetch(following + offsets_[i]);
       row_[i] = number(x[offsets_[i]]);
     }
     Real blank = number(x[sequence_.blank * sequence_.class_stride]);
     int64_t valid = is_valid(blank);
     for (int64_t i = 0; i < S_; ++i) {
       valid &= is_valid(row_[i]);
-      label_score_[i] = greater(fixed_point(row_[i]) - offset, impossible);
+      label_score_[i] =
+          greater(fixed_point(row_[i], greatest_) - offset, impossible);
     }
-    blank_score_ = greater(fixed_point(blank) - offset, impossible);
+    blank_score_ = greater(fixed_point(blank, greatest_) - offset, impossible);
     return valid != 0;
   }
 
@@ -266,6 +272,7 @@ class Lattice {
   int64_t* jumping_; // (S + 1) what is added to a jump to a label
   int64_t* label_score_; // (S + 1)
   int64_t blank_score_;
+  Real greatest_; // of a frame's scores
   States best_;
   States next_;
   uint64_t* moves_; // (T / 16, S + 1) sixteen frames' moves in a word
