@@ -7,10 +7,8 @@ import pytest
 from emulator import Emulator
 
 
-def pytest_ignore_collect():
-    return True if sys.platform != "linux" else None
-
-
 @pytest.fixture(scope="session")
 def emulator(request) -> Emulator:
+    if sys.platform != "linux":
+        pytest.skip("The emulator runs on Linux")
     return Emulator(Path(request.config.cache.mkdir("metal")))

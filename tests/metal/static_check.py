@@ -34,7 +34,6 @@ FLAGS = [
     "-Wall",
     "-Wno-unused",
     "-Wno-unknown-attributes",  # [[buffer(0)]]
-    "-Wdouble-promotion",
     "-Wconditional-uninitialized",
 ]
 

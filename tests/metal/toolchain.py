@@ -24,7 +24,6 @@ KERNEL_FLAGS = [
     "-ffp-contract=off",
     "-ftrivial-auto-var-init=pattern",  # no variable is zero by chance
     "-Wno-attributes",
-    "-Wno-unknown-attributes",
     f"-I{SOURCES / 'msl'}",
 ]
 # Fortified jumps refuse to go from one stack to another.
@@ -33,8 +32,10 @@ EMULATOR_FLAGS = ["-std=c++20", "-O2", "-fPIC", "-U_FORTIFY_SOURCE", f"-I{SOURCE
 
 class Toolchain:
     def __init__(self, cache: Path):
-        candidates = [os.environ.get("CXX"), "g++", "clang++"]
-        self._compiler = next(filter(shutil.which, filter(None, candidates)))
+        candidates = filter(None, [os.environ.get("CXX"), "g++", "clang++"])
+        self._compiler = next(filter(shutil.which, candidates), None)
+        if self._compiler is None:
+            raise RuntimeError("Expected CXX, g++ or clang++ to be a C++ compiler")
         self._cache = cache
         files = sorted(path for path in SOURCES.rglob("*") if path.is_file())
         self._version = call([self._compiler, "--version"]) + "".join(
