@@ -24,6 +24,7 @@
 // SIMDGROUPS       in a threadgroup
 
   constexpr int THREADS = 32 * SIMDGROUPS;
+  constexpr int UNROLL = FRAMES < 4 ? FRAMES : 4;
   const float infinity = metal::numeric_limits<float>::infinity();
 
   threadgroup float logits[SIMDGROUPS][SEGMENT][32]; // of a window's labels
@@ -257,45 +258,47 @@
     }
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-    // Small rows are written several at a time. All of a thread's loads are
-    // under way before the first is used.
+    // Small rows are written several at a time. A thread asks for some frames'
+    // logits before it uses the first.
     int width = THREADS;
     while (width / 2 >= C) {
       width /= 2;
     }
     const int at_once = THREADS / width;
     const int first = thread_index / width;
-    for (int c = thread_index - first * width; c < C && first < at_once;
-         c += width) {
-      const int64_t from = item + c * class_stride + t0 * frame_stride;
-      float x[FRAMES];
-      #pragma unroll
-      for (int k = 0; k < FRAMES; ++k) {
-        const int f = first + k * at_once;
-        x[k] = 0.0f;
-        if (f < count) {
-          x[k] = float(log_probs[from + f * frame_stride]);
-        }
-      }
-      const int head = count > 0 ? heads[heads_at + c] : -1;
-      if (part > 0 && head < 0 && c != BLANK) {
-        continue;
-      }
-      #pragma unroll
-      for (int k = 0; k < FRAMES; ++k) {
-        const int f = first + k * at_once;
-        if (f < here) {
-          const int64_t to = (int64_t(t0 + f) * N + n) * C + c;
-          float value =
-              f < bad_count ? metal::numeric_limits<float>::quiet_NaN() : 0.0f;
+    for (int f0 = first; f0 < here && first < at_once; f0 += UNROLL * at_once) {
+      for (int c = thread_index - first * width; c < C; c += width) {
+        const int64_t from = item + c * class_stride + t0 * frame_stride;
+        float x[UNROLL];
+        #pragma unroll
+        for (int k = 0; k < UNROLL; ++k) {
+          const int f = f0 + k * at_once;
+          x[k] = 0.0f;
           if (f < count) {
-            float gamma = head >= 0 ? gammas[f][head - part_begin] : 0.0f;
-            gamma += c == BLANK ? blank_gammas[0][f] : 0.0f;
-            value = part == 0
-                ? weight * (plain_exp(x[k] - greatest[f]) * inverse[f] - gamma)
-                : float(gradient[to]) - weight * gamma;
+            x[k] = float(log_probs[from + f * frame_stride]);
           }
-          gradient[to] = ELEMENT(value);
+        }
+        const int head = count > 0 ? heads[heads_at + c] : -1;
+        if (part > 0 && head < 0 && c != BLANK) {
+          continue;
+        }
+        #pragma unroll
+        for (int k = 0; k < UNROLL; ++k) {
+          const int f = f0 + k * at_once;
+          if (f < here) {
+            const int64_t to = (int64_t(t0 + f) * N + n) * C + c;
+            float value =
+                f < bad_count ? metal::numeric_limits<float>::quiet_NaN() : 0.0f;
+            if (f < count) {
+              float gamma = head >= 0 ? gammas[f][head - part_begin] : 0.0f;
+              gamma += c == BLANK ? blank_gammas[0][f] : 0.0f;
+              value = part == 0
+                  ? weight *
+                      (plain_exp(x[k] - greatest[f]) * inverse[f] - gamma)
+                  : float(gradient[to]) - weight * gamma;
+            }
+            gradient[to] = ELEMENT(value);
+          }
         }
       }
     }

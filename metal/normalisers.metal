@@ -26,14 +26,12 @@
 
   // Frames in memory order for a contiguous (T, N, C), all threads of a
   // threadgroup the same number of times.
-  const int64_t all = int64_t(T) * N;
-  const int64_t stride = int64_t(threadgroups_per_grid.x) * FRAMES;
-  for (int64_t begin = int64_t(threadgroup_position_in_grid.x) * FRAMES;
-       begin < all;
-       begin += stride) {
-    const int64_t frame = begin + thread_index / FRAME_THREADS;
-    const int t = int(frame / N);
-    const int n = int(frame - int64_t(t) * N);
+  const uint all = uint(T) * uint(N);
+  for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all;
+       begin += threadgroups_per_grid.x * FRAMES) {
+    const uint frame = begin + uint(thread_index / FRAME_THREADS);
+    const int t = int(frame / uint(N));
+    const int n = int(frame % uint(N));
     const bool used =
         frame < all && t < input_lengths[n * input_lengths_strides[0]];
 

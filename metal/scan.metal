@@ -232,11 +232,7 @@
             ? count - (count - f - 1) / SEGMENT * SEGMENT
             : metal::min(count, (f / SEGMENT + 1) * SEGMENT);
         for (; f < stop; ++f) {
-          const int f1 = metal::min(f + 1, FRAMES - 1);
-          const int f2 = metal::min(f + 2, FRAMES - 1);
-          const Extended entering_next = unpack(inbox[simdgroup][slot][f1]);
-          const float logit_next = logits[simdgroup][f2][lane];
-          const uint4 ahead_next = common[simdgroup][f2];
+          const Extended from_lane = shuffle_up(state.label);
 
           // What enters the next window with this frame.
           const uint64_t label = pack(state.label);
@@ -245,14 +241,20 @@
             inbox[simdgroup + 1][slot][f] = label;
           }
           if (has_edge) {
-            leaving[scanned + f] = at_edge;
+            *leaving = at_edge;
           }
           if (ROUNDS && has_edge && edge_is_blank) {
-            leaving[scanned + f + to_row_3] = label;
+            leaving[to_row_3] = label;
           }
+          ++leaving;
 
-          const Extended label_before =
-              choose(lane == 0, entering, shuffle_up(state.label));
+          const int f1 = metal::min(f + 1, FRAMES - 1);
+          const int f2 = metal::min(f + 2, FRAMES - 1);
+          const Extended entering_next = unpack(inbox[simdgroup][slot][f1]);
+          const float logit_next = logits[simdgroup][f2][lane];
+          const uint4 ahead_next = common[simdgroup][f2];
+
+          const Extended label_before = choose(lane == 0, entering, from_lane);
           state = emit(arrive(state, label_before, jump), p_blank, p_label);
 
           // The normalisers tell of bad logits, here it is for log-probabilities.

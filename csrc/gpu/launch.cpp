@@ -1,7 +1,6 @@
 #include "gpu/launch.h"
 
 #include <algorithm>
-#include <sstream>
 
 #include "kernel_text.h"
 
@@ -25,6 +24,16 @@ int64_t ceil_div(int64_t a, int64_t b) {
 int power_of_two_up_to(int64_t wanted, int most) {
   int power = 1;
   while (power < wanted && power < most) {
+    power *= 2;
+  }
+  return power;
+}
+
+// The greatest power of two that is neither above `wanted` nor `most`; 1 at
+// least.
+int power_of_two_below(int64_t wanted, int most) {
+  int power = 1;
+  while (2 * power <= std::min<int64_t>(wanted, most)) {
     power *= 2;
   }
   return power;
@@ -66,13 +75,13 @@ std::string normalisers(const Sizes& sizes, const Options& options) {
 }
 
 Launch normalisers_launch(const Sizes& sizes) {
-  // About four loads a thread for a frame, of one threadgroup at most: a thread
-  // alone reads a frame of 4 classes, and a simdgroup one of up to 16384.
+  // Eight classes or more a thread, so that what the threads of a frame do
+  // together stays little beside what each does alone.
   constexpr int threads = 256;
   constexpr int64_t max_threadgroups = 1 << 20;
   int frame_threads = sizes.C > 16384
       ? threads
-      : power_of_two_up_to(ceil_div(sizes.C, 4), simdgroup_width);
+      : power_of_two_below(sizes.C / 8, simdgroup_width);
   int64_t frames = int64_t(sizes.T) * sizes.N;
   int64_t threadgroups =
       std::min(ceil_div(frames * frame_threads, threads), max_threadgroups);
@@ -155,9 +164,10 @@ Launch gradient_launch(
     mx::Dtype dtype,
     Backend backend) {
   auto [T, N, C, S] = sizes;
-  // A simdgroup for a window of states, up to four, in as few turns as can be.
-  int simdgroups = 1;
-  for (int more = 2; more <= 4; ++more) {
+  // A simdgroup for a window of states, up to four, that leave few idle in the
+  // last turn.
+  int simdgroups = std::min(sizes.windows(), 2);
+  for (int more : {3, 4}) {
     if (ceil_div(sizes.windows(), more) * more <=
         ceil_div(sizes.windows(), simdgroups) * simdgroups) {
       simdgroups = more;
@@ -229,14 +239,14 @@ Launch gradient_launch(
 } // namespace
 
 std::string header(const Launch& launch, Backend backend) {
-  std::ostringstream result;
+  std::string result;
   if (backend == Backend::cuda) {
-    result << "#define LAUNCH_BOUNDS " << std::get<0>(launch.threadgroup)
-           << ", " << launch.resident << "\n"
-           << text::cuda_prelude;
+    result += "#define LAUNCH_BOUNDS ";
+    result += std::to_string(std::get<0>(launch.threadgroup)) + ", ";
+    result += std::to_string(launch.resident) + "\n";
+    result += text::cuda_prelude;
   }
-  result << text::extended << text::recursion;
-  return result.str();
+  return result + text::extended + text::recursion;
 }
 
 std::vector<Launch> loss_launches(
