@@ -2,21 +2,31 @@
 
 #include "arguments.h"
 #include "cpu/align_cpu.h"
+#include "gpu/ctc_gpu.h"
 #include "mlx/ops.h"
 
 namespace mlx_ctc {
 
 namespace {
 
+// Builds the node; its first two outputs are the alignments and the scores.
 std::vector<mx::array> align_node(
     const std::vector<mx::array>& inputs,
     const AlignOptions& options,
     const mx::Stream& stream) {
   mx::Shape shape = {inputs[0].shape(1), inputs[0].shape(0)};
   auto dtype = inputs[0].dtype() == mx::float64 ? mx::float64 : mx::float32;
+  std::vector<mx::Shape> shapes = {shape, shape};
+  std::vector<mx::Dtype> dtypes = {mx::int32, dtype};
+  if (stream.device == mx::Device::gpu) {
+    auto kept_shapes = gpu::kept_shapes(inputs, options);
+    auto kept_dtypes = gpu::kept_dtypes(inputs, options);
+    shapes.insert(shapes.end(), kept_shapes.begin(), kept_shapes.end());
+    dtypes.insert(dtypes.end(), kept_dtypes.begin(), kept_dtypes.end());
+  }
   return mx::array::make_arrays(
-      {shape, shape},
-      {mx::int32, dtype},
+      std::move(shapes),
+      dtypes,
       std::make_shared<ForcedAlign>(stream, options),
       inputs);
 }
@@ -40,7 +50,8 @@ std::vector<mx::array> forced_align(
   std::vector<mx::array> inputs = {
       log_probs, targets, input_lengths, target_lengths};
   check("forced_align", inputs, options.blank, stream);
-  return align_node(inputs, options, stream);
+  auto outputs = align_node(inputs, options, stream);
+  return {outputs[0], outputs[1]};
 }
 
 void ForcedAlign::eval_cpu(
@@ -50,11 +61,9 @@ void ForcedAlign::eval_cpu(
 }
 
 void ForcedAlign::eval_gpu(
-    const std::vector<mx::array>&,
-    std::vector<mx::array>&) {
-  throw std::runtime_error(
-      "[forced_align] Expected a CPU stream but got a GPU's. Pass "
-      "stream=mx.cpu.");
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  gpu::align(options_, stream(), inputs, outputs);
 }
 
 std::vector<mx::array> ForcedAlign::vjp(
@@ -78,10 +87,13 @@ std::pair<std::vector<mx::array>, std::vector<int>> ForcedAlign::vmap(
   int size = vmap_size(inputs, axes);
   auto outputs =
       align_node(fold_inputs(inputs, axes, size, stream()), options_, stream());
-  for (auto& out : outputs) {
-    out = mx::unflatten(out, 0, {size, out.shape(0) / size}, stream());
+  std::vector<int> out_axes(outputs.size(), -1);
+  for (int i : {0, 1}) {
+    int N = outputs[i].shape(0) / size;
+    outputs[i] = mx::unflatten(outputs[i], 0, {size, N}, stream());
+    out_axes[i] = 0;
   }
-  return {outputs, {0, 0}};
+  return {outputs, out_axes};
 }
 
 bool ForcedAlign::is_equivalent(const Primitive& other) const {
@@ -90,8 +102,11 @@ bool ForcedAlign::is_equivalent(const Primitive& other) const {
 
 std::vector<mx::Shape> ForcedAlign::output_shapes(
     const std::vector<mx::array>& inputs) {
-  mx::Shape shape = {inputs[0].shape(1), inputs[0].shape(0)};
-  return {shape, shape};
+  std::vector<mx::Shape> shapes;
+  for (const auto& out : align_node(inputs, options_, stream())) {
+    shapes.push_back(out.shape());
+  }
+  return shapes;
 }
 
 } // namespace mlx_ctc

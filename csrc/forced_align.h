@@ -35,7 +35,7 @@ std::vector<mx::array> forced_align(
     mx::StreamOrDevice s = {});
 
 // inputs: log_probs, targets, input_lengths, target_lengths.
-// outputs: alignments (N, T), scores (N, T).
+// outputs: alignments (N, T), scores (N, T), and on a GPU its kernels' tables.
 class ForcedAlign : public mx::Primitive {
  public:
   ForcedAlign(mx::Stream stream, const AlignOptions& options)

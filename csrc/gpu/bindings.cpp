@@ -72,6 +72,8 @@ void bind_launches(nb::module_& m) {
             describe(loss_launches(inputs, options, Backend::metal));
         result["gradient"] =
             describe(gradient_launches(inputs, options, Backend::metal));
+        result["align"] = describe(
+            align_launches(inputs, {blank, with_logits}, Backend::metal));
         return result;
       },
       "log_probs"_a,
@@ -82,8 +84,8 @@ void bind_launches(nb::module_& m) {
       "blank"_a,
       "with_logits"_a,
       "zero_infinity"_a,
-      "What the loss and its gradient launch on Metal for inputs of these "
-      "shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.");
+      "What the loss, its gradient and the alignment launch on Metal for "
+      "inputs of these shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.");
 }
 
 } // namespace mlx_ctc::gpu

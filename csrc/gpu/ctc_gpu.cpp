@@ -2,6 +2,7 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <tuple>
 
 #include "gpu/launch.h"
@@ -107,16 +108,18 @@ void hand_over(const std::string& name, const Arrays& arrays, mx::array& out) {
   }
 }
 
-// What loss() leaves for gradient(): all that its launches write but the loss.
-struct Saved {
+// What the launches write besides their results.
+struct Tables {
   std::vector<std::string> names;
   std::vector<mx::Shape> shapes;
   std::vector<mx::Dtype> dtypes;
 
-  Saved(const std::vector<mx::array>& inputs, const Options& options) {
-    for (const auto& launch : loss_launches(inputs, options, backend())) {
+  Tables(
+      const std::vector<Launch>& launches,
+      const std::set<std::string>& results) {
+    for (const auto& launch : launches) {
       for (size_t i = 0; i < launch.outputs.size(); ++i) {
-        if (launch.outputs[i] != "loss") {
+        if (!results.contains(launch.outputs[i])) {
           names.push_back(launch.outputs[i]);
           shapes.push_back(launch.output_shapes[i]);
           dtypes.push_back(launch.output_dtypes[i]);
@@ -126,18 +129,27 @@ struct Saved {
   }
 };
 
+// What loss() leaves for gradient().
+Tables saved(const std::vector<mx::array>& inputs, const Options& options) {
+  return {loss_launches(inputs, options, backend()), {"loss"}};
+}
+
+Tables kept(const std::vector<mx::array>& inputs, const AlignOptions& options) {
+  return {align_launches(inputs, options, backend()), {"alignments", "scores"}};
+}
+
 } // namespace
 
 std::vector<mx::Shape> saved_shapes(
     const std::vector<mx::array>& inputs,
     const Options& options) {
-  return Saved(inputs, options).shapes;
+  return saved(inputs, options).shapes;
 }
 
 std::vector<mx::Dtype> saved_dtypes(
     const std::vector<mx::array>& inputs,
     const Options& options) {
-  return Saved(inputs, options).dtypes;
+  return saved(inputs, options).dtypes;
 }
 
 void loss(
@@ -148,7 +160,7 @@ void loss(
   auto arrays = named(inputs);
   run(loss_launches(inputs, options, backend()), stream, arrays);
   hand_over("loss", arrays, outputs[0]);
-  auto names = Saved(inputs, options).names;
+  auto names = saved(inputs, options).names;
   for (size_t i = 0; i < names.size(); ++i) {
     hand_over(names[i], arrays, outputs[i + 1]);
   }
@@ -161,12 +173,39 @@ void gradient(
     std::vector<mx::array>& outputs) {
   auto arrays = named(inputs);
   arrays.emplace("cotangent", inputs[4]);
-  auto names = Saved(inputs, options).names;
+  auto names = saved(inputs, options).names;
   for (size_t i = 0; i < names.size(); ++i) {
     arrays.emplace(names[i], inputs[i + 5]);
   }
   run(gradient_launches(inputs, options, backend()), stream, arrays);
   hand_over("gradient", arrays, outputs[0]);
+}
+
+std::vector<mx::Shape> kept_shapes(
+    const std::vector<mx::array>& inputs,
+    const AlignOptions& options) {
+  return kept(inputs, options).shapes;
+}
+
+std::vector<mx::Dtype> kept_dtypes(
+    const std::vector<mx::array>& inputs,
+    const AlignOptions& options) {
+  return kept(inputs, options).dtypes;
+}
+
+void align(
+    const AlignOptions& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  auto arrays = named(inputs);
+  run(align_launches(inputs, options, backend()), stream, arrays);
+  hand_over("alignments", arrays, outputs[0]);
+  hand_over("scores", arrays, outputs[1]);
+  auto names = kept(inputs, options).names;
+  for (size_t i = 0; i < names.size(); ++i) {
+    hand_over(names[i], arrays, outputs[i + 2]);
+  }
 }
 
 } // namespace mlx_ctc::gpu

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ctc_loss.h"
+#include "forced_align.h"
 
 namespace mlx_ctc::gpu {
 
@@ -24,6 +25,22 @@ void loss(
 
 void gradient(
     const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+// Shapes and dtypes of what align()'s kernels leave for each other: outputs of
+// the node too, since MLX keeps those until the GPU has done with them.
+std::vector<mx::Shape> kept_shapes(
+    const std::vector<mx::array>& inputs,
+    const AlignOptions& options);
+std::vector<mx::Dtype> kept_dtypes(
+    const std::vector<mx::array>& inputs,
+    const AlignOptions& options);
+
+// outputs: alignments, scores, and what is kept.
+void align(
+    const AlignOptions& options,
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs);

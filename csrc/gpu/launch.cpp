@@ -70,8 +70,8 @@ int max_scan_simdgroups(Backend backend) {
 
 // The name of the array with the frames' normalisers. Log-probabilities have
 // none, and the kernels do not read what is passed instead.
-std::string normalisers(const Sizes& sizes, const Options& options) {
-  return options.with_logits && sizes.T > 0 ? "normalisers" : "log_probs";
+std::string normalisers(const Sizes& sizes, bool with_logits) {
+  return with_logits && sizes.T > 0 ? "normalisers" : "log_probs";
 }
 
 Launch normalisers_launch(const Sizes& sizes) {
@@ -122,7 +122,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
            "targets",
            "input_lengths",
            "target_lengths",
-           normalisers(sizes, options)},
+           normalisers(sizes, options.with_logits)},
       .outputs =
           {"loss", "partition", "checkpoints", "edges", "heads", "nexts"},
       .output_shapes =
@@ -209,7 +209,7 @@ Launch gradient_launch(
            "input_lengths",
            "target_lengths",
            "cotangent",
-           normalisers(sizes, options),
+           normalisers(sizes, options.with_logits),
            "partition",
            "checkpoints",
            "edges",
@@ -236,6 +236,44 @@ Launch gradient_launch(
       .source = text::gradient};
 }
 
+Launch
+align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
+  constexpr int block = 8; // frames
+  int max_simdgroups = max_scan_simdgroups(backend);
+  int simdgroups = power_of_two_up_to(sizes.windows(), max_simdgroups);
+  int threads = simdgroups * simdgroup_width;
+  bool rounds = sizes.windows() > max_simdgroups;
+  auto [T, N, C, S] = sizes;
+  int blocks = ceil_div(T, block);
+  return {
+      .name = "ctc_align",
+      .inputs =
+          {"log_probs",
+           "targets",
+           "input_lengths",
+           "target_lengths",
+           "normalisers"},
+      .arrays =
+          {"log_probs",
+           "targets",
+           "input_lengths",
+           "target_lengths",
+           normalisers(sizes, options.with_logits)},
+      .outputs = {"alignments", "scores", "moves", "edges"},
+      .output_shapes =
+          {{N, T}, {N, T}, {N, blocks, S + 1}, {N, 2, rounds ? T : 1}},
+      .output_dtypes = {mx::int32, mx::float32, mx::uint32, mx::int64},
+      .template_args =
+          {{"LOGITS", options.with_logits},
+           {"BLANK", options.blank},
+           {"ROUNDS", rounds},
+           {"MAX_SIMDGROUPS", max_simdgroups}},
+      .grid = {threads * N, 1, 1},
+      .threadgroup = {threads, 1, 1},
+      .resident = 1,
+      .source = text::align};
+}
+
 } // namespace
 
 std::string header(const Launch& launch, Backend backend) {
@@ -246,7 +284,7 @@ std::string header(const Launch& launch, Backend backend) {
     result += std::to_string(launch.resident) + "\n";
     result += text::cuda_prelude;
   }
-  return result + text::extended + text::recursion;
+  return result + text::extended + text::recursion + text::fixed_point;
 }
 
 std::vector<Launch> loss_launches(
@@ -273,6 +311,22 @@ std::vector<Launch> gradient_launches(
     return {};
   }
   return {gradient_launch(sizes, options, inputs[0].dtype(), backend)};
+}
+
+std::vector<Launch> align_launches(
+    const std::vector<mx::array>& inputs,
+    const AlignOptions& options,
+    Backend backend) {
+  Sizes sizes(inputs);
+  if (inputs[0].size() == 0) {
+    return {};
+  }
+  std::vector<Launch> launches;
+  if (options.with_logits) {
+    launches.push_back(normalisers_launch(sizes));
+  }
+  launches.push_back(align_launch(sizes, options, backend));
+  return launches;
 }
 
 } // namespace mlx_ctc::gpu

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ctc_loss.h"
+#include "forced_align.h"
 #include "mlx/fast.h"
 
 namespace mlx_ctc::gpu {
@@ -46,6 +47,11 @@ std::vector<Launch> loss_launches(
 std::vector<Launch> gradient_launches(
     const std::vector<mx::array>& inputs,
     const Options& options,
+    Backend backend);
+
+std::vector<Launch> align_launches(
+    const std::vector<mx::array>& inputs,
+    const AlignOptions& options,
     Backend backend);
 
 } // namespace mlx_ctc::gpu

@@ -11,6 +11,12 @@ from metal_text import Launch, MetalText, generate
 from mlx_ctc import _ext
 
 INPUTS = ["log_probs", "targets", "input_lengths", "target_lengths"]
+# What each op launches, and what comes of it.
+OPS = {"ctc_loss": ["loss", "gradient"], "forced_align": ["align"]}
+RESULTS = {
+    "ctc_loss": ["loss", "gradient"],
+    "forced_align": ["alignments", "scores"],
+}
 
 
 @dataclass
@@ -39,21 +45,22 @@ class Run:
         ]
 
 
-def launches_of(arrays, zero_infinity=False, **options) -> list[Launch]:
+def launches_of(arrays, op, zero_infinity=False, **options) -> list[Launch]:
     described = _ext.gpu_launches(*arrays, zero_infinity=zero_infinity, **options)
-    return [Launch(**launch) for launch in described["loss"] + described["gradient"]]
+    return [Launch(**launch) for part in OPS[op] for launch in described[part]]
 
 
 def run(
     emulator: Emulator,
     problem,
     dtype=mx.float32,
+    op="ctc_loss",
     cotangent=None,
     batch_first=False,
     edit=lambda launch: launch,
     **options,
 ) -> Run:
-    """Loss and gradient, of which no bit may depend on what Metal leaves open."""
+    """An op's results, of which no bit may depend on what Metal leaves open."""
     log_probs, *integers = problem.arrays(dtype)
     inputs = [log_probs, *(array.astype(mx.int32) for array in integers)]
     arrays = {n: Buffer.of(array) for n, array in zip(INPUTS, inputs, strict=True)}
@@ -65,6 +72,6 @@ def run(
     if not isinstance(cotangent, Buffer):
         cotangent = Buffer.of(cotangent.astype(mx.float32))
     arrays["cotangent"] = cotangent
-    launches = launches_of(inputs, **problem.options, **options)
+    launches = launches_of(inputs, op, **problem.options, **options)
     launches = [edit(launch) for launch in launches]
-    return Run(launches, emulator.run(launches, arrays, ["loss", "gradient"]))
+    return Run(launches, emulator.run(launches, arrays, RESULTS[op]))
