@@ -15,9 +15,9 @@ std::vector<mx::array> posteriors_node(
     const PosteriorOptions& options,
     const mx::Stream& stream) {
   bool on_gpu = stream.device == mx::Device::gpu;
-  auto shapes = on_gpu ? gpu::saved_shapes(inputs, options.loss())
+  auto shapes = on_gpu ? gpu::kept_shapes(inputs, options)
                        : cpu::saved_shapes(inputs, options.loss());
-  auto dtypes = on_gpu ? gpu::saved_dtypes(inputs, options.loss())
+  auto dtypes = on_gpu ? gpu::kept_dtypes(inputs, options)
                        : cpu::saved_dtypes(inputs, options.loss());
   int T = inputs[0].shape(0), N = inputs[0].shape(1), C = inputs[0].shape(2);
   int width = options.by_class ? C : inputs[1].shape(1) + 1;
@@ -60,11 +60,9 @@ void CTCPosteriors::eval_cpu(
 }
 
 void CTCPosteriors::eval_gpu(
-    const std::vector<mx::array>&,
-    std::vector<mx::array>&) {
-  throw std::runtime_error(
-      "[ctc_posteriors] Expected a CPU stream but got a GPU's. Pass "
-      "stream=mx.cpu.");
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  gpu::posteriors(options_, stream(), inputs, outputs);
 }
 
 std::vector<mx::array> CTCPosteriors::vjp(

@@ -40,7 +40,7 @@ mx::array ctc_posteriors(
     mx::StreamOrDevice s = {});
 
 // inputs: log_probs, targets, input_lengths, target_lengths.
-// outputs: the posteriors, and what CTCLoss would save for its gradient.
+// outputs: the posteriors, and tables that they are made from.
 class CTCPosteriors : public mx::Primitive {
  public:
   CTCPosteriors(mx::Stream stream, const PosteriorOptions& options)

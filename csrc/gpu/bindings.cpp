@@ -74,6 +74,11 @@ void bind_launches(nb::module_& m) {
             describe(gradient_launches(inputs, options, Backend::metal));
         result["align"] = describe(
             align_launches(inputs, {blank, with_logits}, Backend::metal));
+        for (bool by_class : {false, true}) {
+          result[by_class ? "posteriors_by_class" : "posteriors"] =
+              describe(posterior_launches(
+                  inputs, {blank, with_logits, by_class}, Backend::metal));
+        }
         return result;
       },
       "log_probs"_a,
@@ -84,8 +89,8 @@ void bind_launches(nb::module_& m) {
       "blank"_a,
       "with_logits"_a,
       "zero_infinity"_a,
-      "What the loss, its gradient and the alignment launch on Metal for "
-      "inputs of these shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.");
+      "What each op launches on Metal for inputs of these shapes and dtypes, as "
+      "keyword arguments of mx.fast.metal_kernel.");
 }
 
 } // namespace mlx_ctc::gpu

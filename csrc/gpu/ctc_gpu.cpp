@@ -138,6 +138,16 @@ Tables kept(const std::vector<mx::array>& inputs, const AlignOptions& options) {
   return {align_launches(inputs, options, backend()), {"alignments", "scores"}};
 }
 
+std::string result_of(const PosteriorOptions& options) {
+  return options.by_class ? "by_class" : "by_label";
+}
+
+Tables kept(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options) {
+  return {posterior_launches(inputs, options, backend()), {result_of(options)}};
+}
+
 } // namespace
 
 std::vector<mx::Shape> saved_shapes(
@@ -205,6 +215,32 @@ void align(
   auto names = kept(inputs, options).names;
   for (size_t i = 0; i < names.size(); ++i) {
     hand_over(names[i], arrays, outputs[i + 2]);
+  }
+}
+
+std::vector<mx::Shape> kept_shapes(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options) {
+  return kept(inputs, options).shapes;
+}
+
+std::vector<mx::Dtype> kept_dtypes(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options) {
+  return kept(inputs, options).dtypes;
+}
+
+void posteriors(
+    const PosteriorOptions& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  auto arrays = named(inputs);
+  run(posterior_launches(inputs, options, backend()), stream, arrays);
+  hand_over(result_of(options), arrays, outputs[0]);
+  auto names = kept(inputs, options).names;
+  for (size_t i = 0; i < names.size(); ++i) {
+    hand_over(names[i], arrays, outputs[i + 1]);
   }
 }
 

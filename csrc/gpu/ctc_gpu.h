@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ctc_loss.h"
+#include "ctc_posteriors.h"
 #include "forced_align.h"
 
 namespace mlx_ctc::gpu {
@@ -29,8 +30,9 @@ void gradient(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs);
 
-// Shapes and dtypes of what align()'s kernels leave for each other: outputs of
-// the node too, since MLX keeps those until the GPU has done with them.
+// Shapes and dtypes of what the kernels of align() and posteriors() leave for
+// each other: outputs of the node too, since MLX keeps those until the GPU has
+// done with them.
 std::vector<mx::Shape> kept_shapes(
     const std::vector<mx::array>& inputs,
     const AlignOptions& options);
@@ -41,6 +43,20 @@ std::vector<mx::Dtype> kept_dtypes(
 // outputs: alignments, scores, and what is kept.
 void align(
     const AlignOptions& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+std::vector<mx::Shape> kept_shapes(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options);
+std::vector<mx::Dtype> kept_dtypes(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options);
+
+// outputs: the posteriors, and what is kept.
+void posteriors(
+    const PosteriorOptions& options,
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs);

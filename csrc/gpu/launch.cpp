@@ -274,6 +274,59 @@ align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
       .source = text::align};
 }
 
+Launch posteriors_launch(
+    const Sizes& sizes,
+    const PosteriorOptions& options,
+    Backend backend) {
+  auto [T, N, C, S] = sizes;
+  // The rows of logits and alpha of four simdgroups fill the memory of a
+  // threadgroup.
+  int simdgroups = std::min(sizes.windows(), 4);
+  int threads = simdgroups * simdgroup_width;
+  int segments = ceil_div(T, segment(backend));
+  // CUDA's limit for the grid's second and third dimension.
+  int across = std::min(N, 65535);
+  return {
+      .name = "ctc_posteriors",
+      .inputs =
+          {"log_probs",
+           "targets",
+           "input_lengths",
+           "target_lengths",
+           "normalisers",
+           "partition",
+           "checkpoints",
+           "edges",
+           "heads",
+           "nexts"},
+      .arrays =
+          {"log_probs",
+           "targets",
+           "input_lengths",
+           "target_lengths",
+           normalisers(sizes, options.with_logits),
+           "partition",
+           "checkpoints",
+           "edges",
+           "heads",
+           "nexts"},
+      .outputs = {"by_label", "by_class"},
+      .output_shapes = {{N, T, S + 1}, {N, T, options.by_class ? C : 1}},
+      .output_dtypes = {mx::float32, mx::float32},
+      .template_args =
+          {{"LOGITS", options.with_logits},
+           {"BLANK", options.blank},
+           {"BY_CLASS", options.by_class},
+           {"SEGMENT", segment(backend)},
+           {"PART", part},
+           {"SIMDGROUPS", simdgroups}},
+      .grid =
+          {threads * segments, across, static_cast<int>(ceil_div(N, across))},
+      .threadgroup = {threads, 1, 1},
+      .resident = 1,
+      .source = text::posteriors};
+}
+
 } // namespace
 
 std::string header(const Launch& launch, Backend backend) {
@@ -326,6 +379,18 @@ std::vector<Launch> align_launches(
     launches.push_back(normalisers_launch(sizes));
   }
   launches.push_back(align_launch(sizes, options, backend));
+  return launches;
+}
+
+std::vector<Launch> posterior_launches(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options,
+    Backend backend) {
+  if (inputs[0].size() == 0) {
+    return {};
+  }
+  auto launches = loss_launches(inputs, options.loss(), backend);
+  launches.push_back(posteriors_launch(Sizes(inputs), options, backend));
   return launches;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ctc_loss.h"
+#include "ctc_posteriors.h"
 #include "forced_align.h"
 #include "mlx/fast.h"
 
@@ -52,6 +53,11 @@ std::vector<Launch> gradient_launches(
 std::vector<Launch> align_launches(
     const std::vector<mx::array>& inputs,
     const AlignOptions& options,
+    Backend backend);
+
+std::vector<Launch> posterior_launches(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options,
     Backend backend);
 
 } // namespace mlx_ctc::gpu

@@ -12,10 +12,17 @@ from mlx_ctc import _ext
 
 INPUTS = ["log_probs", "targets", "input_lengths", "target_lengths"]
 # What each op launches, and what comes of it.
-OPS = {"ctc_loss": ["loss", "gradient"], "forced_align": ["align"]}
+OPS = {
+    "ctc_loss": ["loss", "gradient"],
+    "forced_align": ["align"],
+    "posteriors": ["posteriors"],
+    "posteriors by class": ["posteriors_by_class"],
+}
 RESULTS = {
     "ctc_loss": ["loss", "gradient"],
     "forced_align": ["alignments", "scores"],
+    "posteriors": ["by_label"],
+    "posteriors by class": ["by_label", "by_class"],
 }
 
 
