@@ -185,7 +185,7 @@ def beam_search_decode(
     frames = frames.astype(mx.float32)
     if with_logits:
         frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)
-    frames = mx.contiguous(frames.swapaxes(0, 1))
+    frames = mx.contiguous(frames.swapaxes(0, 1), stream=mx.cpu)
     mx.eval(frames)
     results = _ext.beam_search(
         frames,
