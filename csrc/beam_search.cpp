@@ -28,6 +28,9 @@ struct Prefix {
   int label; // the last; -1 in the root
   double bonus; // what the scorer added for the last label
   bool active = false; // in the beam
+  // Its children in the beam, as a list.
+  int child = -1;
+  int sibling = -1;
   double in_blank = -infinity; // paths that end in a blank
   double in_label = -infinity; // and in the last label
   double score = -infinity; // of both
@@ -52,7 +55,7 @@ struct Candidate {
 class Search {
  public:
   Search(int64_t C, const BeamOptions& options, const Scorer& scorer)
-      : C_(C), options_(options), scorer_(scorer) {
+      : C_(C), options_(options), scorer_(scorer), taken_(C, 0) {
     prefixes_.push_back({.parent = -1, .label = -1, .bonus = 0});
     set(0, 0, -infinity);
     beam_.push_back(0);
@@ -73,6 +76,7 @@ class Search {
       select();
     }
     choose_labels(x);
+    list_children();
     for (int p : beam_) {
       extend(p, x);
     }
@@ -144,14 +148,33 @@ class Search {
     add({score, p, -1, 0, in_blank, in_label});
   }
 
+  void list_children() {
+    for (int p : beam_) {
+      prefixes_[p].child = -1;
+    }
+    for (int p : beam_) {
+      auto& prefix = prefixes_[p];
+      if (prefix.parent >= 0) {
+        auto& parent = prefixes_[prefix.parent];
+        prefix.sibling = parent.child;
+        parent.child = p;
+      }
+    }
+  }
+
   void extend(int p, const float* x) {
+    // Children in the beam have had their part of this prefix.
+    ++round_;
+    for (int q = prefixes_[p].child; q >= 0; q = prefixes_[q].sibling) {
+      taken_[prefixes_[q].label] = round_;
+    }
     for (int c : labels_) {
-      double score = before(prefixes_[p], c) + x[c];
       // The labels that follow are less probable still.
       if (!scorer_ && prefixes_[p].score + x[c] < floor_) {
         break;
       }
-      if (score == -infinity || is_active_child(p, c)) {
+      double score = before(prefixes_[p], c) + x[c];
+      if (score == -infinity || taken_[c] == round_) {
         continue;
       }
       double bonus = scorer_ ? bonus_of(p, c) : 0;
@@ -223,11 +246,6 @@ class Search {
     return p * C_ + label;
   }
 
-  bool is_active_child(int p, int label) const {
-    auto found = children_.find(key(p, label));
-    return found != children_.end() && prefixes_[found->second].active;
-  }
-
   // A prefix that left the beam comes back as the same node: prefixes that
   // begin with it may still be in.
   int child(int p, int label, double bonus) {
@@ -264,6 +282,8 @@ class Search {
   std::unordered_map<int64_t, double> bonuses_;
   std::vector<Candidate> candidates_; // for the next frame
   std::vector<int> labels_; // to try in this frame
+  std::vector<int64_t> taken_; // (C) the round in which a label was ruled out
+  int64_t round_ = 0; // counts extended prefixes
   double floor_; // candidates below cannot get in
   int64_t order_ = 0;
 };
