@@ -79,6 +79,30 @@ class TestTorchaudiosExamples:
         )
         assert aligned.tolist() == [[0, 1, 2, 1, 0], [0, 1, 5, 1, 0]]
 
+    def test_random_sequences_as_torchaudio_itself_aligns_them(self, rng):
+        torchaudio = pytest.importorskip("torchaudio.functional")
+        torch = pytest.importorskip("torch")
+        problem = random_problem(rng, T=60, S=20, with_logits=False, ragged=False)
+        path, scores = forced_align(*problem.arrays())
+        for n in range(6):
+            log_probs = torch.tensor(problem.inputs[None, :, n], dtype=torch.float32)
+            targets = torch.tensor(problem.targets[None, n])
+            theirs, their_scores = torchaudio.forced_align(log_probs, targets)
+            np.testing.assert_array_equal(path[n], theirs[0])
+            np.testing.assert_array_equal(scores[n], their_scores[0])
+            for span, expected in zip(
+                merge_tokens(path[n], scores[n]),
+                torchaudio.merge_tokens(theirs[0], their_scores[0]),
+                strict=True,
+            ):
+                assert (span.token, span.start, span.end, len(span)) == (
+                    expected.token,
+                    expected.start,
+                    expected.end,
+                    len(expected),
+                )
+                assert span.score == pytest.approx(expected.score, rel=1e-5)
+
 
 class TestAllPaths:
     """Tiny cases, where every path can be looked at."""
