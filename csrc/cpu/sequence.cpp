@@ -20,6 +20,7 @@
 #include "cpu/exponential.h"
 #include "cpu/extended.h"
 #include "cpu/softmax.h"
+#include "cpu/workspace.h"
 
 // INDEPENDENT: the rows that a loop reads and writes never overlap.
 // UNROLLED: a short loop over scattered memory, which does not vectorise.
@@ -116,16 +117,9 @@ struct Band {
   }
 };
 
-class Workspace {
+class LatticeWorkspace : public Workspace {
  public:
-  explicit Workspace(std::byte* begin) : next_(begin) {}
-
-  template <typename T>
-  T* take(int64_t count) {
-    auto* taken = reinterpret_cast<T*>(next_);
-    next_ += (count * sizeof(T) + 63) / 64 * 64;
-    return taken;
-  }
+  using Workspace::Workspace;
 
   template <typename Real>
   Rows<Real> take_rows(int64_t count, int64_t pitch) {
@@ -136,9 +130,6 @@ class Workspace {
   States<Real> take_states(int64_t pitch) {
     return {take_rows<Real>(1, pitch)[0], take_rows<Real>(1, pitch)[0]};
   }
-
- private:
-  std::byte* next_;
 };
 
 // Mantissas are normalised every few frames: a frame makes them at most six
@@ -601,7 +592,7 @@ class Lattice {
 
   const Sequence& sequence_;
   const Saved& saved_;
-  Workspace workspace_;
+  LatticeWorkspace workspace_;
   int T_;
   int64_t C_;
   int64_t S_;

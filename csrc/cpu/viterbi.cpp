@@ -17,6 +17,7 @@
 
 #include "cpu/element.h"
 #include "cpu/softmax.h"
+#include "cpu/workspace.h"
 
 namespace {
 
@@ -37,10 +38,6 @@ inline int64_t fixed_point(Real x, Real greatest) {
   return int64_t(scaled);
 }
 
-inline int64_t greater(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
 // How a frame's path came into a pair's states: 4 bits. Without a bit set, each
 // stayed where it was.
 enum Move : uint64_t {
@@ -58,13 +55,13 @@ struct States {
 };
 
 // One frame of pairs [begin, end). On ties a path would rather stay than step,
-// and rather step than jump. `moves` are the pairs' words, `shift` is the
-// frame's place in them.
+// and rather step than jump. `jumping` is 0, or impossible where a label cannot
+// be jumped to; `moves` are the pairs' words, `shift` is the frame's place in
+// them.
 void viterbi_step(
     int64_t begin,
     int64_t end,
-    const int64_t* __restrict jumping, // 0, or impossible where equal labels
-                                       // are
+    const int64_t* __restrict jumping,
     States previous,
     int64_t blank_score,
     const int64_t* __restrict label_score,
@@ -81,30 +78,15 @@ void viterbi_step(
     int64_t blank = blanks[i];
     int64_t label = labels[i];
     int64_t jumped = left + jumping[i];
-    int64_t stepped = greater(label, blank);
+    int64_t stepped = larger(label, blank);
     uint64_t move = (left > blank ? to_blank : 0) | (blank > label ? step : 0) |
         (jumped > stepped ? jump : 0);
-    next_blanks[i] = greater(greater(blank, left) + blank_score, impossible);
+    next_blanks[i] = larger(larger(blank, left) + blank_score, impossible);
     next_labels[i] =
-        greater(greater(stepped, jumped) + label_score[i], impossible);
+        larger(larger(stepped, jumped) + label_score[i], impossible);
     moves[i] = (moves[i] & others) | move << shift;
   }
 }
-
-class Workspace {
- public:
-  explicit Workspace(std::byte* begin) : next_(begin) {}
-
-  template <typename T>
-  T* take(int64_t count) {
-    auto* taken = reinterpret_cast<T*>(next_);
-    next_ += (count * sizeof(T) + 63) / 64 * 64;
-    return taken;
-  }
-
- private:
-  std::byte* next_;
-};
 
 constexpr int64_t words(int64_t frames) {
   return (frames + moves_in_word - 1) / moves_in_word;
@@ -170,7 +152,7 @@ class Lattice {
       }
       valid &= read_scores(t, offset);
       // Each frame adds at most one label, after the start and before the end.
-      int64_t begin = greater(0, S_ - (T_ - t));
+      int64_t begin = larger<int64_t>(0, S_ - (T_ - t));
       int64_t end = t < S_ ? t + 1 : S_ + 1;
       viterbi_step(
           begin,
@@ -248,9 +230,9 @@ class Lattice {
     for (int64_t i = 0; i < S_; ++i) {
       valid &= is_valid(row_[i]);
       label_score_[i] =
-          greater(fixed_point(row_[i], greatest_) - offset, impossible);
+          larger(fixed_point(row_[i], greatest_) - offset, impossible);
     }
-    blank_score_ = greater(fixed_point(blank, greatest_) - offset, impossible);
+    blank_score_ = larger(fixed_point(blank, greatest_) - offset, impossible);
     return valid != 0;
   }
 
