@@ -30,12 +30,15 @@ DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 # Of the gradient's greatest value, 1; a 16-bit gradient is rounded once.
 GRADIENT_TOLERANCE = {mx.float32: 1e-5, mx.float16: 1e-3, mx.bfloat16: 8e-3}
 LOSS_TOLERANCE = 1e-6  # relative
+POSTERIOR_TOLERANCE = 1e-5
 
 
 @dataclass
 class Difference:
     loss: float
     gradient: float
+    posteriors: float
+    frames: int  # that are aligned otherwise
     seconds: float  # of the first run on the GPU, with compilation
 
 
@@ -63,6 +66,14 @@ def loss_and_gradient(scores, *rest, with_logits, device):
     return loss, gradient
 
 
+def alignment_and_posteriors(*arrays, with_logits, device):
+    options = {"with_logits": with_logits, "stream": device}
+    path, _ = mlx_ctc.forced_align(*arrays, **options)
+    posteriors = mlx_ctc.ctc_posteriors(*arrays, **options)
+    mx.eval(path, posteriors)
+    return path, posteriors
+
+
 def greatest_difference(a, b, relative=False):
     """Infinities and NaN are equal to themselves and far from all else."""
     with mx.stream(mx.cpu):
@@ -77,13 +88,21 @@ def compare(shape, dtype, with_logits):
     arrays = problem(*shape, dtype)
     start = time.perf_counter()
     loss, gradient = loss_and_gradient(*arrays, with_logits=with_logits, device=mx.gpu)
+    path, posteriors = alignment_and_posteriors(
+        *arrays, with_logits=with_logits, device=mx.gpu
+    )
     seconds = time.perf_counter() - start
     expected_loss, expected_gradient = loss_and_gradient(
+        *arrays, with_logits=with_logits, device=mx.cpu
+    )
+    expected_path, expected_posteriors = alignment_and_posteriors(
         *arrays, with_logits=with_logits, device=mx.cpu
     )
     return Difference(
         greatest_difference(loss, expected_loss, relative=True),
         greatest_difference(gradient, expected_gradient),
+        greatest_difference(posteriors, expected_posteriors),
+        mx.sum(path != expected_path, stream=mx.cpu).item(),
         seconds,
     )
 
@@ -97,7 +116,10 @@ def main() -> int:
     print(", ".join(f"{k}: {v}" for k, v in mx.device_info(mx.gpu).items()))
 
     failures = 0
-    print("\n  T x N x C x S, type, input: differences of loss and gradient, first run")
+    print(
+        "\n  T x N x C x S, type, input: differences of loss, gradient and posteriors,"
+    )
+    print("  frames aligned otherwise, first run")
     for *shape, note in SHAPES:
         print(f"\n{note}")
         for dtype in DTYPES:
@@ -113,11 +135,14 @@ def main() -> int:
                 good = (
                     found.loss <= LOSS_TOLERANCE
                     and found.gradient <= GRADIENT_TOLERANCE[dtype]
+                    and found.posteriors <= POSTERIOR_TOLERANCE
+                    and found.frames == 0
                 )
                 failures += not good
                 print(
                     f"  {'ok    ' if good else 'DIFFER'} {name}: "
-                    f"{found.loss:.1e}, {found.gradient:.1e}, {found.seconds:.2f} s"
+                    f"{found.loss:.1e}, {found.gradient:.1e}, {found.posteriors:.1e}, "
+                    f"{found.frames}, {found.seconds:.2f} s"
                 )
     cases = len(SHAPES) * len(DTYPES) * 2
     print(f"\n{cases - failures} of {cases} agree.")
