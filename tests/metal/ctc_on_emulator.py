@@ -1,7 +1,7 @@
 # The library's loss and gradient with its GPU kernels on the emulator: the launches
 # that csrc/gpu describes, on a problem's arrays.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 from buffer import Buffer
@@ -82,3 +82,21 @@ def run(
     launches = launches_of(inputs, op, **problem.options, **options)
     launches = [edit(launch) for launch in launches]
     return Run(launches, emulator.run(launches, arrays, RESULTS[op]))
+
+
+def in_parts_of(labels: int):
+    """An edit: targets are taken in parts, as if no more labels fitted in memory."""
+
+    def edit(launch: Launch) -> Launch:
+        template = [
+            (name, min(labels, value) if name in ("PART", "CAPACITY") else value)
+            for name, value in launch.template
+        ]
+        shapes = dict(zip(launch.output_names, launch.output_shapes, strict=True))
+        if "heads" in shapes:  # a row for each part
+            N, _, C = shapes["heads"]
+            S = shapes["nexts"][1]
+            shapes["heads"] = (N, S // labels + 1, C)
+        return replace(launch, template=template, output_shapes=[*shapes.values()])
+
+    return edit

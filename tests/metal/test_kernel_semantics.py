@@ -10,10 +10,6 @@ import pytest
 from buffer import Buffer
 from problems import assert_gradient_close, assert_loss_close, random_problem
 
-MODES = pytest.mark.parametrize(
-    "with_logits", [False, True], ids=["log_probs", "logits"]
-)
-
 
 def random(**options):
     return random_problem(np.random.default_rng(5), **options)
@@ -24,7 +20,6 @@ def check(run, loss, gradient):
     assert_gradient_close(run.gradient, gradient)
 
 
-@MODES
 def test_odd_items(emulator, with_logits):
     problem = random(N=8, with_logits=with_logits)
     problem.target_lengths[:] = [0, 0, 8, 8, 8, 1, 3, 8]
@@ -39,7 +34,6 @@ def test_odd_items(emulator, with_logits):
     check(ctc_on_emulator.run(emulator, problem, zero_infinity=True), loss, gradient)
 
 
-@MODES
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf])
 def test_padding_does_no_harm(emulator, with_logits, garbage):
     problem = random(with_logits=with_logits)
@@ -75,7 +69,6 @@ def test_a_bad_log_prob_of_a_used_class_makes_its_item_nan(emulator, bad):
     check(ctc_on_emulator.run(emulator, problem), loss, gradient)
 
 
-@MODES
 @pytest.mark.parametrize("mask", [-np.inf, -1e9, np.finfo(np.float32).min])
 def test_masked_classes_have_probability_zero(emulator, with_logits, mask):
     problem = random(T=40, with_logits=with_logits)
@@ -90,7 +83,6 @@ def test_masked_classes_have_probability_zero(emulator, with_logits, mask):
     check(ctc_on_emulator.run(emulator, problem), loss, gradient)
 
 
-@MODES
 def test_what_is_out_of_range_is_nan_and_touches_nothing(emulator, with_logits):
     T, S, C = 30, 8, 9
     problem = random(T=T, N=10, S=S, C=C, with_logits=with_logits, ragged=False)
@@ -114,7 +106,6 @@ def test_an_item_of_weight_zero_has_no_gradient(emulator):
     assert not np.array(run.gradient)[:, 1:3].any()
 
 
-@MODES
 def test_inputs_may_be_batch_first(emulator, with_logits):
     problem = random(with_logits=with_logits)
     run = ctc_on_emulator.run(emulator, problem, batch_first=True)
@@ -129,14 +120,12 @@ def test_a_cotangent_may_be_broadcast(emulator):
     check(run, loss, 3 * gradient)
 
 
-@MODES
 @pytest.mark.parametrize("blank", [4, 8])
 def test_the_blank_may_be_any_class(emulator, with_logits, blank):
     problem = random(blank=blank, with_logits=with_logits)
     check(ctc_on_emulator.run(emulator, problem), *problem.expected())
 
 
-@MODES
 def test_probabilities_far_below_the_range_of_float(emulator, with_logits):
     problem = random(spread=1e4, with_logits=with_logits)
     check(ctc_on_emulator.run(emulator, problem), *problem.expected())
