@@ -211,9 +211,6 @@
 
     if (has_blank && i == S_n) {
       last[0] = blank;
-      if (S_n == 0) {
-        last[1] = impossible;
-      }
     }
     if (has_label && i == S_n - 1) {
       last[1] = label;
@@ -229,8 +226,7 @@
   if (lane == 0) {
     flags[simdgroup] = good ? 1 : 0;
   }
-  metal::threadgroup_barrier(
-      metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
+  metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
   for (int i = 0; i < simdgroups; ++i) {
     good = good && flags[i] != 0;
   }

@@ -231,8 +231,7 @@
   if (!BY_CLASS) {
     return;
   }
-  metal::threadgroup_barrier(
-      metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
+  metal::threadgroup_barrier(metal::mem_flags::mem_device);
 
   // The places of a class, in order, part by part.
   const int parts = S_n / PART + 1;
