@@ -1,4 +1,4 @@
-// Extended-range numbers: m * 2^e, a float mantissa with an exponent of its own.
+// Extended-range numbers: m * 2^e, a float mantissa and an exponent of its own.
 //
 // The lattice's probabilities span thousands of orders of magnitude and keep
 // full float precision this way, where a logarithm as large as the loss has
@@ -63,8 +63,7 @@ METAL_FUNC Extended normalise(Extended a) {
   int e = a.e + int(bits >> 23) - 127;
   float m = as_type<float>((bits & 0x007fffffu) | 0x3f800000u);
   return Extended{
-      m,
-      e < least_exponent ? zero_exponent : metal::min(e, -zero_exponent)};
+      m, e < least_exponent ? zero_exponent : metal::min(e, -zero_exponent)};
 }
 
 // As a plain float, of a number below 2^127.

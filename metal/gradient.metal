@@ -1,4 +1,4 @@
-// The gradient, cotangent * (softmax - gamma), all frames at once: a threadgroup
+// The gradient, cotangent * (softmax - gamma), all frames at once. A threadgroup
 // rebuilds alpha and w inside one segment from the scan's checkpoints, sums
 // gamma over the places of each class in order, and writes its frames' rows.
 //
@@ -26,6 +26,7 @@
   constexpr int THREADS = 32 * SIMDGROUPS;
   constexpr int UNROLL = FRAMES < 4 ? FRAMES : 4;
   const float infinity = metal::numeric_limits<float>::infinity();
+  const float nan = metal::numeric_limits<float>::quiet_NaN();
 
   threadgroup float logits[SIMDGROUPS][SEGMENT][32]; // of a window's labels
   threadgroup uint64_t alpha_blank[SIMDGROUPS][FRAMES][32];
@@ -116,7 +117,8 @@
         if (i > 0 && targets[target + (i - 1) * targets_strides[1]] != y) {
           jump = 0;
         }
-        if (i + 1 < S_n && targets[target + (i + 1) * targets_strides[1]] != y) {
+        if (i + 1 < S_n &&
+            targets[target + (i + 1) * targets_strides[1]] != y) {
           jump_on = 0;
         }
       }
@@ -287,8 +289,7 @@
           const int f = f0 + k * at_once;
           if (f < here) {
             const int64_t to = (int64_t(t0 + f) * N + n) * C + c;
-            float value =
-                f < bad_count ? metal::numeric_limits<float>::quiet_NaN() : 0.0f;
+            float value = f < bad_count ? nan : 0.0f;
             if (f < count) {
               float gamma = head >= 0 ? gammas[f][head - part_begin] : 0.0f;
               gamma += c == BLANK ? blank_gammas[0][f] : 0.0f;

@@ -32,13 +32,11 @@ METAL_FUNC Pair arrive(Pair before, Extended label_before, int jump) {
 METAL_FUNC Pair leave(Pair after, Pair behind, int jump) {
   Extended jumping = Extended{behind.label.m, behind.label.e + jump};
   return Pair{
-      sum(after.blank, after.label),
-      sum(after.label, behind.blank, jumping)};
+      sum(after.blank, after.label), sum(after.label, behind.blank, jumping)};
 }
 
 METAL_FUNC Pair emit(Pair arrived, Extended p_blank, Extended p_label) {
-  return Pair{
-      product(arrived.blank, p_blank), product(arrived.label, p_label)};
+  return Pair{product(arrived.blank, p_blank), product(arrived.label, p_label)};
 }
 
 METAL_FUNC Pair normalise(Pair a) {
@@ -71,7 +69,8 @@ METAL_FUNC Extended probability(float x, Unit unit) {
 }
 
 METAL_FUNC Extended shuffle_up(Extended a) {
-  return Extended{metal::simd_shuffle_up(a.m, 1), metal::simd_shuffle_up(a.e, 1)};
+  return Extended{
+      metal::simd_shuffle_up(a.m, 1), metal::simd_shuffle_up(a.e, 1)};
 }
 
 METAL_FUNC Extended shuffle_down(Extended a) {

@@ -3,10 +3,10 @@
 //
 // A lane holds one pair of states in registers for all frames, a simdgroup a
 // window of 32 pairs. The only thing that passes from lane to lane is a label,
-// and it passes one way: so the simdgroups need not keep step. Each runs a block
-// of FRAMES frames behind the one before it, and they meet once in a block.
-// More windows than simdgroups are done in rounds. While a block is computed,
-// the next one's logits are under way.
+// and it passes one way: so the simdgroups need not keep step. Each runs one
+// block of FRAMES frames behind the simdgroup before it, and they meet once in
+// a block. More windows than simdgroups are done in rounds. While a block is
+// computed, the next one's logits are under way.
 //
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
@@ -19,18 +19,18 @@
 //                      with a label or length out of range
 //      checkpoints     (N, 2, B, 2, S + 1) alpha's blanks and labels after the
 //                      last frame of a segment, and w's at its first frame
-//      edges           (N, 4, V, T) what enters window v + 1 at frame t from its
-//                      left, alpha's label (0), and window v from its right, w's
-//                      blank (1) and label (2), w's frames from the last to the
-//                      first; (3), with ROUNDS, is for the scan itself
+//      edges           (N, 3, V, T) what enters window v + 1 at frame t from
+//                      its left, alpha's label (0), and window v from its
+//                      right, w's blank (1) and label (2), w's frames from the
+//                      last to the first; with ROUNDS a fourth for the scan
 //      heads           (N, P, C) the first place of a class in a part of the
 //                      target, or -1
-//      nexts           (N, S) the next place of the same label in its part, or -1
+//      nexts           (N, S) the label's next place in its part, or -1
 //
 // B = ceil(T / SEGMENT), V = S / 32 windows but the last, P = S / PART + 1
 //
 // LOGITS, BLANK, ZERO_INFINITY    the op's options
-// ROUNDS                          whether there may be more windows than simdgroups
+// ROUNDS                          there may be more windows than simdgroups
 // SEGMENT                         frames between checkpoints
 // FRAMES                          frames of a block, a multiple of SEGMENT
 // PART                            labels of a part, see the gradient
@@ -38,9 +38,12 @@
 
   const float infinity = metal::numeric_limits<float>::infinity();
 
-  threadgroup float logits[MAX_SIMDGROUPS][FRAMES][32]; // of a block's labels
-  threadgroup uint4 common[MAX_SIMDGROUPS][FRAMES]; // its units and blanks
-  threadgroup uint64_t inbox[MAX_SIMDGROUPS][2][FRAMES]; // labels that enter
+  // A block's labels' logits, its units and blanks, and the labels that enter.
+  // Room for two frames more, since they are fetched that early.
+  constexpr int ROOM = FRAMES + 2;
+  threadgroup float logits[MAX_SIMDGROUPS][ROOM][32];
+  threadgroup uint4 common[MAX_SIMDGROUPS][ROOM];
+  threadgroup uint64_t inbox[MAX_SIMDGROUPS][2][ROOM];
   threadgroup uint64_t last[2]; // alpha's two states that end a path
   threadgroup uint64_t scale[MAX_SIMDGROUPS]; // product of units over sums
   threadgroup int flags[MAX_SIMDGROUPS];
@@ -71,8 +74,13 @@
   if (lane == 0) {
     flags[simdgroup] = in_range ? 1 : 0;
   }
-  for (int i = thread_index; i < simdgroups * 2 * FRAMES; i += threads) {
-    inbox[i / (2 * FRAMES)][i / FRAMES % 2][i % FRAMES] = pack(extended_zero());
+  for (int f = 0; f < ROOM; ++f) {
+    logits[simdgroup][f][lane] = 0.0f;
+    if (lane == f) {
+      common[simdgroup][f] = uint4{0, 0, 0, 0};
+      inbox[simdgroup][0][f] = pack(extended_zero());
+      inbox[simdgroup][1][f] = pack(extended_zero());
+    }
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
   for (int i = 0; i < simdgroups; ++i) {
@@ -231,6 +239,7 @@
         const int stop = backward
             ? count - (count - f - 1) / SEGMENT * SEGMENT
             : metal::min(count, (f / SEGMENT + 1) * SEGMENT);
+        #pragma unroll SEGMENT
         for (; f < stop; ++f) {
           const Extended from_lane = shuffle_up(state.label);
 
@@ -248,16 +257,14 @@
           }
           ++leaving;
 
-          const int f1 = metal::min(f + 1, FRAMES - 1);
-          const int f2 = metal::min(f + 2, FRAMES - 1);
-          const Extended entering_next = unpack(inbox[simdgroup][slot][f1]);
-          const float logit_next = logits[simdgroup][f2][lane];
-          const uint4 ahead_next = common[simdgroup][f2];
+          const Extended entering_next = unpack(inbox[simdgroup][slot][f + 1]);
+          const float logit_next = logits[simdgroup][f + 2][lane];
+          const uint4 ahead_next = common[simdgroup][f + 2];
 
           const Extended label_before = choose(lane == 0, entering, from_lane);
           state = emit(arrive(state, label_before, jump), p_blank, p_label);
 
-          // The normalisers tell of bad logits, here it is for log-probabilities.
+          // Bad log-probabilities; the normalisers tell of bad logits.
           good = good && (LOGITS || f + 1 >= count || logit < 2.9e6f);
           p_label = probability(
               logit, Unit{as_type<float>(ahead.x), int(ahead.y)});
@@ -298,7 +305,8 @@
               as_type<uint>(blank.m),
               uint(blank.e)};
         }
-        good = good && (LOGITS || (loaded[0] < 2.9e6f && loaded_blank < 2.9e6f));
+        good = good && (LOGITS || loaded[0] < 2.9e6f);
+        good = good && (LOGITS || loaded_blank < 2.9e6f);
       }
       metal::threadgroup_barrier(
           metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
