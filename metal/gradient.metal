@@ -1,8 +1,8 @@
 // The gradient, cotangent * (softmax - gamma), of all frames at once.
 //
 // A threadgroup rebuilds alpha and w inside one segment from the scan's
-// checkpoints, sums gamma over the places of each class in order, and writes its
-// frames' rows.
+// checkpoints, sums gamma over the places of each class in order, and writes
+// its frames' rows.
 //
 // A simdgroup needs nothing from its neighbours, since the scan has left what
 // passes between windows: it takes windows in turn, on its own. A target longer
