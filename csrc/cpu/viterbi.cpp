@@ -218,11 +218,11 @@ class Lattice {
   // at least as great. False where one is NaN or +inf.
   bool read_scores(int64_t t, int64_t offset) {
     // Frames lie too far apart for the machine to look ahead by itself.
-    constexpr int64_t ahead = 8;
+    constexpr int64_t ahead = 16;
     const In* x = frame(t);
     const In* following = frame(t + ahead < T_ ? t + ahead : t);
     for (int64_t i = 0; i < S_; ++i) {
-      __builtin_prefetch(following + offsets_[i]);
+      __builtin_prefetch(following + offsets_[i], 0, 2);
       row_[i] = number(x[offsets_[i]]);
     }
     Real blank = number(x[sequence_.blank * sequence_.class_stride]);
