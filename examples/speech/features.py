@@ -1,5 +1,5 @@
 # From waveforms to log-mel features, in MLX on whichever device trains.
-# Letters: N utterances, T frames, F mel bands.
+# Letters: T frames, N utterances, F mel bands.
 
 import math
 
@@ -8,69 +8,64 @@ import numpy as np
 
 
 def mel_filters(sample_rate: int, fft_size: int, bands: int) -> np.ndarray:
-    """Triangles of equal width on the mel scale, from 20 Hz to the Nyquist
-    frequency, of shape ``(fft_size // 2 + 1, bands)``."""
+    """Triangles of equal width on the mel scale, from 20 Hz to half the sample
+    rate, as a matrix of shape ``(fft_size // 2 + 1, bands)``."""
 
     def mel(hertz):
         return 1127 * np.log1p(hertz / 700)
 
-    edges = np.linspace(mel(20), mel(sample_rate / 2), bands + 2)
+    corners = np.linspace(mel(20), mel(sample_rate / 2), bands + 2)
+    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
     bins = mel(np.fft.rfftfreq(fft_size, 1 / sample_rate))[:, None]
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    rising = (bins - left) / (centre - left)
+    falling = (right - bins) / (right - centre)
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
 
 
 class LogMel:
-    """Log energies of mel bands, 25 ms every 10 ms, each band with mean 0 and
+    """Log energies of mel bands over 25 ms, every 10 ms, each band with mean 0 and
     variance 1 over its utterance."""
 
     def __init__(self, sample_rate: int, bands: int = 40):
+        self.bands = bands
         self.window_size = round(0.025 * sample_rate)
         self.hop = round(0.010 * sample_rate)
         self.fft_size = 2 ** math.ceil(math.log2(self.window_size))
-        self.bands = bands
         self.window = mx.array(np.hanning(self.window_size).astype(np.float32))
         self.filters = mx.array(mel_filters(sample_rate, self.fft_size, bands))
 
     def frames(self, samples):
-        """How many frames ``samples`` samples give."""
+        """The number of whole windows in a number of samples."""
         return (samples - self.window_size) // self.hop + 1
 
-    def samples(self, frames):
-        """How many samples ``frames`` frames need."""
-        return (frames - 1) * self.hop + self.window_size
+    def __call__(self, audio: mx.array, lengths: mx.array) -> tuple[mx.array, mx.array]:
+        """Features (T, N, F), 0 past each end, and their lengths (N,) from ``audio``
+        (N, samples) and its lengths (N,)."""
+        N, samples = audio.shape
+        T = self.frames(samples)
+        windows = mx.as_strided(audio, (T, N, self.window_size), (self.hop, samples, 1))
+        spectrum = mx.fft.rfft(windows * self.window, n=self.fft_size)
+        energies = mx.log(mx.abs(spectrum).square() @ self.filters + 1e-6)
 
-    def __call__(self, audio: mx.array, lengths: mx.array):
-        """``audio`` (N, samples) with ``lengths`` (N,) samples each, to
-        features (N, T, F), 0 past the end, with their lengths (N,)."""
-        N, T = audio.shape[0], self.frames(audio.shape[1])
-        shape, strides = (N, T, self.window_size), (audio.shape[1], self.hop, 1)
-        frames = mx.as_strided(audio, shape, strides) * self.window
-        power = mx.abs(mx.fft.rfft(frames, n=self.fft_size)).square()
-        logs = mx.log(power @ self.filters + 1e-6)
-
-        lengths = self.frames(lengths)
-        valid = (mx.arange(T) < lengths[:, None])[..., None]  # (N, T, 1)
-        counts = mx.maximum(lengths, 1)[:, None, None]
-        centred = logs - mx.where(valid, logs, 0).sum(1, keepdims=True) / counts
-        centred = mx.where(valid, centred, 0)
-        variance = centred.square().sum(1, keepdims=True) / counts
+        lengths = mx.maximum(self.frames(lengths), 0)
+        counts = mx.maximum(lengths, 1)[:, None]
+        valid = (mx.arange(T)[:, None] < lengths)[..., None]  # (T, N, 1)
+        mean = mx.where(valid, energies, 0).sum(axis=0) / counts
+        centred = mx.where(valid, energies - mean, 0)
+        variance = centred.square().sum(axis=0) / counts
         return centred * mx.rsqrt(variance + 1e-5), lengths
 
 
-def spec_augment(
-    features: mx.array, bands: int = 6, frames: int = 8, count: int = 2
-) -> mx.array:
-    """SpecAugment (Park et al. 2019): hide up to ``count`` runs of at most
-    ``bands`` bands and of at most ``frames`` frames behind zeros, their mean."""
-    N, T, F = features.shape
+def spec_augment(features: mx.array, frames: int = 6, bands: int = 4) -> mx.array:
+    """Hide up to ``frames`` frames and up to ``bands`` bands of each utterance behind
+    the mean, which is 0 (SpecAugment, Park et al. 2019)."""
+    T, N, F = features.shape
 
-    def hidden(size, widest):  # (N, size)
-        width = mx.random.uniform(0, widest + 1, (N, count, 1))
-        start = mx.random.uniform(-1, size, (N, count, 1))
-        index = mx.arange(size)
-        return ((index >= start) & (index < start + width - 1)).any(axis=1)
+    def hidden(size: int, widest: int) -> mx.array:  # (size, N)
+        width = mx.random.randint(0, widest + 1, (N,))
+        start = mx.random.uniform(0, size - width, (N,))
+        index = mx.arange(size)[:, None]
+        return (start <= index) & (index < start + width)
 
-    mask = hidden(T, frames)[:, :, None] | hidden(F, bands)[:, None, :]
-    return mx.where(mask, 0, features)
+    masked = hidden(T, frames)[..., None] | hidden(F, bands).T
+    return mx.where(masked, 0, features)

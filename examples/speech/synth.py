@@ -20,8 +20,7 @@ from tqdm import tqdm
 SAMPLE_RATE = 16000
 DIGITS = "zero one two three four five six seven eight nine".split()
 ACCENTS = (
-    "en en-us en-us-nyc en-029 en-gb-scotland "
-    "en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd"
+    "en en-us en-us-nyc en-029 en-gb-scotland en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd"
 ).split()
 
 # Variants that croak, whisper or sound like machines.
@@ -39,6 +38,10 @@ POS_CHARACTER = 1
 CHARS_UTF8, ENDPAUSE = 1, 0x1000
 PARAMETERS = {"rate": 1, "pitch": 3, "range": 4, "wordgap": 7}
 LONGEST_DATA_PATH = 159
+# int callback(short *samples, int count, espeak_EVENT *events)
+CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
+)
 
 
 class Espeak:
@@ -66,10 +69,8 @@ class Espeak:
             raise RuntimeError(f"espeak-ng did not start with the voices in {path}.")
         self.variants = sorted(os.listdir(f"{path}/voices/!v"))
         self.chunks = []
-        self.callback = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
-        )(self._receive)
-        self.library.espeak_SetSynthCallback(self.callback)
+        self.receive = CALLBACK(self._receive)
+        self.library.espeak_SetSynthCallback(self.receive)
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(0))
 
     def _receive(self, samples, count, events):
@@ -100,7 +101,7 @@ class Espeak:
 
 
 def digit_string(rng: np.random.Generator, test: bool) -> str:
-    """One to seven spelled digits. A fifth of all strings is for testing only."""
+    """One to seven spelled digits. A fifth of all strings is for the test only."""
     while True:
         text = " ".join(rng.choice(DIGITS, rng.integers(1, 8)))
         if (zlib.crc32(text.encode()) % 5 == 0) == test:
@@ -108,48 +109,50 @@ def digit_string(rng: np.random.Generator, test: bool) -> str:
 
 
 def synthesise(folder: Path, train: int, test: int) -> None:
-    """Write a corpus in Common Voice's layout: ``train.tsv`` and ``test.tsv``
-    beside a folder of clips. Every seventh voice speaks only in the test."""
+    """Write a corpus in Common Voice's layout: ``train.tsv`` and ``test.tsv`` beside a
+    folder of clips. Every seventh voice is for the test only."""
     speak = Espeak()
-    rng = np.random.default_rng(0)
     voices = [voice for voice in speak.variants if voice not in LEFT_OUT]
+    tested = voices[3::7]
+    trained = [voice for voice in voices if voice not in tested]
+    rng = np.random.default_rng(0)
     (folder / "clips").mkdir(parents=True)
-    progress = tqdm(total=train + test, desc="synthesising", unit="clip")
-    for split, count in (("train", train), ("test", test)):
-        heard = [v for i, v in enumerate(voices) if (i % 7 == 3) == (split == "test")]
+    progress = tqdm(total=train + test, unit="clip", desc="synthesising speech")
+    for split, count, speakers in (("train", train, trained), ("test", test, tested)):
         rows = []
         for i in range(count):
-            voice = heard[i % len(heard)]
-            text = digit_string(rng, split == "test")
+            speaker = speakers[i % len(speakers)]
+            text = digit_string(rng, test=split == "test")
             samples = speak(
                 text,
-                f"{rng.choice(ACCENTS)}+{voice}",
+                f"{rng.choice(ACCENTS)}+{speaker}",
                 rate=int(rng.integers(130, 250)),
                 pitch=int(rng.integers(25, 75)),
                 range=int(rng.integers(20, 80)),
                 wordgap=int(rng.integers(0, 8)),
             )
-            samples = soxr.resample(samples, speak.sample_rate, SAMPLE_RATE)
             path = f"{split}-{i:05}.flac"
+            samples = soxr.resample(samples, speak.sample_rate, SAMPLE_RATE)
             soundfile.write(folder / "clips" / path, samples, SAMPLE_RATE)
-            rows.append((voice, path, text))
+            rows.append((speaker, path, text))
             progress.update()
         with open(folder / f"{split}.tsv", "w", newline="") as file:
             writer = csv.writer(file, delimiter="\t")
-            writer.writerow(("client_id", "path", "sentence"))
+            writer.writerow(["client_id", "path", "sentence"])
             writer.writerows(rows)
     progress.close()
 
 
-def cached(train: int = 4000, test: int = 400) -> Path:
-    """The folder of the synthesised corpus, made at its first use."""
+def cached(train: int, test: int) -> Path:
+    """The folder of a synthesised corpus, which its first use makes."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    recipe = f"{train} {test} {SAMPLE_RATE}".encode() + Path(__file__).read_bytes()
-    key = hashlib.sha256(recipe).hexdigest()[:12]
-    folder = cache / "mlx-ctc" / f"espeak-digits-{key}"
+    recipe = f"{train} {test}".encode() + Path(__file__).read_bytes()
+    name = f"espeak-digits-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    folder = cache / "mlx-ctc" / name
     if not folder.exists():
+        print(f"A corpus is synthesised, once, into {folder}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-            synthesise(Path(unfinished) / "corpus", train, test)
-            os.replace(Path(unfinished) / "corpus", folder)
+            synthesise(Path(unfinished) / name, train, test)
+            os.replace(Path(unfinished) / name, folder)
     return folder
