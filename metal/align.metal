@@ -219,7 +219,8 @@
 
   if (LOGITS) {
     for (int t = thread_index; t < T_n; t += threads) {
-      good = good && normalisers[(int64_t(n) * T + t) * 2 + 1] > 0.0f;
+      const float factor = normalisers[(int64_t(n) * T + t) * 2 + 1];
+      good = good && factor > 0.0f;
     }
   }
   good = metal::simd_all(good);
