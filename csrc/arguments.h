@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -19,12 +18,21 @@ namespace mx = mlx::core;
 // labels as the lengths add up to, found out too late to say so at the call.
 constexpr int32_t wrong_total = INT32_MIN;
 
+// The parts of a message. No streams: an extension that brings a libstdc++ of
+// another age than the process's must not share their state.
+inline std::string text(const std::string& part) {
+  return part;
+}
+
+inline std::string text(int64_t part) {
+  return std::to_string(part);
+}
+
+std::string text(const mx::Shape& shape);
+
 template <typename... Parts>
 [[noreturn]] void fail(const std::string& op, const Parts&... parts) {
-  std::ostringstream message;
-  message << "[" << op << "] ";
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
+  throw std::invalid_argument("[" + op + "] " + (text(parts) + ...));
 }
 
 // What memory safety needs of the four inputs of `op`; Python has checked the

@@ -1,6 +1,5 @@
 #include "cpu/batch.h"
 
-#include <sstream>
 #include <stdexcept>
 #include <string>
 
