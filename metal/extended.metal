@@ -113,13 +113,16 @@ METAL_FUNC Extended extended_exp(float x, int unit) {
   return Extended{exp_near_zero(r), x > -2.9e6f ? e : zero_exponent};
 }
 
-// exp(x) as a plain float; it underflows to 0 and overflows to infinity.
+// exp(x) as a plain float; it underflows to 0 and overflows to infinity. NaN
+// stays NaN, which clamp would lose.
 METAL_FUNC float plain_exp(float x) {
   float y = metal::clamp(x, -88.1f, 88.8f);
   float shifted = metal::fma(y, log2_e, rounding);
   float k = shifted - rounding;
   float r = metal::fma(k, -ln_2, y);
-  return exp_near_zero(r) * power_of_two(as_type<int>(shifted) - rounding_bits);
+  float p =
+      exp_near_zero(r) * power_of_two(as_type<int>(shifted) - rounding_bits);
+  return metal::isnan(x) ? x : p;
 }
 
 // -log(a), rounded once: the exponent's part is formed in two floats.

@@ -1,6 +1,7 @@
-// Log-probabilities as integers, in units of 2^-32 nats. A path's score is their
-// sum, which never rounds: equal paths are found equal, and every machine finds
-// the same path. The numbers are those of csrc/cpu/viterbi.cpp, bit for bit.
+// Log-probabilities as integers, in units of 2^-32 nats. A path's score is
+// their sum, which never rounds: equal paths are found equal, and every machine
+// finds the same path. The numbers are those of csrc/cpu/viterbi.cpp, bit for
+// bit.
 
 // Sums saturate here. All the frames' scores together add less than half of it,
 // so that what is impossible once stays below `nearly_impossible`.

@@ -9,98 +9,98 @@
 // THREADS         in a threadgroup
 // FRAME_THREADS   threads for one frame: up to 32, or all
 
-  constexpr int FRAMES = THREADS / FRAME_THREADS; // of a threadgroup
-  constexpr int LANES = FRAME_THREADS < 32 ? FRAME_THREADS : 32;
-  constexpr int UNROLL = 4;
-  const float infinity = metal::numeric_limits<float>::infinity();
+constexpr int FRAMES = THREADS / FRAME_THREADS; // of a threadgroup
+constexpr int LANES = FRAME_THREADS < 32 ? FRAME_THREADS : 32;
+constexpr int UNROLL = 4;
+const float infinity = metal::numeric_limits<float>::infinity();
 
-  threadgroup float partial_greatest[THREADS / 32];
-  threadgroup float partial_total[THREADS / 32];
+threadgroup float partial_greatest[THREADS / 32];
+threadgroup float partial_total[THREADS / 32];
 
-  const int T = log_probs_shape[0];
-  const int N = log_probs_shape[1];
-  const int C = log_probs_shape[2];
-  const int64_t class_stride = log_probs_strides[2];
-  const int thread_index = int(thread_position_in_threadgroup.x);
-  const int member = thread_index % FRAME_THREADS;
+const int T = log_probs_shape[0];
+const int N = log_probs_shape[1];
+const int C = log_probs_shape[2];
+const int64_t class_stride = log_probs_strides[2];
+const int thread_index = int(thread_position_in_threadgroup.x);
+const int member = thread_index % FRAME_THREADS;
 
-  // Frames in memory order for a contiguous (T, N, C), all threads of a
-  // threadgroup the same number of times.
-  const uint all = uint(T) * uint(N);
-  for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all;
-       begin += threadgroups_per_grid.x * FRAMES) {
-    const uint frame = begin + uint(thread_index / FRAME_THREADS);
-    const int t = int(frame / uint(N));
-    const int n = int(frame % uint(N));
-    const bool used =
-        frame < all && t < input_lengths[n * input_lengths_strides[0]];
+// Frames in memory order for a contiguous (T, N, C), all threads of a
+// threadgroup the same number of times.
+const uint all = uint(T) * uint(N);
+for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all;
+     begin += threadgroups_per_grid.x * FRAMES) {
+  const uint frame = begin + uint(thread_index / FRAME_THREADS);
+  const int t = int(frame / uint(N));
+  const int n = int(frame % uint(N));
+  const bool used =
+      frame < all && t < input_lengths[n * input_lengths_strides[0]];
 
-    float greatest = -infinity;
-    float total = 0.0f; // of exp(logit - greatest)
-    bool finite = true;
-    if (used) {
-      const int64_t row = t * log_probs_strides[0] + n * log_probs_strides[1];
-      for (int c = member; c < C; c += FRAME_THREADS * UNROLL) {
-        float x[UNROLL];
-        #pragma unroll
+  float greatest = -infinity;
+  float total = 0.0f; // of exp(logit - greatest)
+  bool finite = true;
+  if (used) {
+    const int64_t row = t * log_probs_strides[0] + n * log_probs_strides[1];
+    for (int c = member; c < C; c += FRAME_THREADS * UNROLL) {
+      float x[UNROLL];
+#pragma unroll
+      for (int i = 0; i < UNROLL; ++i) {
+        const int at = c + i * FRAME_THREADS;
+        x[i] = at < C ? float(log_probs[row + at * class_stride]) : -infinity;
+      }
+      float highest = greatest;
+#pragma unroll
+      for (int i = 0; i < UNROLL; ++i) {
+        finite = finite && x[i] < infinity;
+        highest = metal::max(highest, x[i]);
+      }
+      if (highest > greatest) {
+        if (total > 0.0f) {
+          total *= plain_exp(greatest - highest);
+        }
+        greatest = highest;
+      }
+      if (greatest > -infinity) {
+#pragma unroll
         for (int i = 0; i < UNROLL; ++i) {
-          const int at = c + i * FRAME_THREADS;
-          x[i] = at < C ? float(log_probs[row + at * class_stride]) : -infinity;
-        }
-        float highest = greatest;
-        #pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-          finite = finite && x[i] < infinity;
-          highest = metal::max(highest, x[i]);
-        }
-        if (highest > greatest) {
-          if (total > 0.0f) {
-            total *= plain_exp(greatest - highest);
-          }
-          greatest = highest;
-        }
-        if (greatest > -infinity) {
-          #pragma unroll
-          for (int i = 0; i < UNROLL; ++i) {
-            total += plain_exp(x[i] - greatest);
-          }
+          total += plain_exp(x[i] - greatest);
         }
       }
-    }
-
-    // The lanes' parts, then the simdgroups', in a fixed order.
-    float highest = greatest;
-    for (int step = LANES / 2; step > 0; step /= 2) {
-      highest = metal::max(highest, metal::simd_shuffle_xor(highest, step));
-    }
-    total = total > 0.0f ? total * plain_exp(greatest - highest) : 0.0f;
-    total = finite ? total : metal::numeric_limits<float>::quiet_NaN();
-    for (int step = LANES / 2; step > 0; step /= 2) {
-      total += metal::simd_shuffle_xor(total, step);
-    }
-    if (FRAME_THREADS > 32) {
-      if (thread_index % 32 == 0) {
-        partial_greatest[thread_index / 32] = highest;
-        partial_total[thread_index / 32] = total;
-      }
-      metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-      for (int i = 0; i < FRAME_THREADS / 32; ++i) {
-        highest = metal::max(highest, partial_greatest[i]);
-      }
-      total = 0.0f;
-      for (int i = 0; i < FRAME_THREADS / 32; ++i) {
-        const float part = partial_total[i];
-        total += part == 0.0f ? 0.0f
-                              : part * plain_exp(partial_greatest[i] - highest);
-      }
-      metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-    }
-
-    if (used && member == 0) {
-      const bool good = total > 0.0f && highest < infinity;
-      const int64_t at = (int64_t(n) * T + t) * 2;
-      normalisers[at] = good ? highest : 0.0f;
-      normalisers[at + 1] =
-          good ? 1.0f / total : metal::numeric_limits<float>::quiet_NaN();
     }
   }
+
+  // The lanes' parts, then the simdgroups', in a fixed order.
+  float highest = greatest;
+  for (int step = LANES / 2; step > 0; step /= 2) {
+    highest = metal::max(highest, metal::simd_shuffle_xor(highest, step));
+  }
+  total = total > 0.0f ? total * plain_exp(greatest - highest) : 0.0f;
+  total = finite ? total : metal::numeric_limits<float>::quiet_NaN();
+  for (int step = LANES / 2; step > 0; step /= 2) {
+    total += metal::simd_shuffle_xor(total, step);
+  }
+  if (FRAME_THREADS > 32) {
+    if (thread_index % 32 == 0) {
+      partial_greatest[thread_index / 32] = highest;
+      partial_total[thread_index / 32] = total;
+    }
+    metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+    for (int i = 0; i < FRAME_THREADS / 32; ++i) {
+      highest = metal::max(highest, partial_greatest[i]);
+    }
+    total = 0.0f;
+    for (int i = 0; i < FRAME_THREADS / 32; ++i) {
+      const float part = partial_total[i];
+      total +=
+          part == 0.0f ? 0.0f : part * plain_exp(partial_greatest[i] - highest);
+    }
+    metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+  }
+
+  if (used && member == 0) {
+    const bool good = total > 0.0f && highest < infinity;
+    const int64_t at = (int64_t(n) * T + t) * 2;
+    normalisers[at] = good ? highest : 0.0f;
+    normalisers[at + 1] =
+        good ? 1.0f / total : metal::numeric_limits<float>::quiet_NaN();
+  }
+}

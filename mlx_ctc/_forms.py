@@ -172,7 +172,7 @@ class Canonical:
         # whatever comes after.
         S = min(size, T + 1)
         lengths = self.int32(lengths)
-        right = mx.sum(lengths) == size
+        right = (mx.sum(lengths) == size) & mx.all(lengths >= 0)
         index = (mx.cumsum(lengths) - lengths)[:, None] + mx.arange(S)
         targets = self.int32(targets)[mx.clip(index, 0, max(size - 1, 0))]
         lengths = mx.where(right, mx.minimum(lengths, T + 1), WRONG_TOTAL)

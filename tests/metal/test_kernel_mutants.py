@@ -1,0 +1,205 @@
+# The library's kernels with one thing wrong: each such mutant is noticed.
+#
+# The mutants are made from whatever the kernels' text is: every barrier is taken out
+# or weakened, every store to shared memory left out, a thread made to return before
+# every barrier. So the tests say that nothing of this is in the text without need.
+
+import re
+from dataclasses import replace
+
+import ctc_on_emulator
+import mlx.core as mx
+import numpy as np
+import pytest
+from metal_text import without_comments
+from problems import random_problem
+
+BARRIER = re.compile(r"metal::(threadgroup|simdgroup)_barrier\(([^;]*)\);")
+
+
+class Case:
+    """An op on a problem. What its kernels give unedited is right by other tests."""
+
+    def __init__(self, op="ctc_loss", N=3, edit=lambda launch: launch, **sizes):
+        self.op = op
+        self.problem = random_problem(np.random.default_rng(11), N=N, **sizes)
+        self.edit = edit
+        self._expected = None
+
+    def run(self, emulator, edit=lambda launch: launch):
+        run = ctc_on_emulator.run(
+            emulator,
+            self.problem,
+            op=self.op,
+            edit=lambda launch: edit(self.edit(launch)),
+        )
+        return {n: run.arrays[n].numpy() for n in ctc_on_emulator.RESULTS[self.op]}
+
+    def check(self, emulator, edit):
+        if self._expected is None:
+            self._expected = self.run(emulator)
+        results = self.run(emulator, edit)
+        for name, expected in self._expected.items():
+            np.testing.assert_allclose(results[name], expected, 1e-5, 1e-6)
+
+
+def spoilt(case):
+    """The case with NaN in a late frame, in a class that the target does not use."""
+    inputs, targets = case.problem.inputs, case.problem.targets
+    unused = set(range(inputs.shape[2])) - {case.problem.blank, *targets[1]}
+    inputs[40, 1, unused.pop()] = np.nan
+    return case
+
+
+IN_PARTS = ctc_on_emulator.in_parts_of(32)
+# Between them, all code of each kernel is run.
+CASES = {
+    "ctc_normalisers": [
+        Case(T=3, S=2, C=16400, ragged=False),
+        Case(T=11, S=2, C=5),
+        Case(T=11, S=2, C=150),
+    ],
+    "ctc_scan": [
+        spoilt(Case(T=90, S=40, C=60)),
+        Case(T=285, S=270, C=30, N=1, ragged=False),
+    ],
+    "ctc_gradient": [
+        Case(T=90, S=40, C=30),
+        Case(T=90, S=80, C=40, N=2, edit=IN_PARTS),
+    ],
+    "ctc_align": [
+        spoilt(Case("forced_align", T=90, S=40, C=60)),
+        Case("forced_align", T=285, S=270, C=30, N=1, ragged=False),
+    ],
+    "ctc_posteriors": [
+        Case("posteriors by class", T=90, S=40, C=30),
+        Case("posteriors by class", T=90, S=80, C=40, N=2, edit=IN_PARTS),
+    ],
+}
+
+
+def launches():
+    """One launch of each kernel; mutants are made of their texts."""
+    lengths = mx.zeros(1, mx.int32)
+    arrays = [mx.zeros((1, 1, 2)), mx.zeros((1, 1), mx.int32), lengths, lengths]
+    found = {}
+    for op in ctc_on_emulator.OPS:
+        for launch in ctc_on_emulator.launches_of(
+            arrays, op, blank=0, with_logits=True
+        ):
+            found.setdefault(launch.name, launch)
+    return found.values()
+
+
+def report_on(emulator, name, edit):
+    """What is noticed about one kernel, edited, when its problems are run."""
+
+    def edit_launch(launch):
+        if launch.name == "ctc_normalisers":  # one threadgroup for all frames
+            launch = replace(launch, grid=launch.threadgroup)
+        return edit(launch) if launch.name == name else launch
+
+    for case in CASES[name]:
+        try:
+            case.check(emulator, edit_launch)
+        except AssertionError as error:
+            return str(error)
+    return "nothing"
+
+
+def mutants(make):
+    """A test parameter (kernel, source) for each text that make() yields."""
+    parameters = []
+    for launch in launches():
+        source = without_comments(launch.source)
+        for place, what, mutant in make(launch, source):
+            line = source[:place].count("\n") + 1
+            id_ = f"{launch.name}, line {line}, {what}"
+            parameters.append(pytest.param(launch.name, mutant, id=id_))
+    return pytest.mark.parametrize(("name", "source"), parameters)
+
+
+def weaker_barriers(launch, source):
+    for barrier in BARRIER.finditer(source):
+        weaker = {"gone": ""}
+        for memory in re.findall(r"mem_(device|threadgroup)", barrier[2]):
+            without = barrier[0].replace(f"mem_{memory}", "mem_none")
+            weaker[f"not for {memory} memory"] = without
+        if barrier[1] == "threadgroup":
+            smaller = barrier[0].replace("threadgroup_b", "simdgroup_b")
+            weaker["for a simdgroup"] = smaller
+        for what, text in weaker.items():
+            start, end = barrier.span()
+            yield start, what, source[:start] + text + source[end:]
+
+
+@mutants(weaker_barriers)
+def test_every_barrier_is_needed(emulator, name, source):
+    report = report_on(emulator, name, lambda launch: replace(launch, source=source))
+    assert re.match(f"{name}: (race|uninitialised|divergent)", report), report
+
+
+def early_returns(launch, source):
+    for barrier in BARRIER.finditer(source):
+        start = barrier.start()
+        leave = "if (thread_index_in_simdgroup == 7) { return; } "
+        yield start, "return before it", source[:start] + leave + source[start:]
+
+
+@mutants(early_returns)
+def test_no_thread_may_return_before_a_barrier(emulator, name, source):
+    report = report_on(emulator, name, lambda launch: replace(launch, source=source))
+    assert re.match(f"{name}: divergent.* has returned", report), report
+
+
+def missing_stores(launch, source):
+    shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", source) + launch.output_names
+    store = re.compile(rf"\b({'|'.join(shared)})\[[^;=]*\] \+?=[^;=]*;")
+    for match in store.finditer(source):
+        start, end = match.span()
+        yield start, match[1], source[:start] + ";" + source[end:]
+
+
+@mutants(missing_stores)
+def test_every_store_is_needed(emulator, name, source):
+    report = report_on(emulator, name, lambda launch: replace(launch, source=source))
+    assert report != "nothing"
+
+
+# name: (text of the header, its replacement, what the report says)
+HEADER_FAULTS = {
+    "shuffle by two lanes": (
+        "metal::simd_shuffle_up(a.m, 1)",
+        "metal::simd_shuffle_up(a.m, 2)",
+        "ctc_scan: undefined|depends on|Not equal",
+    ),
+    "shuffle from the other side": (
+        "metal::simd_shuffle_up(a.e, 1)",
+        "metal::simd_shuffle_down(a.e, 1)",
+        "undefined|depends on|Not equal",
+    ),
+    "shuffle that some lanes leave out": (
+        "METAL_FUNC Extended shuffle_up(Extended a) {",
+        "METAL_FUNC Extended shuffle_up(Extended a) {\n  if (a.m > 1.5f) return a;",
+        "ctc_scan: divergent.*simd_shuffle_up",
+    ),
+    "sum without the last step": (
+        "step > 0; step /= 2",
+        "step > 1; step /= 2",
+        "depends on|Not equal",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", HEADER_FAULTS)
+def test_a_fault_in_a_helper_is_noticed(emulator, fault):
+    old, new, expected = HEADER_FAULTS[fault]
+
+    def edit(launch):
+        assert launch.header.count(old) == 1
+        return replace(launch, header=launch.header.replace(old, new))
+
+    report = report_on(emulator, "ctc_scan", edit)
+    if report == "nothing":
+        report = report_on(emulator, "ctc_gradient", edit)
+    assert re.search(expected, report), report
