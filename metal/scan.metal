@@ -364,7 +364,7 @@ for (int i = 0; i < simdgroups; ++i) {
 float value = minus_log(normalised);
 // Rounding may put the loss of a certain alignment a little below zero, and an
 // exact one has no sign.
-if (value <= 0.0f && value > -1.2e-7f * float(T_n)) {
+if (value <= 0.0f && value >= -1.2e-7f * float(T_n)) {
   value = 0.0f;
 }
 if (is_zero(z)) {
