@@ -338,7 +338,11 @@ def machine():
         processor = f"{len(names)} x {names[0]}" if names else processor
     packages = {"mlx-ctc": "mlx_ctc", "mlx": "mlx", "torch": "torch"}
     versions = {name: version(name) for name in packages if find_spec(packages[name])}
-    return {"processor": processor, "system": platform.platform(), **versions}
+    return {
+        "processor": processor,
+        "system": f"{platform.system()} {platform.machine()}",
+        **versions,
+    }
 
 
 def parse_options():
