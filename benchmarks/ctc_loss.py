@@ -8,6 +8,10 @@ memory on the CPU.
     python benchmarks/ctc_loss.py --threads 1,2
     python benchmarks/ctc_loss.py --shapes 512x32x64x100 --tasks gradient --times
     python benchmarks/ctc_loss.py --device gpu --json results.json
+    python benchmarks/ctc_loss.py --growth --turns 3
+
+A GPU's records have a floor as well: three passes over the logits at the bandwidth of a
+copy in the same process, and a tenth of a microsecond for each frame.
 """
 
 import argparse
@@ -57,6 +61,12 @@ SHAPES["gpu"] = [
     "400x256x80x120",
 ]
 
+# One letter grows over three decades, the others stand still.
+GROWTH = {
+    "T": [f"{T}x4x32x16" for T in (64, 200, 640, 2000, 6400, 20000, 64000)],
+    "N": [f"128x{N}x32x32" for N in (1, 3, 10, 30, 100, 300, 1000)],
+    "S": [f"8192x1x32x{S}" for S in (4, 12, 40, 120, 400, 1200, 4000)],
+}
 
 TASKS = ["gradient", "loss"]  # "gradient": the loss and its gradient
 CUDNN_LABELS = 256  # the longest target that cuDNN takes
@@ -68,6 +78,7 @@ class Case:
     device: str
     dtype: str
     threads: int
+    growth: str = ""  # the letter that grows, where the shape is one of a curve
 
     def arrays(self):
         """Random logits, targets and full lengths, in NumPy."""
@@ -208,6 +219,25 @@ def timed_turn(step):
     return turn
 
 
+def gpu_floor(case):
+    """Seconds below which no step on this GPU could come, near enough."""
+    import mlx.core as mx
+
+    mx.set_default_device(mx.gpu)
+    x, copies = mx.zeros(2**26), 20
+    for _ in range(2):  # the first is a warm-up
+        mx.eval(x)
+        start = time.perf_counter()
+        for _ in range(copies):
+            mx.async_eval(x + 0)
+        mx.synchronize()
+        seconds = (time.perf_counter() - start) / copies
+    bandwidth = 2 * x.nbytes / seconds
+    T, N, C, _ = map(int, case.shape.split("x"))
+    pass_bytes = T * N * C * getattr(mx, case.dtype).size
+    return 3 * pass_bytes / bandwidth + T * 1e-7
+
+
 def measure_time(case, options):
     """A record for each task: seconds a step, turn by turn, of each library."""
     runners = {name: LIBRARIES[name](case) for name in libraries_here(case)}
@@ -225,6 +255,7 @@ def measure_time(case, options):
                     record["queued seconds"][name].append(seconds)
         if case.device == "gpu":
             record["memory"] = {n: r.gpu_memory(task) for n, r in runners.items()}
+            record["floor"] = gpu_floor(case)
         records.append(record)
     return records
 
@@ -272,8 +303,8 @@ def new_process(threads):
 def measure(options):
     for threads in options.threads:
         with new_process(threads) as timing:
-            for shape in options.shapes:
-                case = Case(shape, options.device, options.dtype, threads)
+            for growth, shape in options.shapes:
+                case = Case(shape, options.device, options.dtype, threads, growth)
                 for record in timing.submit(measure_time, case, options).result():
                     if options.device == "cpu" and options.memory:
                         for name in record["seconds"]:
@@ -304,6 +335,8 @@ def cells(record, options):
                 row[f"{kind}{name} / ours"] = f"{median(turns):.1f} {spread}"
             if options.times or len(seconds) == 1:
                 row[f"{kind}{name} ms"] = f"{1e3 * median(seconds[name]):.3f}"
+    if "floor" in record:
+        row["floor ms"] = f"{1e3 * record['floor']:.3f}"
     for name, peak in record["memory"].items():
         row[f"{name} MiB"] = f"{peak / MiB:.1f}"
     return row
@@ -321,6 +354,7 @@ def print_medians(records):
                 for record in records
                 if (record["threads"], record["task"]) == (threads, task)
                 and "torch" in record["seconds"]
+                and not record["growth"]
             ]
             if of_shapes:
                 print(
@@ -351,6 +385,7 @@ def parse_options():
     )
     add = parser.add_argument
     add("--shapes", help="TxNxCxS, several with commas between; default: a list")
+    add("--growth", action="store_true", help="shapes in which T, N or S grows")
     add("--device", choices=["cpu", "gpu"], default="cpu")
     add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     add("--threads", default=str(os.cpu_count()), help="CPU threads, as 1,2")
@@ -361,7 +396,9 @@ def parse_options():
     add("--json", metavar="FILE", help="write every turn of every shape to a file")
     options = parser.parse_args()
     shapes = options.shapes.split(",") if options.shapes else SHAPES[options.device]
-    options.shapes = shapes
+    options.shapes = [("", shape) for shape in shapes]
+    if options.growth:
+        options.shapes = [(key, x) for key, curve in GROWTH.items() for x in curve]
     options.threads = [int(threads) for threads in options.threads.split(",")]
     options.tasks = options.tasks.split(",")
     return options
