@@ -19,6 +19,10 @@ class Alphabet:
     def classes(self) -> int:
         return 1 + len(self.characters)
 
+    def unknown(self, text: str) -> str:
+        """The characters of ``text`` that it lacks, each once."""
+        return "".join(sorted(set(text) - set(self.characters)))
+
     def encode(self, text: str) -> list[int]:
         return [self.labels[character] for character in text]
 

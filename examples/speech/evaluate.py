@@ -1,41 +1,72 @@
 # What a recogniser hears, and how far that is from what was said.
-# Letters: T frames, N utterances, C classes.
 
-from collections.abc import Callable
+from collections import defaultdict
 from dataclasses import dataclass
 
 import jiwer
-import mlx.core as mx
-import numpy as np
-from corpora import Corpus
-from data import Alphabet, Batch, collate
-
-from mlx_ctc import greedy_decode
+from corpora import Utterance
+from data import collate
+from recogniser import Recogniser
 
 
 @dataclass(frozen=True)
 class Result:
+    speakers: list[str]
     references: list[str]
     transcripts: list[str]
 
+    @property
+    def cer(self) -> float:
+        """The part of the characters that is wrong, missing or too much."""
+        return jiwer.cer(self.references, self.transcripts)
+
+    @property
+    def wer(self) -> float:
+        """The part of the words that is wrong, missing or too much."""
+        return jiwer.wer(self.references, self.transcripts)
+
     def __str__(self) -> str:
-        cer = jiwer.cer(self.references, self.transcripts)
-        wer = jiwer.wer(self.references, self.transcripts)
-        return f"CER {100 * cer:5.1f} %  WER {100 * wer:5.1f} %"
+        return f"CER {100 * self.cer:5.1f} %  WER {100 * self.wer:5.1f} %"
+
+    def by_speaker(self) -> dict[str, "Result"]:
+        """The results of each speaker, those with the most errors first."""
+        rows = defaultdict(list)
+        for row in zip(self.speakers, self.references, self.transcripts, strict=True):
+            rows[row[0]].append(row)
+        results = {
+            speaker: Result(*map(list, zip(*said, strict=True)))
+            for speaker, said in rows.items()
+        }
+        return dict(sorted(results.items(), key=lambda item: -item[1].wer))
+
+    def table(self) -> str:
+        """A line for each speaker, and one for all."""
+        results = {**self.by_speaker(), "all": self}
+        width = max(map(len, results))
+        lines = [f"{'speaker':{width}}  utterances   CER %   WER %"]
+        for speaker, result in results.items():
+            count, cer, wer = len(result.speakers), 100 * result.cer, 100 * result.wer
+            lines.append(f"{speaker:{width}}  {count:10}  {cer:6.1f}  {wer:6.1f}")
+        return "\n".join(lines)
 
 
 def evaluate(
-    recognise: Callable[[Batch], tuple[mx.array, mx.array]],
-    corpus: Corpus,
-    alphabet: Alphabet,
+    recogniser: Recogniser, utterances: list[Utterance], beam_width: int | None = None
 ) -> Result:
-    """Transcribe the test utterances with ``recognise``, which makes logits (T, N, C)
-    and their lengths (N,) from a batch."""
-    utterances = sorted(corpus.test, key=lambda utterance: utterance.samples)
+    """Transcribe what was said, greedily or with a beam search of ``beam_width``."""
+    utterances = sorted(utterances, key=lambda utterance: utterance.samples)
+    training = recogniser.model.training
+    recogniser.model.eval()
     transcripts = []
     for i in range(0, len(utterances), 16):
-        batch = collate(utterances[i : i + 16], alphabet, corpus.sample_rate)
-        labels, counts, _ = greedy_decode(*recognise(batch), with_logits=True)
-        for row, count in zip(np.array(labels), counts.tolist(), strict=True):
-            transcripts.append(alphabet.decode(row[:count]))
-    return Result([utterance.text for utterance in utterances], transcripts)
+        batch = collate(
+            utterances[i : i + 16], recogniser.alphabet, recogniser.sample_rate
+        )
+        logits = recogniser(batch.audio, batch.audio_lengths)
+        transcripts += recogniser.transcripts(*logits, beam_width)
+    recogniser.model.train(training)
+    return Result(
+        [utterance.speaker for utterance in utterances],
+        [utterance.text for utterance in utterances],
+        transcripts,
+    )

@@ -27,6 +27,7 @@ class LogMel:
     variance 1 over its utterance."""
 
     def __init__(self, sample_rate: int, bands: int = 40):
+        self.sample_rate = sample_rate
         self.bands = bands
         self.window_size = round(0.025 * sample_rate)
         self.hop = round(0.010 * sample_rate)

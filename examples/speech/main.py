@@ -14,8 +14,9 @@ import mlx.optimizers as optim
 from data import Alphabet, Batch, TrainingBatches
 from evaluate import Result, evaluate
 from features import LogMel, spec_augment
-from mlx.utils import tree_flatten
-from model import SIZES, Recogniser
+from model import SIZES, Encoder
+from paths import models_folder
+from recogniser import Recogniser
 from tqdm import tqdm
 
 from mlx_ctc.nn import CTCLoss
@@ -32,11 +33,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=int, default=8)
     add("--learning-rate", type=float, default=3e-3)
     add("--evaluate-every", type=int, default=250, metavar="STEPS")
+    add("--out", type=Path, metavar="FOLDER", help="where to save the model")
     add("--seed", type=int, default=0)
     add("--cpu", action="store_true", help="train on the CPU where there is a GPU")
     args = parser.parse_args(argv)
     if args.held_out_speaker and not args.data:
         parser.error("--held-out-speaker needs --data")
+    if not args.out:
+        corpus = "fsdd" if args.data else "synthetic"
+        args.out = models_folder() / f"{corpus}-{args.target}-{args.model}"
     return args
 
 
@@ -77,15 +82,16 @@ def train(corpus: corpora.Corpus, args: argparse.Namespace) -> Result:
     alphabet = Alphabet(corpus.characters)
     batches = TrainingBatches(corpus, alphabet, args.batch_size, args.seed)
     features = LogMel(corpus.sample_rate)
-    model = Recogniser(features.bands, alphabet.classes, args.model)
+    model = Encoder(features.bands, alphabet.classes, args.model)
+    recogniser = Recogniser(model, alphabet, features)
     optimizer = make_optimizer(args.learning_rate, args.steps)
     ctc_loss = CTCLoss(with_logits=True, zero_infinity=True)
 
-    size = sum(array.size for _, array in tree_flatten(model.parameters()))
     print(
         f"{corpus.description}: {len(corpus.train)} and {len(corpus.test)} utterances"
     )
-    print(f"{args.model} model: {size / 1e6:.2f} M parameters, {mx.default_device()}")
+    size = recogniser.parameters / 1e6
+    print(f"{args.model} model: {size:.2f} M parameters, {mx.default_device()}")
 
     def loss_of(batch: Batch) -> mx.array:
         inputs, lengths = features(batch.audio, batch.audio_lengths)
@@ -101,9 +107,6 @@ def train(corpus: corpora.Corpus, args: argparse.Namespace) -> Result:
         optimizer.update(model, gradients)
         return loss
 
-    def recognise(batch: Batch) -> tuple[mx.array, mx.array]:
-        return model(*features(batch.audio, batch.audio_lengths))
-
     losses = []
     progress = tqdm(range(args.steps), unit="step")
     for step in progress:
@@ -113,9 +116,11 @@ def train(corpus: corpora.Corpus, args: argparse.Namespace) -> Result:
         done = step + 1
         if done % args.evaluate_every == 0 or done == args.steps:
             mean = mx.stack(losses).mean().item()
-            result = evaluate(recognise, corpus, alphabet)
+            result = evaluate(recogniser, corpus.test)
             progress.write(f"step {done:5}  loss {mean:6.3f}  held-out {result}")
             losses = []
+    recogniser.save(args.out)
+    print(f"the model is in {args.out}")
     return result
 
 

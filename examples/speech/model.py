@@ -1,4 +1,4 @@
-# The recogniser's network: separable convolutions over time in residual blocks.
+# The network: separable convolutions over time in residual blocks.
 # Letters: T frames, N utterances, C classes. Time is the first axis, so that a
 # frame's neighbours are one slice away and the loss takes the logits as they are.
 
@@ -35,12 +35,15 @@ class Block(nn.Module):
         return x + nn.relu(self.mix(h))
 
 
-class Recogniser(nn.Module):
+class Encoder(nn.Module):
     """From features (T, N, F) to logits (ceil(T / 2), N, C): one row of logits for
     every second frame. What lies past an utterance's length changes nothing."""
 
+    stride = 2
+
     def __init__(self, bands: int, classes: int, size: str):
         super().__init__()
+        self.settings = {"bands": bands, "classes": classes, "size": size}
         channels, blocks = SIZES[size]
         self.front = nn.Linear(TAPS * bands, channels)
         self.blocks = [Block(channels, 2 ** (i % 3)) for i in range(blocks)]
@@ -48,9 +51,9 @@ class Recogniser(nn.Module):
         self.classify = nn.Linear(channels, classes)
 
     def __call__(self, features: mx.array, lengths: mx.array):
-        x = mx.concatenate(neighbours(features, stride=2), axis=-1)
+        x = mx.concatenate(neighbours(features, stride=self.stride), axis=-1)
         x = nn.relu(self.front(x))
-        lengths = (lengths + 1) // 2
+        lengths = (lengths + self.stride - 1) // self.stride
         valid = (mx.arange(x.shape[0])[:, None] < lengths)[..., None]  # (T, N, 1)
         for block in self.blocks:
             x = block(x, valid)

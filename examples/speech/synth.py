@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import paths
 import soundfile
 import soxr
 from tqdm import tqdm
@@ -145,10 +146,9 @@ def synthesise(folder: Path, train: int, test: int) -> None:
 
 def cached(train: int, test: int) -> Path:
     """The folder of a synthesised corpus, which its first use makes."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     recipe = f"{train} {test}".encode() + Path(__file__).read_bytes()
     name = f"espeak-digits-{hashlib.sha256(recipe).hexdigest()[:12]}"
-    folder = cache / "mlx-ctc" / name
+    folder = paths.cache_folder() / name
     if not folder.exists():
         print(f"A corpus is synthesised, once, into {folder}")
         folder.parent.mkdir(parents=True, exist_ok=True)

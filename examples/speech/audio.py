@@ -1,0 +1,29 @@
+# Waveforms from files of any format, rate and number of channels.
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+
+class AudioError(ValueError):
+    """A file that is no recording, with its name and the reason in one line."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+
+
+def read(path: Path, sample_rate: int) -> np.ndarray:
+    """The samples (samples,) of a recording in float32, its channels' mean."""
+    if not Path(path).is_file():
+        raise AudioError(path, "no such file")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(path, f"unreadable: {error.error_string}") from error
+    if len(samples) == 0:
+        raise AudioError(path, "no samples")
+    if not np.isfinite(samples).all():
+        raise AudioError(path, "samples that are not numbers")
+    return soxr.resample(samples.mean(axis=1), rate, sample_rate)

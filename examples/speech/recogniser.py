@@ -1,0 +1,94 @@
+# A trained model as it is used: from a waveform to logits, from logits to text.
+# Letters: T frames, N utterances, C classes.
+
+import json
+import os
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from data import Alphabet
+from features import LogMel
+from mlx.utils import tree_flatten
+from model import Encoder
+
+from mlx_ctc import beam_search_decode, greedy_decode
+
+
+class Recogniser:
+    """Features, the network and the alphabet that it writes in."""
+
+    def __init__(self, model: Encoder, alphabet: Alphabet, features: LogMel):
+        self.model = model
+        self.alphabet = alphabet
+        self.features = features
+
+    @property
+    def sample_rate(self) -> int:
+        return self.features.sample_rate
+
+    @property
+    def frame_duration(self) -> float:
+        """Seconds from one row of logits to the next."""
+        return self.model.stride * self.features.hop / self.sample_rate
+
+    def __call__(self, audio: mx.array, lengths: mx.array) -> tuple[mx.array, mx.array]:
+        """Logits (T, N, C) and their lengths (N,) from audio (N, samples) and its
+        lengths (N,)."""
+        return self.model(*self.features(audio, lengths))
+
+    def listen(self, waveform: np.ndarray) -> mx.array:
+        """Logits (T, C) of one waveform (samples,) at the recogniser's rate."""
+        missing = max(0, self.features.window_size - len(waveform))
+        audio = mx.array(np.pad(waveform, (0, missing)))[None]
+        logits, lengths = self(audio, mx.array([len(waveform)]))
+        return logits[: lengths.item(), 0].astype(mx.float32)
+
+    def transcripts(
+        self, logits: mx.array, lengths: mx.array, beam_width: int | None = None
+    ) -> list[str]:
+        """What was said: the best path's text, or the best text of a beam search."""
+        if beam_width:
+            found = beam_search_decode(logits, lengths, beam_width, with_logits=True)
+            return [self.alphabet.decode(best.labels) for best, *_ in found]
+        labels, counts, _ = greedy_decode(logits, lengths, with_logits=True)
+        rows = zip(labels.tolist(), counts.tolist(), strict=True)
+        return [self.alphabet.decode(row[:count]) for row, count in rows]
+
+    def save(self, folder: Path):
+        """Write ``recogniser.json`` and ``model.safetensors``. Each is replaced whole,
+        so that a folder always holds a model."""
+        settings = {
+            "characters": self.alphabet.characters,
+            "sample_rate": self.sample_rate,
+            "bands": self.features.bands,
+            "model": self.model.settings,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / "unfinished.safetensors"
+        self.model.save_weights(str(unfinished))
+        os.replace(unfinished, folder / "model.safetensors")
+        unfinished = folder / "unfinished.json"
+        unfinished.write_text(json.dumps(settings, indent=2) + "\n")
+        os.replace(unfinished, folder / "recogniser.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Recogniser":
+        """What :meth:`save` wrote. Raises a ``ValueError`` that names the folder."""
+        try:
+            settings = json.loads((folder / "recogniser.json").read_text())
+            model = Encoder(**settings["model"])
+            model.load_weights(str(folder / "model.safetensors"))
+            features = LogMel(settings["sample_rate"], settings["bands"])
+            alphabet = Alphabet(settings["characters"])
+        except FileNotFoundError as error:
+            raise ValueError(f"{folder} holds no recogniser: {error}") from error
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder} holds another version's model.") from error
+        model.eval()
+        return cls(model, alphabet, features)
+
+    @property
+    def parameters(self) -> int:
+        arrays = tree_flatten(self.model.trainable_parameters())
+        return sum(array.size for _, array in arrays)
