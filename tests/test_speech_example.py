@@ -111,7 +111,10 @@ def test_log_mel_is_the_textbook_one(rng):
 
 def test_padding_changes_nothing(rng):
     audio = mx.array(rng.normal(size=(1, 9000)).astype(np.float32))
-    log_mel, recogniser = features.LogMel(8000), model.Encoder(40, 11, "small")
+    log_mel, recogniser = (
+        features.LogMel(8000),
+        model.Encoder(40, 11, **model.SIZES["small"]),
+    )
     padding = mx.array(rng.normal(size=(1, 4000)).astype(np.float32))
     alone, lengths = recogniser(*log_mel(audio, mx.array([9000])))
     longer = mx.concatenate([audio, padding], axis=1)

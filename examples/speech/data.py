@@ -1,6 +1,7 @@
 # From utterances to batches: labels, utterances of like length together, padding.
 # Letters: N utterances, S labels in a target.
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -28,6 +29,11 @@ class Alphabet:
 
     def decode(self, labels: list[int]) -> str:
         return "".join(self.characters[label - 1] for label in labels)
+
+
+def frames_needed(labels: list[int]) -> int:
+    """The fewest frames that say them: equal neighbours have a blank between."""
+    return len(labels) + sum(a == b for a, b in pairwise(labels))
 
 
 class Batch(NamedTuple):

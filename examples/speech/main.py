@@ -82,7 +82,7 @@ def train(corpus: corpora.Corpus, args: argparse.Namespace) -> Result:
     alphabet = Alphabet(corpus.characters)
     batches = TrainingBatches(corpus, alphabet, args.batch_size, args.seed)
     features = LogMel(corpus.sample_rate)
-    model = Encoder(features.bands, alphabet.classes, args.model)
+    model = Encoder(features.bands, alphabet.classes, **SIZES[args.model])
     recogniser = Recogniser(model, alphabet, features)
     optimizer = make_optimizer(args.learning_rate, args.steps)
     ctc_loss = CTCLoss(with_logits=True, zero_infinity=True)

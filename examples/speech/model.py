@@ -7,8 +7,12 @@ import mlx.nn as nn
 
 TAPS = 5
 
-# Channels and blocks. Without a fast matrix product only the small one is quick.
-SIZES = {"small": (80, 8), "medium": (128, 10), "large": (192, 12)}
+# Without a fast matrix product only the small one is quick.
+SIZES = {
+    "small": {"channels": 80, "blocks": 8},
+    "medium": {"channels": 128, "blocks": 10},
+    "large": {"channels": 192, "blocks": 12},
+}
 
 
 def neighbours(x: mx.array, dilation: int = 1, stride: int = 1) -> list[mx.array]:
@@ -41,10 +45,14 @@ class Encoder(nn.Module):
 
     stride = 2
 
-    def __init__(self, bands: int, classes: int, size: str):
+    def __init__(self, bands: int, classes: int, channels: int, blocks: int):
         super().__init__()
-        self.settings = {"bands": bands, "classes": classes, "size": size}
-        channels, blocks = SIZES[size]
+        self.settings = {
+            "bands": bands,
+            "classes": classes,
+            "channels": channels,
+            "blocks": blocks,
+        }
         self.front = nn.Linear(TAPS * bands, channels)
         self.blocks = [Block(channels, 2 ** (i % 3)) for i in range(blocks)]
         self.norm = nn.RMSNorm(channels)

@@ -1,18 +1,43 @@
-# A trained model as it is used: from a waveform to logits, from logits to text.
-# Letters: T frames, N utterances, C classes.
+# A trained model as it is used: from a waveform to logits, from logits to text, and
+# from a known text to when it was said.
+# Letters: T frames, N utterances, C classes, S labels in a text.
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from data import Alphabet
+from data import Alphabet, frames_needed
 from features import LogMel
 from mlx.utils import tree_flatten
 from model import Encoder
 
-from mlx_ctc import beam_search_decode, greedy_decode
+from mlx_ctc import (
+    TokenSpan,
+    beam_search_decode,
+    forced_align,
+    greedy_decode,
+    merge_tokens,
+)
+
+
+class Alignment(NamedTuple):
+    """When a text was said, in rows of logits."""
+
+    text: str
+    characters: list[TokenSpan]  # S
+    words: list[tuple[str, TokenSpan]]
+
+
+def whole(characters: list[TokenSpan]) -> TokenSpan:
+    """The span from the first of them to the last, with their frames' mean score."""
+    first, last = characters[0], characters[-1]
+    scores = sum(len(span) * span.score for span in characters)
+    score = scores / sum(map(len, characters))
+    return TokenSpan(first.token, first.start, last.end, score)
 
 
 class Recogniser:
@@ -55,6 +80,41 @@ class Recogniser:
         rows = zip(labels.tolist(), counts.tolist(), strict=True)
         return [self.alphabet.decode(row[:count]) for row, count in rows]
 
+    def spelling(self, text: str) -> str:
+        """``text`` as the recogniser would write it. Raises a ``ValueError`` that names
+        what it cannot write."""
+        space = " " if " " in self.alphabet.characters else ""
+        spelled = space.join(text.lower().split())
+        if unknown := self.alphabet.unknown(spelled):
+            raise ValueError(
+                f"the recogniser writes {self.alphabet.characters!r}, not {unknown!r}"
+            )
+        if not spelled:
+            raise ValueError("there is no text")
+        return spelled
+
+    def align(self, logits: mx.array, text: str) -> Alignment:
+        """Which rows of the logits (T, C) say which character of ``text``, and which
+        of its words. Raises a ``ValueError`` where they are too few."""
+        text = self.spelling(text)
+        labels = self.alphabet.encode(text)
+        if len(logits) < frames_needed(labels):
+            raise ValueError(
+                f"a text of {len(text)} characters takes "
+                f"{frames_needed(labels) * self.frame_duration:.2f} s or more, "
+                f"and there are {len(logits) * self.frame_duration:.2f} s"
+            )
+        path, scores = forced_align(
+            logits, labels, len(logits), len(labels), with_logits=True
+        )
+        characters = merge_tokens(path, mx.exp(scores))
+        word = "[^ ]+" if " " in self.alphabet.characters else "."
+        words = [
+            (found[0], whole(characters[found.start() : found.end()]))
+            for found in re.finditer(word, text)
+        ]
+        return Alignment(text, characters, words)
+
     def save(self, folder: Path):
         """Write ``recogniser.json`` and ``model.safetensors``. Each is replaced whole,
         so that a folder always holds a model."""
@@ -81,10 +141,12 @@ class Recogniser:
             model.load_weights(str(folder / "model.safetensors"))
             features = LogMel(settings["sample_rate"], settings["bands"])
             alphabet = Alphabet(settings["characters"])
-        except FileNotFoundError as error:
-            raise ValueError(f"{folder} holds no recogniser: {error}") from error
+        except OSError as error:
+            raise ValueError(f"{folder}: no recogniser is saved there") from error
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder} holds another version's model.") from error
+            raise ValueError(
+                f"{folder}: the recogniser there is damaged or another version's"
+            ) from error
         model.eval()
         return cls(model, alphabet, features)
 

@@ -1,0 +1,47 @@
+# When each word of a known text is said: python align.py FILE TEXT
+
+import argparse
+import sys
+from pathlib import Path
+
+import audio
+from paths import latest_model
+from pictures import save_alignment
+from recogniser import Recogniser
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Print when each word of a known text is said in a recording."
+    )
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE")
+    add("text", metavar="TEXT", help="what is said in it")
+    add("--model", type=Path, metavar="FOLDER", help="default: the one saved last")
+    add("--plot", type=Path, metavar="FILE.png", help="draw it too")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace):
+    try:
+        recogniser = Recogniser.load(args.model or latest_model())
+        waveform = audio.read(args.file, recogniser.sample_rate)
+    except ValueError as error:
+        sys.exit(str(error))
+    try:
+        alignment = recogniser.align(recogniser.listen(waveform), args.text)
+    except ValueError as error:
+        sys.exit(f"{args.file}: {error}")
+    print("start s   end s  score  word")
+    for word, span in alignment.words:
+        start, end = span.seconds(recogniser.frame_duration)
+        print(f"{start:7.2f} {end:7.2f}  {span.score:5.2f}  {word}")
+    if args.plot:
+        try:
+            save_alignment(recogniser, waveform, args.text, args.plot)
+        except (OSError, ValueError) as error:
+            sys.exit(f"{args.plot}: {error}")
+
+
+if __name__ == "__main__":
+    main(parse_arguments())

@@ -1,0 +1,66 @@
+# How training went, and what a recogniser heard when, as PNG files.
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from matplotlib.figure import Figure
+from recogniser import Recogniser
+
+from mlx_ctc import ctc_posteriors
+from mlx_ctc.plot import plot_alignment, plot_posteriors
+
+
+def save_curves(history: list[dict], path: Path):
+    """Loss and error rates against steps.
+
+    Each entry has ``step``, ``loss`` in nats per label, and ``cer`` and ``wer`` as
+    fractions or None.
+    """
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    above.plot([e["step"] for e in history], [e["loss"] for e in history], "C0.-")
+    above.set_yscale("log")
+    above.set_ylabel("training loss, nats per label")
+    for name, style in (("wer", "C1.-"), ("cer", "C2.-")):
+        entries = [entry for entry in history if entry.get(name) is not None]
+        below.plot(
+            [entry["step"] for entry in entries],
+            [100 * entry[name] for entry in entries],
+            style,
+            label=name.upper(),
+        )
+    below.set_ylim(bottom=0)
+    below.set_ylabel("held-out error, %")
+    below.set_xlabel("step")
+    below.legend()
+    for ax in (above, below):
+        ax.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def save_alignment(recogniser: Recogniser, waveform: np.ndarray, text: str, path: Path):
+    """A spectrogram with the words of ``text``, and under it how probable each
+    character is over time, and the waveform with their spans."""
+    logits = recogniser.listen(waveform)
+    alignment = recogniser.align(logits, text)
+    T = len(logits)
+    duration = T * recogniser.frame_duration
+    labels = recogniser.alphabet.encode(alignment.text)
+    posteriors = ctc_posteriors(logits, labels, T, len(labels), with_logits=True)
+    names = alignment.text.replace(" ", "␣")
+    spectrogram, _ = recogniser.features(
+        mx.array(waveform)[None], mx.array([len(waveform)])
+    )
+    heard = waveform[: round(duration * recogniser.sample_rate)]
+
+    figure = Figure(figsize=(max(8, 3.5 * duration), 7), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
+    words, spans = zip(*alignment.words, strict=True)
+    plot_alignment(spans, words, spectrogram[:, 0], T, duration, axes[0])
+    axes[0].set_ylabel("mel band")
+    plot_posteriors(posteriors, names, duration, axes[1])
+    plot_alignment(alignment.characters, names, heard, T, duration, axes[2])
+    axes[2].set_ylabel("waveform")
+    axes[2].set_xlabel("seconds")
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,54 @@
+# What is said in recordings: python transcribe.py FILE...
+
+import argparse
+import sys
+from pathlib import Path
+
+import audio
+import mlx.core as mx
+from paths import latest_model
+from recogniser import Recogniser
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Transcribe recordings: wav, flac, mp3 and more, of any rate."
+    )
+    add = parser.add_argument
+    add("files", type=Path, nargs="+", metavar="FILE")
+    add("--model", type=Path, metavar="FOLDER", help="default: the one saved last")
+    add("--beam", type=int, metavar="WIDTH", help="search with a beam of so many texts")
+    args = parser.parse_args(argv)
+    if args.beam is not None and args.beam < 1:
+        parser.error(f"--beam is a width of 1 or more, not {args.beam}")
+    return args
+
+
+def transcribe(
+    recogniser: Recogniser, file: Path, beam_width: int | None = None
+) -> str:
+    logits = recogniser.listen(audio.read(file, recogniser.sample_rate))
+    lengths = mx.array([len(logits)])
+    [text] = recogniser.transcripts(logits[:, None], lengths, beam_width)
+    return text
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print each file's name and text. A file that is no recording is reported, and
+    the exit status is then 1."""
+    try:
+        recogniser = Recogniser.load(args.model or latest_model())
+    except ValueError as error:
+        sys.exit(str(error))
+    status = 0
+    for file in args.files:
+        try:
+            print(file, transcribe(recogniser, file, args.beam), sep="\t", flush=True)
+        except audio.AudioError as error:
+            print(error, file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse_arguments()))
