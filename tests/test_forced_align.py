@@ -167,6 +167,16 @@ def test_any_number_of_classes(rng, C, with_logits):
     assert_is_best(problem, *align(problem))
 
 
+@pytest.mark.parametrize("T", range(1, 10))
+def test_any_number_of_frames(rng, T):
+    for S in range(T + 1):
+        labels = rng.permutation(np.arange(1, 11))[:S]
+        log_probs = -rng.integers(0, 3, size=(T, 11)).astype(float)  # with ties
+        expected, _ = reference.best_alignment(log_probs, labels)
+        path, _ = forced_align(mx.array(log_probs, mx.float32), labels, T, S)
+        assert path.tolist() == list(expected)
+
+
 def test_as_many_frames_as_labels(rng):
     labels = rng.permutation(np.arange(1, 41))
     log_probs = reference.log_softmax(rng.normal(size=(40, 41)))

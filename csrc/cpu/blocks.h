@@ -31,6 +31,11 @@ struct BlockOf<int32_t> {
 };
 
 template <>
+struct BlockOf<int64_t> {
+  typedef int64_t Type __attribute__((vector_size(block_bytes)));
+};
+
+template <>
 struct BlockOf<double> {
   typedef double Type __attribute__((vector_size(block_bytes)));
 };
