@@ -2,7 +2,8 @@
 
 The libraries take turns within one process. torchaudio, where it is installed, aligns
 one sequence at a time: it takes no batch. The NumPy loop goes over frames, with all
-states of a sequence in one operation, which is how one writes it oneself.
+states of a sequence in one operation, which is how one writes it oneself. `reading` is
+the part of it that no alignment can do without: it fetches the scores of the labels.
 
     python benchmarks/forced_align.py
     python benchmarks/forced_align.py --device gpu --shapes 1500x32x64x150
@@ -51,6 +52,11 @@ def numpy_align(log_probs, targets, blank=0):
     return paths, np.take_along_axis(log_probs.swapaxes(0, 1), paths[..., None], 2)
 
 
+def numpy_read(log_probs, targets):
+    for n, labels in enumerate(targets):
+        log_probs[:, n, labels]
+
+
 def contenders(device, shape):
     """What to time, by name: functions without arguments, each on its own arrays."""
     T, N, C, S = map(int, shape.split("x"))
@@ -64,6 +70,7 @@ def contenders(device, shape):
     result = {"mlx-ctc": lambda: mx.eval(forced_align(*arrays))}
     if device == "cpu":
         result["NumPy"] = lambda: numpy_align(x, targets)
+        result["reading"] = lambda: numpy_read(x, targets)
     if find_spec("torchaudio"):
         import torch
         from torchaudio.functional import forced_align as torchaudio_align
