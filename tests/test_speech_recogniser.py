@@ -121,9 +121,8 @@ def test_evaluation_is_of_every_utterance(recogniser, rng, beam_width):
 
 def test_curves_are_drawn(tmp_path):
     history = [
-        {"step": 10, "loss": 3.0, "cer": None, "wer": None},
-        {"step": 20, "loss": 1.0, "cer": 0.3, "wer": 0.6},
-        {"step": 30, "loss": 0.2, "cer": 0.1, "wer": 0.3},
+        {"step": 3, "losses": [3.0, 2.5, 2.0], "cer": 0.3, "wer": 0.6},
+        {"step": 6, "losses": [1.5, 0.0, 0.5], "cer": 0.1, "wer": 0.3},
     ]
     pictures.save_curves(history, tmp_path / "curves.png")
     assert image_size(tmp_path / "curves.png") == (840, 600)

@@ -14,22 +14,21 @@ from mlx_ctc.plot import plot_alignment, plot_posteriors
 def save_curves(history: list[dict], path: Path):
     """Loss and error rates against steps.
 
-    Each entry has ``step``, ``loss`` in nats per label, and ``cer`` and ``wer`` as
-    fractions or None.
+    Each entry has ``step``, ``cer`` and ``wer`` as fractions, and ``losses`` in nats
+    per label, those of the steps since the entry before.
     """
+    steps = [entry["step"] for entry in history]
+    losses = [loss for entry in history for loss in entry["losses"]]
     figure = Figure(figsize=(7, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    above.plot([e["step"] for e in history], [e["loss"] for e in history], "C0.-")
+    first = steps[-1] - len(losses) + 1
+    above.plot(range(first, steps[-1] + 1), losses, "C0", linewidth=0.3)
+    above.plot(steps, [np.mean(entry["losses"]) for entry in history], "C0.-")
     above.set_yscale("log")
     above.set_ylabel("training loss, nats per label")
     for name, style in (("wer", "C1.-"), ("cer", "C2.-")):
-        entries = [entry for entry in history if entry.get(name) is not None]
-        below.plot(
-            [entry["step"] for entry in entries],
-            [100 * entry[name] for entry in entries],
-            style,
-            label=name.upper(),
-        )
+        rates = [100 * entry[name] for entry in history]
+        below.plot(steps, rates, style, label=name.upper())
     below.set_ylim(bottom=0)
     below.set_ylabel("held-out error, %")
     below.set_xlabel("step")
