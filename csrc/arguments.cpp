@@ -4,6 +4,10 @@
 
 namespace mlx_ctc {
 
+mx::Dtype computing_dtype(mx::Dtype dtype) {
+  return dtype == mx::float64 ? mx::float64 : mx::float32;
+}
+
 std::string text(const mx::Shape& shape) {
   std::string result = "(";
   for (size_t i = 0; i < shape.size(); ++i) {

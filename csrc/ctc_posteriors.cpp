@@ -1,41 +1,56 @@
 #include "ctc_posteriors.h"
 
-#include "arguments.h"
 #include "cpu/ctc_cpu.h"
 #include "gpu/ctc_gpu.h"
-#include "mlx/ops.h"
+#include "op.h"
 
 namespace mlx_ctc {
 
 namespace {
 
-// Builds the node; its first output is the posteriors.
-std::vector<mx::array> posteriors_node(
-    const std::vector<mx::array>& inputs,
-    const PosteriorOptions& options,
-    const mx::Stream& stream) {
-  bool on_gpu = stream.device == mx::Device::gpu;
-  auto shapes = on_gpu ? gpu::kept_shapes(inputs, options)
-                       : cpu::saved_shapes(inputs, options.loss());
-  auto dtypes = on_gpu ? gpu::kept_dtypes(inputs, options)
-                       : cpu::saved_dtypes(inputs, options.loss());
-  int T = inputs[0].shape(0), N = inputs[0].shape(1), C = inputs[0].shape(2);
-  int width = options.by_class ? C : inputs[1].shape(1) + 1;
-  auto dtype = inputs[0].dtype() == mx::float64 ? mx::float64 : mx::float32;
-  shapes.insert(shapes.begin(), mx::Shape{N, T, width});
-  dtypes.insert(dtypes.begin(), dtype);
-  return mx::array::make_arrays(
-      std::move(shapes),
-      dtypes,
-      std::make_shared<CTCPosteriors>(stream, options),
-      inputs);
-}
+// outputs: the posteriors, and tables that they are made from.
+class CTCPosteriors
+    : public OpWithoutDerivative<CTCPosteriors, PosteriorOptions> {
+ public:
+  using OpWithoutDerivative::OpWithoutDerivative;
 
-[[noreturn]] void no_derivative() {
-  fail(
-      "ctc_posteriors",
-      "Posteriors cannot be differentiated. Pass mx.stop_gradient(log_probs).");
-}
+  static constexpr const char* op = "ctc_posteriors";
+  static constexpr const char* no_derivative =
+      "Posteriors cannot be differentiated. Pass mx.stop_gradient(log_probs).";
+  static constexpr int results = 1;
+
+  static Outputs outputs(
+      const std::vector<mx::array>& inputs,
+      const PosteriorOptions& options,
+      const mx::Stream& stream) {
+    bool on_gpu = stream.device == mx::Device::gpu;
+    auto shapes = on_gpu ? gpu::kept_shapes(inputs, options)
+                         : cpu::saved_shapes(inputs, options.loss());
+    auto dtypes = on_gpu ? gpu::kept_dtypes(inputs, options)
+                         : cpu::saved_dtypes(inputs, options.loss());
+    const auto& x = inputs[0];
+    int width = options.by_class ? x.shape(2) : inputs[1].shape(1) + 1;
+    shapes.insert(shapes.begin(), mx::Shape{x.shape(1), x.shape(0), width});
+    dtypes.insert(dtypes.begin(), computing_dtype(x.dtype()));
+    return {shapes, dtypes};
+  }
+
+  const char* name() const override {
+    return "CTCPosteriors";
+  }
+
+  void eval_cpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    cpu::posteriors(options_, stream(), inputs, outputs);
+  }
+
+  void eval_gpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    gpu::posteriors(options_, stream(), inputs, outputs);
+  }
+};
 
 } // namespace
 
@@ -46,64 +61,8 @@ mx::array ctc_posteriors(
     const mx::array& target_lengths,
     const PosteriorOptions& options,
     mx::StreamOrDevice s) {
-  auto stream = mx::to_stream(s);
-  std::vector<mx::array> inputs = {
-      log_probs, targets, input_lengths, target_lengths};
-  check("ctc_posteriors", inputs, options.blank, stream);
-  return posteriors_node(inputs, options, stream)[0];
-}
-
-void CTCPosteriors::eval_cpu(
-    const std::vector<mx::array>& inputs,
-    std::vector<mx::array>& outputs) {
-  cpu::posteriors(options_, stream(), inputs, outputs);
-}
-
-void CTCPosteriors::eval_gpu(
-    const std::vector<mx::array>& inputs,
-    std::vector<mx::array>& outputs) {
-  gpu::posteriors(options_, stream(), inputs, outputs);
-}
-
-std::vector<mx::array> CTCPosteriors::vjp(
-    const std::vector<mx::array>&,
-    const std::vector<mx::array>&,
-    const std::vector<int>&,
-    const std::vector<mx::array>&) {
-  no_derivative();
-}
-
-std::vector<mx::array> CTCPosteriors::jvp(
-    const std::vector<mx::array>&,
-    const std::vector<mx::array>&,
-    const std::vector<int>&) {
-  no_derivative();
-}
-
-std::pair<std::vector<mx::array>, std::vector<int>> CTCPosteriors::vmap(
-    const std::vector<mx::array>& inputs,
-    const std::vector<int>& axes) {
-  int size = vmap_size(inputs, axes);
-  auto outputs = posteriors_node(
-      fold_inputs(inputs, axes, size, stream()), options_, stream());
-  int N = outputs[0].shape(0) / size;
-  outputs[0] = mx::unflatten(outputs[0], 0, {size, N}, stream());
-  std::vector<int> out_axes(outputs.size(), -1);
-  out_axes[0] = 0;
-  return {outputs, out_axes};
-}
-
-bool CTCPosteriors::is_equivalent(const Primitive& other) const {
-  return options_ == static_cast<const CTCPosteriors&>(other).options_;
-}
-
-std::vector<mx::Shape> CTCPosteriors::output_shapes(
-    const std::vector<mx::array>& inputs) {
-  std::vector<mx::Shape> shapes;
-  for (const auto& out : posteriors_node(inputs, options_, stream())) {
-    shapes.push_back(out.shape());
-  }
-  return shapes;
+  return CTCPosteriors::call(
+      {log_probs, targets, input_lengths, target_lengths}, options, s)[0];
 }
 
 } // namespace mlx_ctc

@@ -43,10 +43,6 @@ void advise_huge_pages([[maybe_unused]] mx::array& a) {
 
 } // namespace
 
-mx::Dtype computing_dtype(mx::Dtype dtype) {
-  return dtype == mx::float64 ? mx::float64 : mx::float32;
-}
-
 Batch::Batch(
     const char* op,
     const std::vector<mx::array>& inputs,

@@ -15,9 +15,6 @@ namespace mlx_ctc::cpu {
 
 namespace mx = mlx::core;
 
-// float64 computes in float64, every other type in float32.
-mx::Dtype computing_dtype(mx::Dtype dtype);
-
 // Over log_probs (T, N, C), targets (N, S), input_lengths (N) and
 // target_lengths (N), which have to outlive it.
 class Batch {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "arguments.h"
 #include "cpu/batch.h"
 
 namespace mlx_ctc::cpu {

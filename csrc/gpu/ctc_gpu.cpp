@@ -9,6 +9,7 @@
 #include "mlx/allocator.h"
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/backend/metal/metal.h"
+#include "mlx/primitives.h"
 
 namespace mlx_ctc::gpu {
 
