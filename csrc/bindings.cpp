@@ -10,6 +10,7 @@
 #include "forced_align.h"
 #include "gpu/bindings.h"
 
+namespace mx = mlx::core;
 namespace nb = nanobind;
 using namespace nb::literals;
 
@@ -27,100 +28,77 @@ mlx_ctc::Scorer scorer_from(const nb::object& function) {
   };
 }
 
+// The function of an op with its options, a blank and flags, as arguments.
+template <typename Options, typename... Flags, typename Result>
+auto with_options(Result (*op)(
+    const mx::array&,
+    const mx::array&,
+    const mx::array&,
+    const mx::array&,
+    const Options&,
+    mx::StreamOrDevice)) {
+  return [op](
+             const mx::array& log_probs,
+             const mx::array& targets,
+             const mx::array& input_lengths,
+             const mx::array& target_lengths,
+             int blank,
+             Flags... flags,
+             mx::StreamOrDevice stream) {
+    return op(
+        log_probs,
+        targets,
+        input_lengths,
+        target_lengths,
+        {blank, flags...},
+        stream);
+  };
+}
+
 } // namespace
 
 NB_MODULE(_ext, m) {
   m.doc() = "The ops behind mlx_ctc.";
 
-  m.def(
+  auto define =
+      [&](const char* name, auto function, const char* doc, auto... flags) {
+        m.def(
+            name,
+            function,
+            "log_probs"_a,
+            "targets"_a,
+            "input_lengths"_a,
+            "target_lengths"_a,
+            nb::kw_only(),
+            "blank"_a,
+            flags...,
+            "stream"_a = nb::none(),
+            doc);
+      };
+
+  define(
       "ctc_loss",
-      [](const mlx_ctc::mx::array& log_probs,
-         const mlx_ctc::mx::array& targets,
-         const mlx_ctc::mx::array& input_lengths,
-         const mlx_ctc::mx::array& target_lengths,
-         int blank,
-         bool with_logits,
-         bool zero_infinity,
-         mlx_ctc::mx::StreamOrDevice stream) {
-        return mlx_ctc::ctc_loss(
-            log_probs,
-            targets,
-            input_lengths,
-            target_lengths,
-            {blank, with_logits, zero_infinity},
-            stream);
-      },
-      "log_probs"_a,
-      "targets"_a,
-      "input_lengths"_a,
-      "target_lengths"_a,
-      nb::kw_only(),
-      "blank"_a,
-      "with_logits"_a,
-      "zero_infinity"_a,
-      "stream"_a = nb::none(),
+      with_options<mlx_ctc::Options, bool, bool>(mlx_ctc::ctc_loss),
       "The loss (N,) of log_probs (T, N, C), targets (N, S) and lengths (N,), "
-      "the last three int32.");
-
-  m.def(
+      "the last three int32.",
+      "with_logits"_a,
+      "zero_infinity"_a);
+  define(
       "forced_align",
-      [](const mlx_ctc::mx::array& log_probs,
-         const mlx_ctc::mx::array& targets,
-         const mlx_ctc::mx::array& input_lengths,
-         const mlx_ctc::mx::array& target_lengths,
-         int blank,
-         bool with_logits,
-         mlx_ctc::mx::StreamOrDevice stream) {
-        return mlx_ctc::forced_align(
-            log_probs,
-            targets,
-            input_lengths,
-            target_lengths,
-            {blank, with_logits},
-            stream);
-      },
-      "log_probs"_a,
-      "targets"_a,
-      "input_lengths"_a,
-      "target_lengths"_a,
-      nb::kw_only(),
-      "blank"_a,
-      "with_logits"_a,
-      "stream"_a = nb::none(),
-      "Alignments (N, T) and scores (N, T) of what ctc_loss takes.");
-
-  m.def(
+      with_options<mlx_ctc::AlignOptions, bool>(mlx_ctc::forced_align),
+      "Alignments (N, T) and scores (N, T) of what ctc_loss takes.",
+      "with_logits"_a);
+  define(
       "ctc_posteriors",
-      [](const mlx_ctc::mx::array& log_probs,
-         const mlx_ctc::mx::array& targets,
-         const mlx_ctc::mx::array& input_lengths,
-         const mlx_ctc::mx::array& target_lengths,
-         int blank,
-         bool with_logits,
-         bool by_class,
-         mlx_ctc::mx::StreamOrDevice stream) {
-        return mlx_ctc::ctc_posteriors(
-            log_probs,
-            targets,
-            input_lengths,
-            target_lengths,
-            {blank, with_logits, by_class},
-            stream);
-      },
-      "log_probs"_a,
-      "targets"_a,
-      "input_lengths"_a,
-      "target_lengths"_a,
-      nb::kw_only(),
-      "blank"_a,
+      with_options<mlx_ctc::PosteriorOptions, bool, bool>(
+          mlx_ctc::ctc_posteriors),
+      "Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes.",
       "with_logits"_a,
-      "by_class"_a,
-      "stream"_a = nb::none(),
-      "Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes.");
+      "by_class"_a);
 
   m.def(
       "beam_search",
-      [](const mlx_ctc::mx::array& log_probs,
+      [](const mx::array& log_probs,
          const std::vector<int>& lengths,
          int beam_width,
          int blank,
