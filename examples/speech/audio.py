@@ -14,10 +14,22 @@ class AudioError(ValueError):
         super().__init__(f"{path}: {reason}")
 
 
-def read(path: Path, sample_rate: int) -> np.ndarray:
-    """The samples (samples,) of a recording in float32, its channels' mean."""
+def header(path: Path) -> tuple[int, int]:
+    """The number of samples and the sample rate that a recording's header says."""
     if not Path(path).is_file():
         raise AudioError(path, "no such file")
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(path, f"unreadable: {error.error_string}") from error
+    if info.frames == 0:
+        raise AudioError(path, "no samples")
+    return info.frames, info.samplerate
+
+
+def read(path: Path, sample_rate: int) -> np.ndarray:
+    """The samples (samples,) of a recording in float32, its channels' mean."""
+    header(path)
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:

@@ -57,16 +57,24 @@ class LogMel:
         return centred * mx.rsqrt(variance + 1e-5), lengths
 
 
-def spec_augment(features: mx.array, frames: int = 6, bands: int = 4) -> mx.array:
+def spec_augment(
+    features: mx.array,
+    lengths: mx.array,
+    masks: mx.array,
+    frames: int = 6,
+    bands: int = 4,
+) -> mx.array:
     """Hide up to ``frames`` frames and up to ``bands`` bands of each utterance behind
-    the mean, which is 0 (SpecAugment, Park et al. 2019)."""
-    T, N, F = features.shape
+    the mean, which is 0 (SpecAugment, Park et al. 2019). How many, and where, is drawn
+    elsewhere: ``masks`` (N, 4) within [0, 1)."""
+    T, _, F = features.shape
 
-    def hidden(size: int, widest: int) -> mx.array:  # (size, N)
-        width = mx.random.randint(0, widest + 1, (N,))
-        start = mx.random.uniform(0, size - width, (N,))
+    def hidden(size: int, within: mx.array, widest: int, draws: mx.array) -> mx.array:
+        width = mx.floor(draws[:, 0] * (widest + 1))
+        start = mx.floor(draws[:, 1] * mx.maximum(within - width, 0))
         index = mx.arange(size)[:, None]
-        return (start <= index) & (index < start + width)
+        return (start <= index) & (index < start + width)  # (size, N)
 
-    masked = hidden(T, frames)[..., None] | hidden(F, bands).T
-    return mx.where(masked, 0, features)
+    in_time = hidden(T, lengths, frames, masks[:, :2])
+    in_bands = hidden(F, mx.array(F), bands, masks[:, 2:])
+    return mx.where(in_time[..., None] | in_bands.T, 0, features)

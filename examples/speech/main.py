@@ -1,56 +1,84 @@
-# Train a small CTC speech recogniser and watch its held-out error fall.
+# Train a small CTC speech recogniser, test it, and keep it.
 
 import argparse
+import contextlib
 import platform
+import signal
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import corpora
 import mlx.core as mx
-import mlx.nn as nn
-import mlx.optimizers as optim
-from data import Alphabet, Batch, TrainingBatches
-from evaluate import Result, evaluate
-from features import LogMel, spec_augment
+import pictures
+from audio import AudioError
+from checkpoint import CheckpointError
+from corpora import Corpus, CorpusError, folder, fsdd, librispeech, synthetic
+from data import Alphabet, without_infeasible
+from evaluate import evaluate
+from features import LogMel
 from model import SIZES, Encoder
 from paths import models_folder
 from recogniser import Recogniser
-from tqdm import tqdm
+from train import train
 
-from mlx_ctc.nn import CTCLoss
+DIGIT_STRINGS = ("synth", "digits"), ("fsdd", "digits")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a small CTC recogniser.")
-    add = parser.add_argument
-    add("--data", type=Path, help="the Free Spoken Digit Dataset's recordings")
-    add("--held-out-speaker", metavar="NAME", help="test on this speaker of --data")
-    add("--target", choices=["words", "digits"], default="words", help="what to write")
+    add = parser.add_argument_group("data").add_argument
+    add("--corpus", choices=["synth", "fsdd", "librispeech", "folder"], default="synth")
+    add(
+        "--data", type=Path, metavar="FOLDER", help="where the corpus is; not for synth"
+    )
+    add("--say", choices=["digits", "phrases"], default="digits", help="for synth")
+    add(
+        "--text",
+        choices=["words", "digits"],
+        default="words",
+        help="how to write digits",
+    )
+    add("--held-out-speaker", metavar="NAME", help="whom to test on, for fsdd")
+    add("--characters", default=corpora.LETTERS, help="of the texts, for folder")
+    add = parser.add_argument_group("model").add_argument
     add("--model", choices=SIZES, default="small", help="its size")
+    add("--channels", type=int, help="in place of the size's")
+    add("--blocks", type=int, help="in place of the size's")
+    add("--dtype", choices=["float32", "bfloat16"], default="float32")
+    add = parser.add_argument_group("training").add_argument
     add("--steps", type=int, default=1500)
     add("--batch-size", type=int, default=8)
     add("--learning-rate", type=float, default=3e-3)
     add("--evaluate-every", type=int, default=250, metavar="STEPS")
-    add("--out", type=Path, metavar="FOLDER", help="where to save the model")
     add("--seed", type=int, default=0)
+    add("--out", type=Path, metavar="FOLDER", help="where to save the model")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--cpu", action="store_true", help="train on the CPU where there is a GPU")
     args = parser.parse_args(argv)
-    if args.held_out_speaker and not args.data:
-        parser.error("--held-out-speaker needs --data")
-    if not args.out:
-        corpus = "fsdd" if args.data else "synthetic"
-        args.out = models_folder() / f"{corpus}-{args.target}-{args.model}"
+    if (args.corpus == "synth") == (args.data is not None):
+        parser.error("--data is for the corpora other than synth, which need it")
+    if args.held_out_speaker and args.corpus != "fsdd":
+        parser.error("--held-out-speaker is for --corpus fsdd")
+    if args.text == "digits" and (args.corpus, args.say) not in DIGIT_STRINGS:
+        parser.error("--text digits is for digit strings: fsdd, or synth's digits")
+    args.channels = args.channels or SIZES[args.model]["channels"]
+    args.blocks = args.blocks or SIZES[args.model]["blocks"]
+    name = args.say if args.corpus == "synth" else args.corpus
+    args.out = args.out or models_folder() / f"{name}-{args.model}"
     return args
 
 
-def load_corpus(args: argparse.Namespace) -> corpora.Corpus:
-    if args.data:
-        corpus = corpora.fsdd(args.data, args.held_out_speaker)
+def load_corpus(args: argparse.Namespace) -> Corpus:
+    if args.corpus == "synth":
+        corpus = synthetic.load(args.say)
+    elif args.corpus == "fsdd":
+        corpus = fsdd.load(args.data, args.held_out_speaker)
+    elif args.corpus == "librispeech":
+        corpus = librispeech.load(args.data)
     else:
-        corpus = corpora.synthetic()
-    return corpora.digits_as_symbols(corpus) if args.target == "digits" else corpus
+        corpus = folder.load(args.data, args.characters)
+    return corpora.digits_as_symbols(corpus) if args.text == "digits" else corpus
 
 
 def hint_at_slow_matrix_products():
@@ -69,72 +97,69 @@ def hint_at_slow_matrix_products():
         print(f"    LD_PRELOAD=libopenblas.so.0 python {' '.join(sys.argv)}")
 
 
-def make_optimizer(learning_rate: float, steps: int) -> optim.Optimizer:
-    """AdamW with a linear warm-up and a cosine decay."""
-    warmup = steps // 10
-    rise = optim.linear_schedule(0, learning_rate, max(warmup, 1))
-    fall = optim.cosine_decay(learning_rate, steps - warmup)
-    return optim.AdamW(optim.join_schedules([rise, fall], [warmup]))
+def describe(corpus: Corpus, recogniser: Recogniser, out: Path) -> None:
+    """Say what will be trained, and list the files that are of no use."""
+    sizes = f"{len(corpus.train)}, {len(corpus.dev)} and {len(corpus.test)}"
+    print(f"{corpus.description}: {sizes} utterances to train, choose and test")
+    print(f"{recogniser.parameters / 1e6:.2f} M parameters, {mx.default_device()}")
+    print(f"saving to {out}", flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "left-out.txt").write_text("".join(f"{x}\n" for x in corpus.left_out))
+    for reason in corpus.left_out[:5]:
+        print(f"left out: {reason}")
+    if len(corpus.left_out) > 5:
+        print(f"left out: {len(corpus.left_out) - 5} more, see left-out.txt there")
 
 
-def train(corpus: corpora.Corpus, args: argparse.Namespace) -> Result:
+def report(corpus: Corpus, history: list[dict], out: Path) -> None:
+    """Test the best model: its errors, some of its transcripts, pictures."""
+    recogniser = Recogniser.load(out)
+    result = evaluate(recogniser, corpus.test)
+    print(f"test of the best model:\n{result.table()}")
+    for i in range(0, len(result.references), max(1, len(result.references) // 8)):
+        print(f"  said  {result.references[i]}\n  heard {result.transcripts[i]}")
+    pictures.save_curves(history, out / "curves.png")
+    shown = min(corpus.test, key=lambda u: abs(u.samples / corpus.sample_rate - 3))
+    with contextlib.suppress(ValueError):  # its text is longer than its audio allows
+        pictures.save_alignment(
+            recogniser, shown.audio(), shown.text, out / "alignment.png"
+        )
+    print(f"test {result}")
+    print(f"the model, curves.png and alignment.png are in {out}")
+
+
+def run(args: argparse.Namespace, group: mx.distributed.Group) -> None:
     mx.random.seed(args.seed)
-    alphabet = Alphabet(corpus.characters)
-    batches = TrainingBatches(corpus, alphabet, args.batch_size, args.seed)
-    features = LogMel(corpus.sample_rate)
-    model = Encoder(features.bands, alphabet.classes, **SIZES[args.model])
+    corpus = load_corpus(args)
+    alphabet, features = Alphabet(corpus.characters), LogMel(corpus.sample_rate)
+    model = Encoder(features.bands, alphabet.classes, args.channels, args.blocks)
     recogniser = Recogniser(model, alphabet, features)
-    optimizer = make_optimizer(args.learning_rate, args.steps)
-    ctc_loss = CTCLoss(with_logits=True, zero_infinity=True)
-
-    print(
-        f"{corpus.description}: {len(corpus.train)} and {len(corpus.test)} utterances"
-    )
-    size = recogniser.parameters / 1e6
-    print(f"{args.model} model: {size:.2f} M parameters, {mx.default_device()}")
-
-    def loss_of(batch: Batch) -> mx.array:
-        inputs, lengths = features(batch.audio, batch.audio_lengths)
-        logits, lengths = model(spec_augment(inputs), lengths)
-        return ctc_loss(logits, batch.targets, lengths, batch.target_lengths)
-
-    state = [model.state, optimizer.state, mx.random.state]
-
-    @partial(mx.compile, inputs=state, outputs=state)
-    def update(*batch: mx.array) -> mx.array:
-        loss, gradients = nn.value_and_grad(model, loss_of)(Batch(*batch))
-        gradients, _ = optim.clip_grad_norm(gradients, max_norm=5.0)
-        optimizer.update(model, gradients)
-        return loss
-
-    losses = []
-    progress = tqdm(range(args.steps), unit="step")
-    for step in progress:
-        loss = update(*batches[step])
-        mx.async_eval(loss, state)  # while the next batch is read
-        losses.append(loss)
-        done = step + 1
-        if done % args.evaluate_every == 0 or done == args.steps:
-            mean = mx.stack(losses).mean().item()
-            result = evaluate(recogniser, corpus.test)
-            progress.write(f"step {done:5}  loss {mean:6.3f}  held-out {result}")
-            losses = []
-    recogniser.save(args.out)
-    print(f"the model is in {args.out}")
-    return result
+    corpus = without_infeasible(corpus, alphabet, recogniser.frames)
+    if group.rank() == 0:
+        describe(corpus, recogniser, args.out)
+    start = time.perf_counter()
+    history = train(corpus, recogniser, args, group)
+    if group.rank() == 0:
+        print(f"trained in {time.perf_counter() - start:.0f} s")
+        report(corpus, history, args.out)
 
 
-def main(args: argparse.Namespace):
+def main(args: argparse.Namespace) -> None:
     if args.cpu:
         mx.set_default_device(mx.cpu)
-    if platform.system() == "Linux" and mx.default_device() == mx.cpu:
+    group = mx.distributed.init()
+    if args.batch_size % group.size():
+        sys.exit(f"--batch-size {args.batch_size} does not divide by {group.size()}")
+    on_linux_cpu = platform.system() == "Linux" and mx.default_device() == mx.cpu
+    if on_linux_cpu and group.rank() == 0:
         hint_at_slow_matrix_products()
-    corpus = load_corpus(args)
-    start = time.perf_counter()
-    result = train(corpus, args)
-    print(f"trained in {time.perf_counter() - start:.0f} s")
-    for i in range(0, len(result.references), 50):
-        print(f"  said  {result.references[i]}\n  heard {result.transcripts[i]}")
+    try:
+        run(args, group)
+    except (AudioError, CorpusError, CheckpointError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("\nStopped. The same command with --resume goes on.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,10 @@ class Recogniser:
         """Seconds from one row of logits to the next."""
         return self.model.stride * self.features.hop / self.sample_rate
 
+    def frames(self, samples: int) -> int:
+        """How many rows of logits so many samples give."""
+        return -(-max(0, self.features.frames(samples)) // self.model.stride)
+
     def __call__(self, audio: mx.array, lengths: mx.array) -> tuple[mx.array, mx.array]:
         """Logits (T, N, C) and their lengths (N,) from audio (N, samples) and its
         lengths (N,)."""
