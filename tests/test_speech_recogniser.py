@@ -29,7 +29,7 @@ def saved(tmp_path, monkeypatch):
 
 def utterance(text, speaker, rng):
     samples = tones(text, rng)
-    return Utterance(speaker, text, len(samples), lambda: samples)
+    return Utterance("tones", speaker, text, len(samples), lambda: samples)
 
 
 def image_size(path):
