@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from mlx_ctc import beam_search_decode, ctc_loss, greedy_decode
+from mlx_ctc import beam_search_decode, ctc_loss, greedy_decode, merge_tokens
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -71,6 +71,17 @@ class TestGreedy:
         np.testing.assert_allclose(
             scores, np.log([1 * 0.6 * 0.6 * 0.9, 0.9**5]), rtol=1e-6
         )
+
+    def test_torchaudios_example(self):
+        # ctc_decoder_test.py: a path, its labels, and the frames that begin them.
+        path, labels, begins = [2, 2, 0, 3, 3, 3, 0, 3], [2, 3, 3], [0, 3, 7]
+        log_probs = mx.log(mx.array(np.eye(4)[path], mx.float32))
+        decoded, count, score = greedy_decode(log_probs, 8)
+        assert decoded[: count.item()].tolist() == labels
+        assert score.item() == 0
+        spans = merge_tokens(path, [0.0] * 8)
+        assert [span.token for span in spans] == labels
+        assert [span.start for span in spans] == begins
 
     def test_logits_have_the_same_labels(self, rng):
         logits = 3 * mx.array(rng.normal(size=(20, 5, 6)), mx.float32)
@@ -186,6 +197,26 @@ class TestBeamSearch:
         )
         assert first.labels == [1, 0]
         assert second.labels == [0, 1, 0]
+
+    def test_what_flashlight_finds_in_it(self):
+        # flashlight-text 0.0.7: LexiconFreeDecoder, CTC, ZeroLM, log_add.
+        x = mx.log(mx.array(self.TENSORFLOW))
+        found = beam_search_decode(x, 5, 2000, 5, 2000)
+        assert len(found) == 1996
+        for (labels, score), (their_labels, their_score) in zip(
+            found,
+            [
+                ([0, 1, 0], -2.203385),
+                ([1, 0], -2.296345),
+                ([0, 1], -2.906321),
+                ([1, 0, 1], -3.002042),
+                ([1, 0, 1, 0], -3.299480),
+                ([1, 1, 0], -3.385019),
+            ],
+            strict=False,
+        ):
+            assert labels == their_labels
+            assert score == pytest.approx(their_score, abs=2e-6)
 
     # ctc_beam_search_test.cc
     PLAIN = np.zeros((5, 6), np.float32)
