@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tones import random_text, save_as_latest, tones, trained_recogniser
 
-# The example's modules, which the import of tones makes known.
 # isort: split
 import matplotlib.image
 import paths

@@ -1,29 +1,22 @@
 # Speech of tones, a pitch for each letter, and a recogniser of it.
 
 import functools
-import sys
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-import pytest
+import speech  # noqa: F401, makes the example's modules known
+
+# isort: split
+import paths
+import soundfile
+from data import Alphabet
+from features import LogMel
+from model import Encoder
+from recogniser import Recogniser
 
 from mlx_ctc import ctc_loss
-
-for module in ("jiwer", "matplotlib", "soundfile", "soxr", "tqdm"):
-    pytest.importorskip(module, reason=f"{module} comes with the extra 'examples'")
-
-FOLDER = Path(__file__).parent.parent / "examples" / "speech"
-sys.path.insert(0, str(FOLDER))
-
-import paths  # noqa: E402
-import soundfile  # noqa: E402
-from data import Alphabet  # noqa: E402
-from features import LogMel  # noqa: E402
-from model import Encoder  # noqa: E402
-from recogniser import Recogniser  # noqa: E402
 
 RATE = 8000
 PITCH = {"a": 400, "b": 800, "c": 1600, " ": 3000}

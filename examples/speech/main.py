@@ -52,6 +52,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--learning-rate", type=float, default=3e-3)
     add("--evaluate-every", type=int, default=250, metavar="STEPS")
     add("--seed", type=int, default=0)
+    add("--beam", type=int, default=20, metavar="WIDTH", help="of the test's search")
     add("--out", type=Path, metavar="FOLDER", help="where to save the model")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--cpu", action="store_true", help="train on the CPU where there is a GPU")
@@ -62,6 +63,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--held-out-speaker is for --corpus fsdd")
     if args.text == "digits" and (args.corpus, args.say) not in DIGIT_STRINGS:
         parser.error("--text digits is for digit strings: fsdd, or synth's digits")
+    if args.beam < 1:
+        parser.error(f"--beam is a width of 1 or more, not {args.beam}")
     args.channels = args.channels or SIZES[args.model]["channels"]
     args.blocks = args.blocks or SIZES[args.model]["blocks"]
     name = args.say if args.corpus == "synth" else args.corpus
@@ -111,7 +114,7 @@ def describe(corpus: Corpus, recogniser: Recogniser, out: Path) -> None:
         print(f"left out: {len(corpus.left_out) - 5} more, see left-out.txt there")
 
 
-def report(corpus: Corpus, history: list[dict], out: Path) -> None:
+def report(corpus: Corpus, history: list[dict], out: Path, beam: int) -> None:
     """Test the best model: its errors, some of its transcripts, pictures."""
     recogniser = Recogniser.load(out)
     result = evaluate(recogniser, corpus.test)
@@ -124,7 +127,8 @@ def report(corpus: Corpus, history: list[dict], out: Path) -> None:
         pictures.save_alignment(
             recogniser, shown.audio(), shown.text, out / "alignment.png"
         )
-    print(f"test {result}")
+    print(f"test, best path   {result}")
+    print(f"test, beam of {beam:3} {evaluate(recogniser, corpus.test, beam)}")
     print(f"the model, curves.png and alignment.png are in {out}")
 
 
@@ -141,7 +145,7 @@ def run(args: argparse.Namespace, group: mx.distributed.Group) -> None:
     history = train(corpus, recogniser, args, group)
     if group.rank() == 0:
         print(f"trained in {time.perf_counter() - start:.0f} s")
-        report(corpus, history, args.out)
+        report(corpus, history, args.out, args.beam)
 
 
 def main(args: argparse.Namespace) -> None:

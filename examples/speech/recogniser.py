@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from corpora import normalised
 from data import Alphabet, frames_needed
 from features import LogMel
 from mlx.utils import tree_flatten
@@ -88,7 +89,7 @@ class Recogniser:
         """``text`` as the recogniser would write it. Raises a ``ValueError`` that names
         what it cannot write."""
         space = " " if " " in self.alphabet.characters else ""
-        spelled = space.join(text.lower().split())
+        spelled = space.join(normalised(text).split())
         if unknown := self.alphabet.unknown(spelled):
             raise ValueError(
                 f"the recogniser writes {self.alphabet.characters!r}, not {unknown!r}"
