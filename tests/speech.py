@@ -27,6 +27,7 @@ def write_tone(path, seconds=1.0, pitch=400, sample_rate=16000):
 
 def write_digits(folder, digits=3, recordings=9):
     """A folder in the layout of the Free Spoken Digit Dataset, of tones."""
+    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for digit in range(digits):
         for speaker, pitch in (("anna", 400), ("bert", 300)):
