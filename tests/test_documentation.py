@@ -1,0 +1,116 @@
+# The code in README.md and in docs/alignment-and-decoding.md runs as it stands.
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import reference
+
+from mlx_ctc import ctc_loss
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "alignment-and-decoding.md"
+
+TEXTS = ["ab ba", "b a"]
+ALPHABET = ["", " ", "a", "b"]
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def execute(code, namespace):
+    exec(compile("\n".join(code), "documentation", "exec"), namespace)
+    return namespace
+
+
+@pytest.fixture
+def given(rng):
+    """What the pages take as given: a model's scores for two texts, and the sound."""
+    targets = [[ALPHABET.index(letter) for letter in text] for text in TEXTS]
+    logits = rng.normal(size=(24, 2, 4))
+    for n, labels in enumerate(targets):
+        for s, label in enumerate(labels):
+            logits[4 * s : 4 * s + 3, n, label] += 9
+            logits[4 * s + 3, n, 0] += 9
+    return {
+        "mx": mx,
+        "np": np,
+        "alphabet": ALPHABET,
+        "logits": mx.array(logits, mx.float32),
+        "log_probs": mx.array(reference.log_softmax(logits), mx.float32),
+        "targets": [labels + [0] * (5 - len(labels)) for labels in targets],
+        "input_lengths": [20, 12],
+        "target_lengths": [5, 3],
+        "waveform": rng.normal(size=8000),
+        "sample_rate": 8000,
+        "bigram": defaultdict(float),
+    }
+
+
+def letters(labels):
+    return "".join(ALPHABET[c] for c in labels)
+
+
+def test_readme(given):
+    page = execute(blocks(README), given)
+    batch = [page[name] for name in "targets input_lengths target_lengths".split()]
+    assert page["value"].item() == ctc_loss(page["log_probs"], *batch).item()
+    assert letters(span.token for span in page["spans"]) == TEXTS[0]
+    assert page["gamma"].shape == (2, 24, 6)
+    assert page["lengths"].tolist() == [5, 3]
+    assert [letters(found[0].labels) for found in page["results"]] == TEXTS
+
+
+def test_page_on_alignment_and_decoding(given):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    _, (given["above"], given["below"]) = plt.subplots(2)
+    ours = [code for code in blocks(PAGE) if "mlx_ctc" in code or "import" not in code]
+    page = execute(ours, given)
+    plt.close("all")
+    assert letters(span.token for span in page["spans"]) == TEXTS[0]
+    assert page["start"] == 0
+    assert page["end"] == pytest.approx(3 / 20)  # of a second
+    assert page["gamma"].shape == (2, 24, 6)
+    assert [text.get_text() for text in page["below"].texts] == list(TEXTS[0])
+    assert page["texts"] == TEXTS
+    assert [letters(found[0].labels) for found in page["results"]] == TEXTS
+
+
+@pytest.fixture
+def language_model(tmp_path, monkeypatch):
+    """A folder with a bigram of two words and their spelling."""
+    monkeypatch.chdir(tmp_path)
+    Path("words.arpa").write_text(
+        "\\data\\\nngram 1=5\nngram 2=3\n\n"
+        "\\1-grams:\n-1\t<unk>\n0\t<s>\t0\n-1\t</s>\n-1\tab\t0\n-1\tba\t0\n\n"
+        "\\2-grams:\n-1\t<s> ab\n-1\tab ba\n-1\tba </s>\n\n\\end\\\n"
+    )
+    Path("lexicon.txt").write_text("ab a b |\nba b a |\n")
+
+
+@pytest.mark.usefixtures("language_model")
+class TestOtherDecoders:
+    """What the page shows of other libraries, where they are installed."""
+
+    @staticmethod
+    def block(library):
+        return [code for code in blocks(PAGE) if f"from {library}" in code]
+
+    def test_pyctcdecode(self, given):
+        pytest.importorskip("pyctcdecode")
+        pytest.importorskip("kenlm")
+        assert execute(self.block("pyctcdecode"), given)["text"] == TEXTS[0]
+
+    def test_flashlight(self, given):
+        pytest.importorskip("flashlight.lib.text.decoder.kenlm")
+        pytest.importorskip("torchaudio.models.decoder")
+        given["torch"] = pytest.importorskip("torch")
+        results = execute(self.block("torchaudio"), given)["results"]
+        assert results[0][0].words == TEXTS[0].split()
