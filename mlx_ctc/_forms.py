@@ -62,15 +62,14 @@ class Canonical:
         *,
         must_fit: bool = False,
     ) -> Batch:
-        one_sequence = getattr(log_probs, "ndim", 3) == 2
-        log_probs, input_lengths = self.frames(log_probs, input_lengths, blank)
+        frames, input_lengths = self.frames(log_probs, input_lengths, blank)
         targets = self.integers("targets", targets)
-        if one_sequence:
+        if log_probs.ndim == 2:
             if targets.ndim != 1:
                 self.fail("targets of shape (S,) for one sequence", targets.shape)
             targets = targets[None]
 
-        T, N, C = log_probs.shape
+        T, N, C = frames.shape
         target_lengths = self.lengths("target_lengths", target_lengths, N)
         if targets.ndim == 1:
             targets, target_lengths = self.padded(targets, target_lengths, T)
@@ -81,7 +80,7 @@ class Canonical:
         if must_fit:
             self.check_fit(targets, input_lengths, target_lengths)
         return Batch(
-            log_probs,
+            frames,
             self.int32(targets),
             self.int32(input_lengths),
             self.int32(target_lengths),
