@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from problems import assert_loss_close, random_problem, to_numpy
+from problems import LONG, REPEATING, assert_loss_close, random_problem, to_numpy
 
 from mlx_ctc import ctc_loss
 
@@ -131,27 +131,13 @@ def test_unnormalised_log_probs_may_have_a_negative_loss():
 
 def test_published_example_of_one_path():
     # TensorFlow, ctc_loss_op_test.py: testBasic, first item.
-    probabilities = [
-        [0.633766, 0.221185, 0.0917319, 0.0129757, 0.0142857, 0.0260553],
-        [0.111121, 0.588392, 0.278779, 0.0055756, 0.00569609, 0.010436],
-        [0.0357786, 0.633813, 0.321418, 0.00249248, 0.00272882, 0.0037688],
-        [0.0663296, 0.643849, 0.280111, 0.00283995, 0.0035545, 0.00331533],
-        [0.458235, 0.396634, 0.123377, 0.00648837, 0.00903441, 0.00623107],
-    ]
-    loss = loss_of(np.log(probabilities), [0, 1, 2, 1, 0], blank=5)
+    loss = loss_of(np.log(LONG), [0, 1, 2, 1, 0], blank=5)
     assert loss.item() == pytest.approx(3.34211, abs=1e-5)
 
 
 def test_published_example_with_a_repeat():
     # TensorFlow, ctc_loss_op_test.py: testBasic, second item.
-    probabilities = [
-        [0.30176, 0.28562, 0.0831517, 0.0862751, 0.0816851, 0.161508],
-        [0.24082, 0.397533, 0.0557226, 0.0546814, 0.0557528, 0.19549],
-        [0.230246, 0.450868, 0.0389607, 0.038309, 0.0391602, 0.202456],
-        [0.280884, 0.429522, 0.0326593, 0.0339046, 0.0326856, 0.190345],
-        [0.423286, 0.315517, 0.0338439, 0.0393744, 0.0339315, 0.154046],
-    ]
-    loss = loss_of(np.log(probabilities), [0, 1, 1, 0], blank=5)
+    loss = loss_of(np.log(REPEATING), [0, 1, 1, 0], blank=5)
     assert loss.item() == pytest.approx(5.42262, abs=1e-5)
 
 
