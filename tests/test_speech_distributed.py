@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from speech import FOLDER, write_digits
 
 # isort: split
+import checkpoint
 import main
 
 pytest.importorskip("mlx._distributed_utils.launch", reason="MLX without mlx.launch")
@@ -31,7 +34,7 @@ def two_free_ports():
     raise OSError("no free ports")
 
 
-def launch(command, cwd, ranks=2):
+def launch(command, ranks=2):
     """Run main.py on ``ranks`` processes of this machine, joined in a ring."""
     options = f"-n {ranks} --backend ring -p {two_free_ports()}".split()
     options += ["--env", "OPENBLAS_NUM_THREADS=1"]
@@ -42,13 +45,14 @@ def launch(command, cwd, ranks=2):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=cwd,
+        start_new_session=True,
     )
     try:
-        printed = launcher.stdout.read()
-        assert launcher.wait(timeout=60) == 0, printed
-    finally:
-        launcher.kill()
+        printed, _ = launcher.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(launcher.pid, signal.SIGKILL)
+        raise
+    assert launcher.returncode == 0, printed
     return printed
 
 
@@ -63,12 +67,39 @@ def arguments(digits, out, *more):
     return [*line.split(), *more]
 
 
-def test_two_ranks_have_the_curve_of_one_and_resume_together(tmp_path):
-    digits = write_digits(tmp_path / "digits")
-    main.main(main.parse_arguments(arguments(digits, tmp_path / "one")))
-    printed = launch(arguments(digits, tmp_path / "two"), tmp_path)
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def one(digits, tmp_path_factory):
+    """What one process leaves, and its checkpoint after the sixth step."""
+    out = tmp_path_factory.mktemp("one")
+    save, checkpoints = checkpoint.save, []
+
+    def save_and_read(path, *state):
+        save(path, *state)
+        checkpoints.append(path.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_read)
+        main.main(main.parse_arguments(arguments(digits, out)))
+    (out / "sixth.safetensors").write_bytes(checkpoints[0])
+    return out
+
+
+def test_two_ranks_have_the_curve_of_one(digits, one, tmp_path):
+    printed = launch(arguments(digits, tmp_path))
     assert printed.count("test of the best model") == 1  # said by one of them
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert len(two) == 12
-    np.testing.assert_allclose(two, one, rtol=1e-4)
-    assert one[-1] < one[0]
+    assert len(losses(tmp_path)) == 12
+    np.testing.assert_allclose(losses(tmp_path), losses(one), rtol=1e-4)
+    assert losses(one)[-1] < losses(one)[0]
+
+
+def test_two_ranks_resume_what_the_first_one_has(digits, one, tmp_path):
+    shutil.copy(one / "sixth.safetensors", tmp_path / "checkpoint.safetensors")
+    launch(arguments(digits, tmp_path, "--resume"))
+    assert len(losses(tmp_path)) == 12
+    assert np.array_equal(losses(tmp_path)[:6], losses(one)[:6])
+    np.testing.assert_allclose(losses(tmp_path), losses(one), rtol=1e-4)

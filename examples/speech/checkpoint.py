@@ -37,12 +37,17 @@ def load(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> dict:
     try:
         arrays, metadata = mx.load(str(path), return_metadata=True)
         progress = json.loads(metadata["progress"])
-        state = tree_unflatten(list(arrays.items()))
-        model.load_weights(tree_flatten(state["model"]))
-        optimizer.state = state["optimizer"]
+        model.update(like(model.parameters(), "model", arrays))
+        optimizer.state = like(optimizer.state, "optimizer", arrays)
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} is no checkpoint of this model.") from error
     return progress
+
+
+def like(tree: dict, name: str, arrays: dict[str, mx.array]) -> dict:
+    """A tree of the same names, in the same order, with the values in ``arrays``."""
+    names = [inner for inner, _ in tree_flatten(tree)]
+    return tree_unflatten([(inner, arrays[f"{name}.{inner}"]) for inner in names])
 
 
 def share(
@@ -54,9 +59,10 @@ def share(
     first = group.rank() == 0
 
     def shared(array: mx.array) -> mx.array:
-        array = array if first else mx.zeros_like(array)
-        return mx.distributed.all_sum(array, group=group)
+        mx.eval(array)  # one after the other, in the same order everywhere
+        array = mx.distributed.all_sum(array if first else array * 0, group=group)
+        mx.eval(array)
+        return array
 
     model.update(tree_map(shared, model.parameters()))
     optimizer.state = tree_map(shared, optimizer.state)
-    mx.eval(model.state, optimizer.state)

@@ -78,7 +78,7 @@ def collate(
         ]
     labels = [alphabet.encode(utterance.text) for utterance in utterances]
     return Batch(
-        *padded(audio, sample_rate // 4, np.float32),
+        *padded(audio, sample_rate // 8, np.float32),
         *padded(labels, 8, np.int32),
         mx.array(masks, mx.float32),
     )

@@ -48,8 +48,8 @@ def make_update(
 ) -> tuple[Callable[..., mx.array], list]:
     """A function that learns from one batch, and the state that it changes. It takes a
     batch's arrays and a flag, and returns the mean loss per label, how many utterances
-    were too short for their text, and how many processes had set the flag. The weights
-    are float32; the network computes in ``dtype``."""
+    were too short for their text, and the flag; each as the mean of all processes. The
+    weights are float32; the network computes in ``dtype``."""
     model, features = recogniser.model, recogniser.features
     ctc_loss = CTCLoss(reduction="none", with_logits=True)
 
@@ -70,12 +70,12 @@ def make_update(
         parameters = model.trainable_parameters()
         value_and_grad = mx.value_and_grad(loss_of)
         (loss, infeasible), gradients = value_and_grad(parameters, Batch(*arrays))
-        gradients = nn.average_gradients(gradients, group)
-        gradients, _ = optim.clip_grad_norm(gradients, max_norm=5.0)
+        metrics = mx.stack([loss, infeasible, flag])
+        means = nn.average_gradients({"all": gradients, "metrics": metrics}, group)
+        gradients, _ = optim.clip_grad_norm(means["all"], max_norm=5.0)
         model.update(parameters)
         optimizer.update(model, gradients)
-        metrics = mx.stack([loss / group.size(), infeasible, flag])
-        return mx.distributed.all_sum(metrics, group=group)
+        return means["metrics"]
 
     return update, state
 
@@ -147,7 +147,7 @@ def train(
             if first:
                 progress["step"] = step
                 progress["losses"].append(loss)
-                progress["too_short"] += int(too_short)
+                progress["too_short"] += round(too_short * group.size())
                 at_line = step % args.evaluate_every == 0 or step == args.steps
                 if at_line:
                     add_line(progress, corpus, recogniser, args.out, bar)
