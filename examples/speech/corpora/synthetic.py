@@ -119,7 +119,7 @@ def synthesise(folder: Path, say: str, counts: dict[str, int]) -> None:
     clips. No voice is in two parts, and no sentence in both training and another."""
     speak = espeak.Espeak()
     voices = [voice for voice in speak.variants if voice not in LEFT_OUT]
-    speakers = {"dev": voices[6::14], "test": voices[3::7]}
+    speakers = {"dev": voices[11::14], "test": voices[3::7]}
     heard = [v for v in voices if v not in speakers["dev"] + speakers["test"]]
     speakers["train"] = heard
     rng = np.random.default_rng(0)
