@@ -12,18 +12,20 @@ from mlx_ctc.plot import plot_alignment, plot_posteriors
 
 
 def save_curves(history: list[dict], path: Path):
-    """Loss and error rates against steps.
+    """Loss, each step's and the mean of 50, and error rates against steps.
 
     Each entry has ``step``, ``cer`` and ``wer`` as fractions, and ``losses`` in nats
     per label, those of the steps since the entry before.
     """
     steps = [entry["step"] for entry in history]
     losses = [loss for entry in history for loss in entry["losses"]]
+    first = steps[-1] - len(losses) + 1
+    width = min(50, len(losses))
+    means = np.convolve(losses, np.full(width, 1 / width), "valid")
     figure = Figure(figsize=(7, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    first = steps[-1] - len(losses) + 1
-    above.plot(range(first, steps[-1] + 1), losses, "C0", linewidth=0.3)
-    above.plot(steps, [np.mean(entry["losses"]) for entry in history], "C0.-")
+    above.plot(first + np.arange(len(losses)), losses, "C0", linewidth=0.3, alpha=0.6)
+    above.plot(first + width / 2 + np.arange(len(means)), means, "C0")
     above.set_yscale("log")
     above.set_ylabel("training loss, nats per label")
     for name, style in (("wer", "C1.-"), ("cer", "C2.-")):
