@@ -58,7 +58,9 @@ def recordings(
     """Utterances from rows of a file, its speaker and its text. What cannot be used
     is named in ``left_out``."""
     utterances = []
-    for path, speaker, text in tqdm(rows, "reading headers", unit="file", delay=2):
+    for path, speaker, text in tqdm(
+        rows, "reading headers", unit="file", delay=2, leave=False
+    ):
         text = normalised(text)
         unknown = "".join(sorted(set(text) - set(characters)))
         try:
