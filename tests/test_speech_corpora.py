@@ -275,7 +275,7 @@ def test_folder_without_a_table_or_usable_files_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="has neither train"):
         folder.load(tmp_path)
     (tmp_path / "train.tsv").write_text("path\tsentence\na.wav\tlost\n")
-    with pytest.raises(CorpusError, match=r"train on: .*a\.wav: no such file"):
+    with pytest.raises(CorpusError, match=r"for train: .*a\.wav: no such file"):
         folder.load(tmp_path)
 
 

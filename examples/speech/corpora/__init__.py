@@ -82,8 +82,8 @@ def required(folder: Path, left_out: list[str], **parts: list[Utterance]) -> Non
     """Stop where a part of the corpus is empty, with the first reasons why."""
     for name, utterances in parts.items():
         if not utterances:
-            reasons = "; ".join(left_out[:3]) or "there are no recordings of it"
-            raise CorpusError(f"{folder} has nothing to {name} on: {reasons}")
+            reasons = "; ".join(left_out[:3]) or "none is listed"
+            raise CorpusError(f"{folder} has no utterances for {name}: {reasons}")
 
 
 def digits_as_symbols(corpus: Corpus) -> Corpus:

@@ -35,12 +35,8 @@ def load(folder: Path, held_out_speaker: str | None = None) -> Corpus:
         except audio.AudioError as error:
             left_out.append(str(error))
             continue
-        if held_out_speaker:
-            split = test if speaker == held_out_speaker else None
-        else:
-            split = test if int(index) < 5 else None
-        if split is None:
-            split = dev if int(index) in (5, 6) else train
+        held_out = speaker == held_out_speaker if held_out_speaker else int(index) < 5
+        split = test if held_out else dev if int(index) in (5, 6) else train
         split.setdefault(speaker, []).append((int(digit), samples))
     if not train or not dev or not test:
         wanted = f"of {held_out_speaker} and others" if held_out_speaker else "0 to 49"
