@@ -10,6 +10,7 @@ from speech import FOLDER, tone, write_digits, write_tone
 # isort: split
 import audio
 import corpora
+import main
 import soundfile
 from corpora import CorpusError, folder, fsdd, librispeech, synthetic
 
@@ -286,3 +287,23 @@ def test_file_that_ends_early_is_named_when_it_is_read(tmp_path):
     (tmp_path / "clips" / "long.flac").write_bytes(whole[:100])
     with pytest.raises(audio.AudioError, match=r"long.flac: "):
         corpus.train[1].audio()
+
+
+# From the command line.
+
+
+@pytest.mark.parametrize("kind", ["librispeech", "folder"])
+def test_command_trains_on_it_and_says_what_was_left_out(tmp_path, capsys, kind):
+    data, out = tmp_path / "data", tmp_path / "out"
+    if kind == "librispeech":
+        write_librispeech(data)
+        next(data.rglob("19-198-0001.flac")).unlink()
+    else:
+        write_common_voice(data, [("a", "lost.wav", "lost")])
+    line = f"--corpus {kind} --data {data} --out {out} --cpu --channels 16 --blocks 2 "
+    line += "--steps 2 --batch-size 2"
+    main.main(main.parse_arguments(line.split()))
+    printed = capsys.readouterr().out
+    assert "left out: " in printed
+    assert "no such file" in (out / "left-out.txt").read_text()
+    assert "test of the best model" in printed
