@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 namespace {
 
@@ -56,6 +57,68 @@ inline Block<T> load_block(const T* x) {
   Block<T> block;
   std::memcpy(&block, x, sizeof(block));
   return block;
+}
+
+// As many floats as a block has doubles, as doubles.
+inline Block<double> load_widened(const float* x) {
+  typedef float Half __attribute__((vector_size(block_bytes / 2)));
+  Half half;
+  std::memcpy(&half, x, sizeof(half));
+  return __builtin_convertvector(half, Block<double>);
+}
+
+inline void store_narrowed(float* x, Block<double> block) {
+  typedef float Half __attribute__((vector_size(block_bytes / 2)));
+  Half half = __builtin_convertvector(block, Half);
+  std::memcpy(x, &half, sizeof(half));
+}
+
+// The numbers of the two blocks, `places` before those of the second.
+template <int places, typename T> // T is a block
+inline T shifted(T before, T block) {
+  constexpr int size = sizeof(T) / sizeof(block[0]);
+  return [&]<int... j>(std::integer_sequence<int, j...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(before, block, size - places + j...);
+#else
+    using Places = decltype(before < block);
+    return __builtin_shuffle(before, block, Places{size - places + j...});
+#endif
+  }(std::make_integer_sequence<int, size>());
+}
+
+// As many blocks as a block has places, rows of a matrix and then its columns:
+// halves of it change places, then halves of these, and so on.
+template <int half, typename T> // T is a block
+inline void swap_halves(T* x) {
+  constexpr int size = sizeof(T) / sizeof(x[0][0]);
+  if constexpr (half > 0) {
+    [&]<int... j>(std::integer_sequence<int, j...>) {
+      for (int i = 0; i < size; ++i) {
+        if ((i & half) == 0) {
+          T a = x[i], b = x[i + half];
+#if defined(__clang__)
+          x[i] = __builtin_shufflevector(
+              a, b, (j & half ? size + j - half : j)...);
+          x[i + half] = __builtin_shufflevector(
+              a, b, (j & half ? size + j : j + half)...);
+#else
+          using Places = decltype(a < b);
+          x[i] = __builtin_shuffle(
+              a, b, Places{(j & half ? size + j - half : j)...});
+          x[i + half] = __builtin_shuffle(
+              a, b, Places{(j & half ? size + j : j + half)...});
+#endif
+        }
+      }
+    }(std::make_integer_sequence<int, size>());
+    swap_halves<half / 2>(x);
+  }
+}
+
+template <typename T>
+inline void transpose(T* x) {
+  swap_halves<sizeof(T) / sizeof(x[0][0]) / 2>(x);
 }
 
 // Copies less than a block, in a few moves of fixed sizes.

@@ -16,6 +16,7 @@ namespace {
 // together grow with the square root of T.
 struct Interval {
   static constexpr int64_t cache_bytes = 1 << 20;
+  static constexpr int64_t unit = 16; // frames
 
   int64_t pitch; // of a row of states
   int frames;
@@ -26,8 +27,8 @@ struct Interval {
     // Three rows of (mantissa, exponent) are kept for a frame.
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
     int64_t root = std::ceil(std::sqrt(double(T)));
-    frames =
-        std::clamp<int64_t>(std::max(cached, root), 1, std::max<int64_t>(T, 1));
+    frames = std::max(cached, root);
+    frames = (frames + unit - 1) / unit * unit;
     checkpoints = T > 0 ? (T - 1) / frames : 0;
   }
 };
@@ -176,7 +177,7 @@ std::vector<mx::Dtype> saved_dtypes(
   if (inputs[0].dtype() == mx::float64) {
     return {mx::float64, mx::float64, mx::float64, mx::int64};
   }
-  return {mx::float64, mx::float64, mx::float32, mx::int32};
+  return {mx::float64, mx::float32, mx::float32, mx::int32};
 }
 
 void loss(

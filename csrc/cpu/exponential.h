@@ -41,6 +41,39 @@ inline Extended<Real> extended_exp(Real x, double log2_scale, double ceiling) {
   return {exp2_fraction(Real(y - n)), Int<Real>(int32_t(n))};
 }
 
+// exp(x) / 2^log2_scale, within a float's precision also where x is far from 0,
+// and below 2^-126 as 0. log2_scale is whole, 2^11 at most. NaN stays NaN.
+class ScaledExp {
+ public:
+  explicit ScaledExp(Block<float> log2_scale)
+      : round_((12582912.0f + 127.0f) - log2_scale),
+        least_((log2_scale - 127.0f) * float(ln_2)),
+        most_((log2_scale + 128.0f) * float(ln_2)) {}
+
+  Block<float> operator()(Block<float> x) const {
+    x = least_ > x ? least_ : x;
+    x = most_ < x ? most_ : x;
+    // As in ordinary_exp: n, and n + 127 - log2_scale in the low bits.
+    Block<float> shifted = x * float(log2_e) + round_;
+    auto power = std::bit_cast<Block<float>>(
+        std::bit_cast<Block<int32_t>>(shifted) << 23);
+    Block<float> n = shifted - round_;
+    // ln 2 in two parts; the first has 12 bits, and its product no rounding.
+    Block<float> r = x - n * 0x1.62ep-1f - n * 3.1946185e-5f;
+    Block<float> p = r * 1.3843651e-3f + 8.374156e-3f;
+    p = p * r + 4.1668e-2f;
+    p = p * r + 1.6666431e-1f;
+    p = p * r + 4.9999994e-1f;
+    p = p * r + 1.0f;
+    return (p * r + 1.0f) * power;
+  }
+
+ private:
+  Block<float> round_;
+  Block<float> least_;
+  Block<float> most_;
+};
+
 // exp(x) as an ordinary number: 0 where it would be denormal, infinity where it
 // would be greater than the greatest number. NaN stays NaN.
 inline Block<float> ordinary_exp(Block<float> x) {

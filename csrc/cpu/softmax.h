@@ -10,9 +10,10 @@
 namespace {
 
 // The greatest logit of a frame and the sum of exp(x - it).
+template <typename Real>
 struct Normaliser {
-  double max;
-  double sum;
+  Real max;
+  Real sum;
 };
 
 constexpr int into_l2 =
@@ -21,7 +22,7 @@ constexpr int into_l2 =
 // `next` is where the following call will read: the other sequences' scores lie
 // between two frames, too many for the machine to look ahead by itself.
 template <typename Real, typename In>
-Normaliser normaliser(const Real* x, const In* next, int64_t C) {
+Normaliser<double> normaliser(const Real* x, const In* next, int64_t C) {
   auto greatest_of_lane = filled(-std::numeric_limits<Real>::infinity());
   for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t) {
     __builtin_prefetch(next + c, 0, into_l2);
@@ -35,25 +36,6 @@ Normaliser normaliser(const Real* x, const In* next, int64_t C) {
   });
   // The greatest class adds 1: in float the others' last digits would be lost.
   return {max, total<double>(sum_of_lane)};
-}
-
-// out = scale * exp(x - max), over C classes. `next_out` is where the following
-// call's result will be written.
-template <typename Real, typename In>
-void scaled_exp(
-    const Real* x,
-    const In* next,
-    int64_t C,
-    Real max,
-    Real scale,
-    Real* out,
-    In* next_out) {
-  for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t count) {
-    __builtin_prefetch(next + c, 0, into_l2);
-    __builtin_prefetch(next_out + c, 1);
-    Block<Real> y = ordinary_exp(block - max) * scale;
-    store_block(out + c, y, count);
-  });
 }
 
 } // namespace

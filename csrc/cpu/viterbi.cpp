@@ -68,7 +68,7 @@ class Lattice {
         pairs_(padded_pairs(S_)) {
     Workspace workspace(memory);
     row_ = workspace.take<Real>(C_);
-    normalisers_ = workspace.take<Normaliser>(T_);
+    normalisers_ = workspace.take<Normaliser<double>>(T_);
     offset_ = workspace.take<int64_t>(C_);
     score_ = workspace.take<int64_t>(C_ + 1);
     place_ = workspace.take<int32_t>(pairs_);
@@ -236,7 +236,7 @@ class Lattice {
   const int64_t pairs_; // S + 1, and more for whole blocks
   int64_t used_ = 0; // classes that the target has
   Real* row_; // (C) a frame, or the used classes' part of it
-  Normaliser* normalisers_; // (T) of logits
+  Normaliser<double>* normalisers_; // (T) of logits
   int64_t* offset_; // (used) of the classes' scores in a frame, in elements
   int64_t* score_; // (used + 1)
   int32_t* place_; // (pairs) where a label's score is
@@ -262,7 +262,7 @@ template <typename In>
 size_t workspace_bytes(int frames, int classes, int max_target_length) {
   size_t pairs = padded_pairs(max_target_length);
   return (classes + 1) * (2 * sizeof(int64_t) + sizeof(double) + sizeof(int)) +
-      frames * sizeof(Normaliser) +
+      frames * sizeof(Normaliser<double>) +
       pairs * ((pass_frames + 3) * sizeof(int64_t) + sizeof(int)) +
       passes(frames) * pairs * sizeof(Moves) + 1024;
 }
