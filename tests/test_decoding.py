@@ -23,7 +23,7 @@ def labellings(log_probs, blank=0):
     p = {}
     for path in product(range(C), repeat=T):
         labels = tuple(reference.collapse(path, blank))
-        score = np.exp(np.float64(log_probs[np.arange(T), path]).sum())
+        score = np.exp(log_probs[np.arange(T), path].astype(float).sum())
         p[labels] = p.get(labels, 0) + score
     return sorted(p.items(), key=lambda item: -item[1])
 
