@@ -179,9 +179,19 @@ inline T sum(const T* x, int64_t begin, int64_t end) {
   return total<T>(partial);
 }
 
+// `count` numbers and -inf, which is no maximum and has no exponential.
+template <typename T>
+inline Block<T> load_some(const T* x, int64_t count) {
+  if (count == block_size<T>) {
+    return load_block(x);
+  }
+  Block<T> block = filled(-std::numeric_limits<T>::infinity());
+  copy_part<T>(&block, x, count);
+  return block;
+}
+
 // Calls f(block, index of its first number, count) for all of x. The last block
-// may hold less, and is filled up with -inf, which is no maximum and has no
-// exponential.
+// may hold less.
 template <typename T, typename F>
 inline void for_each_block(const T* x, int64_t size, F f) {
   int64_t whole = size - size % block_size<T>;
@@ -189,9 +199,7 @@ inline void for_each_block(const T* x, int64_t size, F f) {
     f(load_block(x + c), c, block_size<T>);
   }
   if (whole < size) {
-    Block<T> rest = filled(-std::numeric_limits<T>::infinity());
-    copy_part<T>(&rest, x + whole, size - whole);
-    f(rest, whole, size - whole);
+    f(load_some(x + whole, size - whole), whole, size - whole);
   }
 }
 

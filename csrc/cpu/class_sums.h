@@ -32,8 +32,8 @@ class ClassSums {
         S_(of.S),
         C_(of.C),
         blank_(of.blank),
-        is_dense(of.C <= dense_classes * (of.S + 1)) {
-    int64_t most = round_up(smaller(C_, dense_classes * (S_ + 1)));
+        is_dense_(of.is_dense) {
+    int64_t most = round_up(is_dense_ ? C_ : S_ + 1);
     slots_ = workspace.take<int32_t>(S_ + 1);
     classes_ = workspace.take<int32_t>(S_ + 1);
     slot_of_class_ = workspace.take<int32_t>(C_);
@@ -43,14 +43,14 @@ class ClassSums {
 
   // An upper bound of the workspace.
   static size_t bytes(int64_t C, int64_t S) {
-    size_t most = round_up(smaller(C, dense_classes * (S + 1)));
+    size_t most = round_up(smaller(C, 4 * (S + 1)));
     return (2 * (S + 1) + C) * sizeof(int32_t) +
         2 * most * frames * sizeof(Real) + 5 * 64;
   }
 
   // Gives each class that occurs a slot, or every class.
   void prepare() {
-    if (is_dense) {
+    if (is_dense_) {
       count_ = C_;
       std::copy(labels_, labels_ + S_, slots_);
       slots_[S_] = blank_;
@@ -112,23 +112,17 @@ class ClassSums {
   }
 
  private:
-  // So many classes for each label are summed whether they occur or not: their
-  // sums lie as the classes do.
-  static constexpr int64_t dense_classes = 4;
-
   const int32_t* const labels_;
   const int64_t S_;
   const int64_t C_;
   const int32_t blank_;
+  const bool is_dense_;
   int64_t count_ = 0; // of slots
   int32_t* slots_; // (S + 1) of the labels, and of the blank
   int32_t* classes_; // (S + 1) of the slots
   int32_t* slot_of_class_; // (C)
   Block<Real>* by_class_; // (slots, frames)
   Real* by_frame_; // (frames, slots)
-
- public:
-  const bool is_dense;
 };
 
 } // namespace

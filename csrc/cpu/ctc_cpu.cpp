@@ -12,11 +12,13 @@ namespace mlx_ctc::cpu {
 namespace {
 
 // The frames between two checkpoints of alpha: as many as leave the gradient's
-// rows in a core's own cache, but so few checkpoints that they and the rows
-// together grow with the square root of T.
+// rows in a core's own cache, but no more than one score out of its limits may
+// make slow; and so many that checkpoints and rows together grow with the
+// square root of T.
 struct Interval {
   static constexpr int64_t cache_bytes = 1 << 20;
-  static constexpr int64_t unit = 16; // frames
+  static constexpr int64_t most = 512;
+  static constexpr int64_t unit = 16;
 
   int64_t pitch; // of a row of states
   int frames;
@@ -27,7 +29,7 @@ struct Interval {
     // Three rows of (mantissa, exponent) are kept for a frame.
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
     int64_t root = std::ceil(std::sqrt(double(T)));
-    frames = std::max(cached, root);
+    frames = std::max(std::min(cached, most), root);
     frames = (frames + unit - 1) / unit * unit;
     checkpoints = T > 0 ? (T - 1) / frames : 0;
   }

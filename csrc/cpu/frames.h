@@ -18,6 +18,20 @@ namespace {
 using mlx_ctc::cpu::Saved;
 using mlx_ctc::cpu::Sequence;
 
+// What the lattice's probabilities are to be divided by, multiplied up over the
+// frames in double.
+struct Divisor {
+  Extended<double> sums = {1.0, 0};
+  double log2 = 0;
+  bool is_valid = true;
+
+  void multiply(double sum, double by_log2) {
+    sums = normalised(sums * Extended<double>{sum, 0});
+    log2 += by_log2;
+    is_valid &= sum < std::numeric_limits<double>::infinity();
+  }
+};
+
 template <typename In>
 class Frames {
  public:
@@ -31,6 +45,7 @@ class Frames {
         C(sequence.classes),
         S(sequence.target_length),
         run(smaller(saved.interval, larger(T, 1))),
+        is_dense(C <= 4 * (S + 1)),
         with_logits(sequence.with_logits),
         labels(sequence.labels),
         blank(sequence.blank),
@@ -38,14 +53,11 @@ class Frames {
         frame_stride_(sequence.frame_stride),
         class_stride_(sequence.class_stride),
         normalisers_(static_cast<Normaliser<Real>*>(saved.normalisers)) {
-    offsets_ = workspace.take<int64_t>(row_pitch(S));
+    padded_labels = workspace.take<int32_t>(round_up(S));
     row_ = workspace.take<Real>(C);
-    for (int64_t i = 0; i < S; ++i) {
-      offsets_[i] = labels[i] * class_stride_;
-      repeats_ += i > 0 && labels[i] == labels[i - 1];
-    }
-    for (int64_t i = S; i < round_up(S); ++i) {
-      offsets_[i] = blank * class_stride_;
+    for (int64_t i = 0; i < round_up(S); ++i) {
+      padded_labels[i] = i < S ? labels[i] : blank;
+      repeats_ += i > 0 && i < S && labels[i] == labels[i - 1];
     }
   }
 
@@ -84,15 +96,19 @@ class Frames {
   // Copies the scores of the labels [begin, end), of the blank past the last.
   void gather(int t, int64_t begin, int64_t end, Real* out) const {
     const In* x = scores(t);
-    const int64_t* offsets = offsets_;
+    const int32_t* c = padded_labels;
     UNROLLED
     for (int64_t i = begin; i < end; ++i) {
-      out[i] = number(x[offsets[i]]);
+      out[i] = number(x[c[i] * class_stride_]);
     }
   }
 
   // Frame t's scores side by side as Real, in place where they already are.
   const Real* frame(int t) const {
+    return frame(t, row_);
+  }
+
+  const Real* frame(int t, Real* row) const {
     const In* x = scores(t);
     int64_t stride = class_stride_;
     if constexpr (std::is_same_v<In, Real>) {
@@ -102,14 +118,14 @@ class Frames {
     }
     if (stride == 1) {
       for (int64_t c = 0; c < C; ++c) {
-        row_[c] = number(x[c]);
+        row[c] = number(x[c]);
       }
     } else {
       for (int64_t c = 0; c < C; ++c) {
-        row_[c] = number(x[c * stride]);
+        row[c] = number(x[c * stride]);
       }
     }
-    return row_;
+    return row;
   }
 
   // Memory for one frame.
@@ -122,27 +138,36 @@ class Frames {
     return normalisers_[t];
   }
 
-  // log2 of what a frame's probabilities are multiples of in the lattice:
-  // whole, unless it is so great that this makes no difference.
+  // Finds and saves frame t's normaliser.
+  void normalise(int t, Divisor& divisor) const {
+    const In* following = scores(smaller(t + 1, T - 1));
+    auto z = ::normaliser(frame(t), following, C);
+    normaliser(t) = {Real(z.max), Real(z.sum)};
+    divisor.multiply(z.sum, z.max * log2_e - log2_scale(t));
+  }
+
+  // log2 of what a frame's probabilities are multiples of in the lattice.
   double log2_scale(int t) const {
-    double scale = with_logits ? normaliser(t).max * log2_e : 0;
+    return with_logits ? whole_log2(normaliser(t).max) : 0;
+  }
+
+  // log2 exp(x), whole, unless it is so great that this makes no difference.
+  static double whole_log2(double x) {
+    double scale = x * log2_e;
     return std::abs(scale) < 0x1p20 ? std::rint(scale) : scale;
   }
 
-  // Whether each frame has a probability for the blank and every label, also
-  // where no alignment passes. One comparison finds both NaN and +inf.
+  // Whether each frame has a log-probability for the blank and every label,
+  // also where no alignment passes. One comparison finds both NaN and +inf. Of
+  // logits the divisor knows.
   bool is_valid(int begin, int end) const {
     constexpr double infinity = std::numeric_limits<double>::infinity();
     int valid = 1;
-    for (int t = begin; t < end; ++t) {
-      if (with_logits) {
-        valid &= normaliser(t).sum < infinity;
-        continue;
-      }
+    for (int t = begin; t < end && !with_logits; ++t) {
       const In* x = scores(t);
       valid &= blank_score(t) < infinity;
       for (int64_t i = 0; i < S; ++i) {
-        valid &= number(x[offsets_[i]]) < infinity;
+        valid &= number(x[labels[i] * class_stride_]) < infinity;
       }
     }
     return valid != 0;
@@ -152,8 +177,10 @@ class Frames {
   const int64_t C;
   const int64_t S;
   const int run; // frames in a run
+  const bool is_dense; // the target uses a good part of the classes
   const bool with_logits;
   const int32_t* const labels; // (S)
+  int32_t* padded_labels; // (S) and the blank, for whole groups
   const int blank;
 
  private:
@@ -161,7 +188,6 @@ class Frames {
   const int64_t frame_stride_;
   const int64_t class_stride_;
   Normaliser<Real>* const normalisers_; // (T)
-  int64_t* offsets_; // (S) of the labels' scores in a frame, in elements
   Real* row_; // (C) one frame, where it cannot be used in place
   int64_t repeats_ = 0; // equal labels side by side
 };

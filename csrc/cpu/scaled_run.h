@@ -19,6 +19,7 @@
 #include "cpu/blocks.h"
 #include "cpu/class_sums.h"
 #include "cpu/exponential.h"
+#include "cpu/frame_tile.h"
 #include "cpu/frames.h"
 
 namespace {
@@ -84,17 +85,20 @@ class ScaledRun {
   ScaledRun(const Frames<In>& frames, LatticeWorkspace workspace)
       : frames_(frames),
         S_(frames.S),
-        pitch_(row_pitch(frames.S)),
-        row_end_(block_up(frames.S)) {
-    auto take = [&] { return workspace.take<double>(pitch_) + lanes; };
+        row_end_(block_up(frames.S)),
+        pitch_(row_end_ + 2 * block_size<double>),
+        label_pitch_(round_up(frames.S)),
+        tile_(frames, workspace) {
+    constexpr int64_t width = block_size<double>;
+    auto take = [&] { return workspace.take<double>(pitch_) + width; };
     jump_ = take();
     ratio_ = take();
     scale_ = take();
-    work_ = {take(), take(), workspace.take<int64_t>(pitch_) + lanes};
-    alphas_ = workspace.take<double>(frames.run * 2 * pitch_) + lanes;
+    work_ = {take(), take(), workspace.take<int64_t>(pitch_) + width};
+    alphas_ = workspace.take<double>(frames.run * 2 * pitch_) + width;
     int renewals = (frames.run - 1) / renewal_interval + 1;
-    exponents_ = workspace.take<int64_t>(renewals * pitch_) + lanes;
-    label_ = workspace.take<float>(round_up(frames.run) * pitch_);
+    exponents_ = workspace.take<int64_t>(renewals * pitch_) + width;
+    label_ = workspace.take<float>(round_up(frames.run) * label_pitch_);
     blank_ = workspace.take<float>(row_pitch(frames.run));
     log2_scale_ = workspace.take<float>(row_pitch(frames.run));
     blanks_ = workspace.take<float>(row_pitch(frames.run));
@@ -102,16 +106,17 @@ class ScaledRun {
   }
 
   // An upper bound of the workspace.
-  static size_t bytes(size_t pitch, size_t run) {
+  static size_t bytes(int64_t C, size_t pitch, size_t run) {
     size_t rows = 6 + 2 * run + run / renewal_interval + 1;
     return (rows * sizeof(double) + round_up(run) * sizeof(float)) * pitch +
-        4 * row_pitch(run) * sizeof(float) + 16 * 64;
+        4 * row_pitch(run) * sizeof(float) + 16 * 64 +
+        FrameTile<In>::bytes(smaller<int64_t>(C, 4 * pitch));
   }
 
   // Takes alpha from the frame before the run to the run's last, or leaves it
-  // and returns false.
-  bool forward(int begin, int end, States<float> alpha) {
-    bool kept = prepare(begin, end) && read_alpha(alpha);
+  // and returns false. Normalises the run's frames before, if they are logits.
+  bool forward(int begin, int end, States<float> alpha, Divisor& divisor) {
+    bool kept = prepare(begin, end, &divisor) && read_alpha(alpha);
     for (int t = begin; t < end && kept; ++t) {
       if (t % renewal_interval == 0) {
         kept = renew_alpha(t, work_, work_);
@@ -127,7 +132,7 @@ class ScaledRun {
 
   // Keeps alpha of every frame, from the one before the run on.
   bool keep_alphas(int begin, int end, States<float> before) {
-    bool kept = prepare(begin, end) && read_alpha(before);
+    bool kept = prepare(begin, end, nullptr) && read_alpha(before);
     auto previous = work_;
     for (int t = begin; t < end && kept; ++t) {
       auto next = alpha(t);
@@ -184,28 +189,52 @@ class ScaledRun {
 
   Posteriors<float> posteriors(int t) const {
     int64_t j = t - begin_;
-    return {label(t), pitch_, blanks_ + j, totals_ + j};
+    return {label(t), label_pitch_, blanks_ + j, totals_ + j};
   }
 
  private:
-  bool prepare(int begin, int end) {
+  // False where a score is out of the limits.
+  bool prepare(int begin, int end, Divisor* divisor) {
     begin_ = begin;
     for (int64_t i = -1; i < row_end_; ++i) {
       jump_[i] = frames_.skippable(i + 1);
     }
-    return emit(end);
+    least_ = filled(std::numeric_limits<int32_t>::max());
+    greatest_ = filled(std::numeric_limits<int32_t>::min());
+    divisor = frames_.with_logits ? divisor : nullptr;
+    bool kept = true;
+    if (frames_.is_dense) {
+      for (int t = begin; t < end; t += tile_.frames) {
+        kept &= emit_tile(t, smaller(t + tile_.frames, end), divisor);
+      }
+    } else {
+      for (int t = begin; t < end && divisor; ++t) {
+        frames_.normalise(t, *divisor);
+      }
+      kept = emit(end);
+    }
+    // As integers, numbers from 0 up are in order, and NaN is outside.
+    return kept &&
+        !any(std::bit_cast<Block<int64_t>>(
+            (least_ < std::bit_cast<int32_t>(least_probability)) |
+            (greatest_ > std::bit_cast<int32_t>(greatest_probability))));
+  }
+
+  void watch(Block<float> p) {
+    auto bits = std::bit_cast<Block<int32_t>>(p);
+    least_ = bits < least_ ? bits : least_;
+    greatest_ = bits > greatest_ ? bits : greatest_;
   }
 
   // The probabilities that each frame gives the blank and the labels; of
-  // logits, as multiples of 2^log2_scale. False where one is out of the limits.
+  // logits, as multiples of 2^log2_scale.
   bool emit(int end) {
     int count = end - begin_;
     bool kept = true;
     for (int j = 0; j < count; ++j) {
       int t = begin_ + j;
-      double scale = frames_.log2_scale(t);
-      kept &= std::abs(scale) <= greatest_log2_scale;
-      log2_scale_[j] = float(scale);
+      log2_scale_[j] = float(frames_.log2_scale(t));
+      kept &= std::abs(log2_scale_[j]) <= greatest_log2_scale;
       blank_[j] = frames_.blank_score(t);
       frames_.gather(t, first_emitted(t), last_emitted(t), label(t));
     }
@@ -216,15 +245,10 @@ class ScaledRun {
     if (!kept) {
       return false;
     }
-    // As integers, numbers from 0 up are in order, and NaN is outside.
-    auto least = filled(std::numeric_limits<int32_t>::max());
-    auto greatest = filled(std::numeric_limits<int32_t>::min());
     auto emit_block = [&](float* x, const ScaledExp& exp) {
       Block<float> p = exp(load_block(x));
       store_block(x, p, block_size<float>);
-      auto bits = std::bit_cast<Block<int32_t>>(p);
-      least = bits < least ? bits : least;
-      greatest = bits > greatest ? bits : greatest;
+      watch(p);
     };
     for (int j = 0; j < count; ++j) {
       int t = begin_ + j;
@@ -238,10 +262,61 @@ class ScaledRun {
     for (int j = 0; j < count; j += block_size<float>) {
       emit_block(blank_ + j, ScaledExp(load_block(log2_scale_ + j)));
     }
-    return !any(
-        std::bit_cast<Block<int64_t>>(
-            (least < std::bit_cast<int32_t>(least_probability)) |
-            (greatest > std::bit_cast<int32_t>(greatest_probability))));
+    return true;
+  }
+
+  // The same for the frames [begin, end), by way of the probabilities of all
+  // classes.
+  bool emit_tile(int begin, int end, Divisor* divisor) {
+    constexpr int frames = FrameTile<In>::frames;
+    tile_.load(begin, end);
+    float greatest[frames];
+    float log2_scale[frames] = {};
+    bool kept = true;
+    if (divisor) {
+      store_block(greatest, tile_.greatest(), frames);
+    }
+    for (int j = 0; j < frames && frames_.with_logits; ++j) {
+      int t = smaller(begin + j, end - 1);
+      log2_scale[j] =
+          divisor ? frames_.whole_log2(greatest[j]) : frames_.log2_scale(t);
+      kept &= std::abs(log2_scale[j]) <= greatest_log2_scale;
+    }
+    if (!kept) {
+      for (int t = begin; t < end && divisor; ++t) {
+        frames_.normalise(t, *divisor);
+      }
+      return false;
+    }
+    auto scale = load_block(log2_scale);
+    tile_.exponentiate(scale);
+    if (divisor) {
+      double sums[frames];
+      float of_greatest[frames]; // as the frame's normaliser has it
+      tile_.sum(sums);
+      store_block(of_greatest, ScaledExp(scale)(load_block(greatest)), frames);
+      for (int j = 0; j < end - begin; ++j) {
+        divisor->multiply(sums[j], 0);
+        frames_.normaliser(begin + j) = {
+            greatest[j], float(sums[j]) / of_greatest[j]};
+      }
+    }
+    int64_t last = last_emitted(end - 1);
+    for (int64_t i = first_emitted(begin); i < last; i += frames) {
+      Block<float> p[frames];
+      for (int j = 0; j < frames; ++j) {
+        p[j] = tile_[frames_.padded_labels[i + j]];
+        watch(p[j]);
+      }
+      transpose(p);
+      for (int j = 0; j < frames; ++j) {
+        store_block(label(begin + j) + i, p[j], frames);
+      }
+    }
+    auto p = tile_[frames_.blank];
+    watch(p);
+    store_block(blank_ + (begin - begin_), p, frames);
+    return true;
   }
 
   // A NaN among log-probabilities counts also where no alignment passes; among
@@ -264,7 +339,7 @@ class ScaledRun {
   }
 
   float* label(int t) const {
-    return label_ + (t - begin_) * pitch_ + lanes;
+    return label_ + (t - begin_) * label_pitch_;
   }
 
   ScaledStates alpha(int t) const {
@@ -552,9 +627,13 @@ class ScaledRun {
 
   const Frames<In>& frames_;
   const int64_t S_;
-  const int64_t pitch_;
   const int64_t row_end_; // of the blocks that hold all labels
+  const int64_t pitch_; // with a block before and one after
+  const int64_t label_pitch_; // of rows of labels in whole groups
+  FrameTile<In> tile_;
   int begin_ = 0; // of the run
+  Block<int32_t> least_; // bits of a probability of the run
+  Block<int32_t> greatest_;
   int64_t front_ =
       -1; // the last label that alpha has reached, or beta the first
   double* jump_; // (S) 1 where label i + 1 may follow label i without a blank
@@ -574,13 +653,16 @@ class ScaledRun {
 template <>
 class ScaledRun<double> {
  public:
-  ScaledRun(const Frames<double>&, LatticeWorkspace) {}
+  ScaledRun(const Frames<double>& frames, LatticeWorkspace) : frames_(frames) {}
 
-  static size_t bytes(size_t, size_t) {
+  static size_t bytes(int64_t, size_t, size_t) {
     return 0;
   }
 
-  bool forward(int, int, States<double>) {
+  bool forward(int begin, int end, States<double>, Divisor& divisor) {
+    for (int t = begin; t < end && frames_.with_logits; ++t) {
+      frames_.normalise(t, divisor);
+    }
     return false;
   }
 
@@ -599,6 +681,9 @@ class ScaledRun<double> {
   Posteriors<double> posteriors(int) const {
     return {};
   }
+
+ private:
+  const Frames<double>& frames_;
 };
 
 } // namespace

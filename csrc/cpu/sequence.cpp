@@ -48,31 +48,18 @@ class Lattice {
     }
     start(alpha_);
     bool valid = true;
-    // The lattice runs on multiples of the probabilities. What divides them is
-    // multiplied up in double: sums here, and powers of e and 2 there.
-    Extended<double> divisor = {1.0, 0};
-    double log2_divisor = 0;
+    Divisor divisor;
     for (int begin = 0; begin < frames_.T; begin += frames_.run) {
       int end = run_end(begin);
       if (begin > 0) {
         copy(alpha_, checkpoint(begin), frames_.band(begin - 1));
       }
-      if (frames_.with_logits) {
-        for (int t = begin; t < end; ++t) {
-          const In* following = frames_.scores(smaller(t + 1, frames_.T - 1));
-          auto z = normaliser(frames_.frame(t), following, frames_.C);
-          frames_.normaliser(t) = {Real(z.max), Real(z.sum)};
-          divisor = normalised(divisor * Extended<double>{z.sum, 0});
-          log2_divisor += z.max * log2_e - frames_.log2_scale(t);
-          valid &= z.sum < std::numeric_limits<double>::infinity();
-        }
-      }
-      if (!scaled_.forward(begin, end, alpha_)) {
+      if (!scaled_.forward(begin, end, alpha_, divisor)) {
         valid &= frames_.is_valid(begin, end);
         extended_.forward(begin, end, alpha_);
       }
     }
-    if (!valid) {
+    if (!valid || !divisor.is_valid) {
       return std::numeric_limits<double>::quiet_NaN();
     }
     Extended<Real> z = evidence(alpha_, frames_.S);
@@ -80,8 +67,8 @@ class Lattice {
       return std::numeric_limits<double>::infinity();
     }
     return ln_2 *
-        (log2_divisor + std::log2(divisor.m / double(z.m)) +
-         double(divisor.e - z.e));
+        (divisor.log2 + std::log2(divisor.sums.m / double(z.m)) +
+         double(divisor.sums.e - z.e));
   }
 
   // The rest is for a sequence whose loss is finite and which has frames.
@@ -187,7 +174,7 @@ class Lattice {
     const In* next = frames_.scores(following);
     const In* next_out = gradient + following * stride;
     const Real* sums = class_sums_.frame(j);
-    bool is_dense = class_sums_.is_dense;
+    bool is_dense = frames_.is_dense;
     for_each_block(
         x, frames_.C, [&](Block<Real> block, int64_t c, int64_t count) {
           __builtin_prefetch(next + c, 0, into_l2);
@@ -293,7 +280,7 @@ size_t workspace_bytes(int classes, int max_target_length, int interval) {
   size_t pitch = row_pitch(max_target_length);
   size_t run = larger(
       ExtendedRun<In>::bytes(pitch, interval),
-      ScaledRun<In>::bytes(pitch, interval));
+      ScaledRun<In>::bytes(classes, pitch, interval));
   size_t states = 4 * pitch * sizeof(Real) + 4 * 64;
   return run + 3 * states + ClassSums<Real>::bytes(classes, max_target_length) +
       pitch * sizeof(int64_t) + classes * sizeof(Real) + 2 * 64;
