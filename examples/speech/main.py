@@ -43,6 +43,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--characters", default=corpora.LETTERS, help="of the texts, for folder")
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=SIZES, default="small", help="its size")
+    add("--bands", type=int, help="of the mel scale, in place of the size's")
     add("--channels", type=int, help="in place of the size's")
     add("--blocks", type=int, help="in place of the size's")
     add("--dtype", choices=["float32", "bfloat16"], default="float32")
@@ -65,8 +66,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--text digits is for digit strings: fsdd, or synth's digits")
     if args.beam < 1:
         parser.error(f"--beam is a width of 1 or more, not {args.beam}")
-    args.channels = args.channels or SIZES[args.model]["channels"]
-    args.blocks = args.blocks or SIZES[args.model]["blocks"]
+    for name, size in SIZES[args.model].items():
+        setattr(args, name, getattr(args, name) or size)
     name = args.say if args.corpus == "synth" else args.corpus
     args.out = args.out or models_folder() / f"{name}-{args.model}"
     return args
@@ -135,8 +136,9 @@ def report(corpus: Corpus, history: list[dict], out: Path, beam: int) -> None:
 def run(args: argparse.Namespace, group: mx.distributed.Group) -> None:
     mx.random.seed(args.seed)
     corpus = load_corpus(args)
-    alphabet, features = Alphabet(corpus.characters), LogMel(corpus.sample_rate)
-    model = Encoder(features.bands, alphabet.classes, args.channels, args.blocks)
+    alphabet = Alphabet(corpus.characters)
+    features = LogMel(corpus.sample_rate, args.bands)
+    model = Encoder(args.bands, alphabet.classes, args.channels, args.blocks)
     recogniser = Recogniser(model, alphabet, features)
     corpus = without_infeasible(corpus, alphabet, recogniser.frames)
     if group.rank() == 0:

@@ -9,9 +9,9 @@ TAPS = 5
 
 # Without a fast matrix product only the small one is quick.
 SIZES = {
-    "small": {"channels": 80, "blocks": 8},
-    "medium": {"channels": 128, "blocks": 10},
-    "large": {"channels": 192, "blocks": 12},
+    "small": {"bands": 40, "channels": 80, "blocks": 8},
+    "medium": {"bands": 64, "channels": 128, "blocks": 10},
+    "large": {"bands": 64, "channels": 192, "blocks": 12},
 }
 
 

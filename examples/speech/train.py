@@ -27,7 +27,7 @@ from mlx_ctc.nn import CTCLoss
 
 # The arguments that a resumed run must share with the one that it continues.
 RECIPE = (
-    "corpus say text held_out_speaker characters channels blocks dtype "
+    "corpus say text held_out_speaker characters bands channels blocks dtype "
     "steps batch_size learning_rate seed"
 ).split()
 
@@ -133,7 +133,9 @@ def train(
         group.rank(),
         group.size(),
     )
-    bar = tqdm(initial=step, total=args.steps, unit="step", disable=not first)
+    bar = tqdm(
+        initial=step, total=args.steps, unit="step", mininterval=1, disable=not first
+    )
     with bar, Interruption() as interruption:
         batch = batches[step]
         while step < args.steps:
