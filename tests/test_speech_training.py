@@ -46,6 +46,14 @@ def arguments(digits, out, *more, steps=24, every=4):
     return [*line.split(), "--batch-size", "4", *more]
 
 
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    """What a run leaves that was never stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    main.main(main.parse_arguments(arguments(digits, out, steps=120)))
+    return out
+
+
 def history(out):
     return json.loads((out / "history.json").read_text())
 
@@ -251,16 +259,16 @@ def test_best_model_is_the_one_kept(digits, corpus, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
-def test_stopped_run_goes_on_as_if_it_had_not_stopped(digits, tmp_path, how):
-    main.main(main.parse_arguments(arguments(digits, tmp_path / "whole", steps=120)))
-    command = arguments(digits, tmp_path / "parts", steps=120)
+def test_stopped_run_goes_on_as_if_it_had_not_stopped(digits, whole, tmp_path, how):
+    command = arguments(digits, tmp_path, steps=120)
+    saved = tmp_path / "checkpoint.safetensors"
     run = subprocess.Popen(
         [sys.executable, str(FOLDER / "main.py"), *command],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (tmp_path / "parts" / "checkpoint.safetensors").exists():
+    while not saved.exists():
         assert run.poll() is None, run.stderr.read()
         time.sleep(0.005)
     run.send_signal(how)
@@ -268,19 +276,15 @@ def test_stopped_run_goes_on_as_if_it_had_not_stopped(digits, tmp_path, how):
     if how == signal.SIGINT:
         assert run.returncode == 130
         assert "--resume goes on" in messages
-    _, metadata = mx.load(
-        str(tmp_path / "parts" / "checkpoint.safetensors"), return_metadata=True
-    )
+    _, metadata = mx.load(str(saved), return_metadata=True)
     assert 4 <= json.loads(metadata["progress"])["step"] < 120
     main.main(main.parse_arguments([*command, "--resume"]))
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    whole, parts = (
-        mx.load(str(tmp_path / name / "checkpoint.safetensors"))
-        for name in ("whole", "parts")
-    )
-    assert whole.keys() == parts.keys()
-    for name in whole:
-        assert mx.array_equal(whole[name], parts[name]), name
+    assert losses(tmp_path) == losses(whole)
+    expected = mx.load(str(whole / saved.name))
+    weights = mx.load(str(saved))
+    assert weights.keys() == expected.keys()
+    for name in weights:
+        assert mx.array_equal(weights[name], expected[name]), name
 
 
 def test_resume_refuses_another_recipe_and_what_is_no_checkpoint(
