@@ -272,6 +272,12 @@ def test_table_without_texts_is_refused_with_its_columns(tmp_path):
         folder.load(tmp_path)
 
 
+def test_table_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "train.tsv").write_bytes(b"path\tsentence\na.wav\tGr\xf6\xdfe\n")
+    with pytest.raises(CorpusError, match=r"train\.tsv is no table in UTF-8"):
+        folder.load(tmp_path)
+
+
 def test_folder_without_a_table_or_usable_files_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="has neither train"):
         folder.load(tmp_path)

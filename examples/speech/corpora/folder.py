@@ -31,10 +31,12 @@ def load(folder: Path, characters: str = LETTERS) -> Corpus:
     if "train" not in found:
         raise CorpusError(f"{folder} has neither train.tsv nor train.csv.")
     left_out: list[str] = []
-    parts = {
-        part: recordings(rows(table), SAMPLE_RATE, characters, left_out)
-        for part, table in found.items()
-    }
+    parts = {}
+    for part, table in found.items():
+        try:
+            parts[part] = recordings(rows(table), SAMPLE_RATE, characters, left_out)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise CorpusError(f"{table} is no table in UTF-8: {error}") from error
     for part, remainder in (("dev", 0), ("test", 1)):
         if part not in parts:
             everything, parts["train"], parts[part] = parts["train"], [], []
