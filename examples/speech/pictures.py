@@ -55,7 +55,8 @@ def save_alignment(recogniser: Recogniser, waveform: np.ndarray, text: str, path
     )
     heard = waveform[: round(duration * recogniser.sample_rate)]
 
-    figure = Figure(figsize=(max(8, 3.5 * duration), 7), layout="constrained")
+    width = min(max(8, 3.5 * duration), 200)  # inches
+    figure = Figure(figsize=(width, 7), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
     words, spans = zip(*alignment.words, strict=True)
     plot_alignment(spans, words, spectrogram[:, 0], T, duration, axes[0])
