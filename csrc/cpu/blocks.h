@@ -2,11 +2,16 @@
 // whose arithmetic and comparisons act on whole blocks.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <type_traits>
 #include <utility>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -90,10 +95,11 @@ inline T shifted(T before, T block) {
 // As many blocks as a block has places, rows of a matrix and then its columns:
 // halves of it change places, then halves of these, and so on.
 template <int half, typename T> // T is a block
-inline void swap_halves(T* x) {
+[[gnu::always_inline]] inline void swap_halves(T* x) {
   constexpr int size = sizeof(T) / sizeof(x[0][0]);
   if constexpr (half > 0) {
-    [&]<int... j>(std::integer_sequence<int, j...>) {
+    [&]<int... j>(std::integer_sequence<int, j...>) [[gnu::always_inline]] {
+#pragma GCC unroll 16
       for (int i = 0; i < size; ++i) {
         if ((i & half) == 0) {
           T a = x[i], b = x[i + half];
@@ -117,7 +123,7 @@ inline void swap_halves(T* x) {
 }
 
 template <typename T>
-inline void transpose(T* x) {
+[[gnu::always_inline]] inline void transpose(T* x) {
   swap_halves<sizeof(T) / sizeof(x[0][0]) / 2>(x);
 }
 
@@ -203,12 +209,81 @@ inline void for_each_block(const T* x, int64_t size, F f) {
   }
 }
 
+// Of so many blocks side by side that none waits for the one before.
+template <typename T>
+inline T greatest(const T* x, int64_t size) {
+  constexpr int64_t stride = 4 * block_size<T>;
+  Block<T> of_lane[4];
+  for (auto& block : of_lane) {
+    block = filled(-std::numeric_limits<T>::infinity());
+  }
+  auto raise = [&](Block<T>& most, Block<T> block) {
+    most = block > most ? block : most;
+  };
+  int64_t whole = size - size % stride;
+  for (int64_t c = 0; c < whole; c += stride) {
+    for (int j = 0; j < 4; ++j) {
+      raise(of_lane[j], load_block(x + c + j * block_size<T>));
+    }
+  }
+  for_each_block(x + whole, size - whole, [&](auto block, int64_t, int64_t) {
+    raise(of_lane[0], block);
+  });
+  raise(of_lane[0], of_lane[1]);
+  raise(of_lane[2], of_lane[3]);
+  raise(of_lane[0], of_lane[2]);
+  return greatest<T>(of_lane[0]);
+}
+
 template <typename T>
 inline void store_block(T* x, Block<T> block, int64_t count) {
   if (count == block_size<T>) {
     std::memcpy(x, &block, sizeof(block));
   } else {
     copy_part<T>(x, &block, count);
+  }
+}
+
+// Stores to a multiple of a block's size.
+template <typename T>
+inline void stream_block(T* x, Block<T> block) {
+#if defined(__clang__)
+  __builtin_nontemporal_store(block, reinterpret_cast<Block<T>*>(x));
+#elif defined(__AVX512F__)
+  _mm512_stream_si512(
+      reinterpret_cast<__m512i*>(x), std::bit_cast<__m512i>(block));
+#elif defined(__AVX__)
+  _mm256_stream_si256(
+      reinterpret_cast<__m256i*>(x), std::bit_cast<__m256i>(block));
+#elif defined(__SSE2__)
+  _mm_stream_si128(
+      reinterpret_cast<__m128i*>(x), std::bit_cast<__m128i>(block));
+#else
+  std::memcpy(x, &block, sizeof(block));
+#endif
+}
+
+inline void finish_streaming() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// Copies a row past the caches, to where it will not be read soon, in whole
+// blocks of memory. finish_streaming() comes before anything that waits for it.
+template <typename T>
+inline void stream_row(T* out, const T* x, int64_t size) {
+  int64_t c = 0;
+  auto place = reinterpret_cast<uintptr_t>(out);
+  int64_t head = (-place % block_bytes) / sizeof(T);
+  for (; c < head && c < size; ++c) {
+    out[c] = x[c];
+  }
+  for (; c + block_size<T> <= size; c += block_size<T>) {
+    stream_block(out + c, load_block(x + c));
+  }
+  for (; c < size; ++c) {
+    out[c] = x[c];
   }
 }
 

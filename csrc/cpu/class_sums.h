@@ -3,7 +3,9 @@
 // one before it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 #include "cpu/blocks.h"
 #include "cpu/frames.h"
@@ -19,6 +21,10 @@ struct Posteriors {
   int64_t pitch;
   const Real* blanks; // (frames)
   const Real* totals; // (frames)
+  // What the softmax is made of, where that is at hand, or null: multiples of
+  // it in a tile of all classes, and how much to take of them.
+  const Block<Real>* multiples; // (C, frames)
+  const Real* share; // (frames)
 };
 
 template <typename Real>
@@ -35,7 +41,7 @@ class ClassSums {
         is_dense_(of.is_dense) {
     int64_t most = round_up(is_dense_ ? C_ : S_ + 1);
     slots_ = workspace.take<int32_t>(S_ + 1);
-    classes_ = workspace.take<int32_t>(S_ + 1);
+    classes_ = workspace.take<int32_t>(most);
     slot_of_class_ = workspace.take<int32_t>(C_);
     by_class_ = workspace.take<Block<Real>>(most);
     by_frame_ = workspace.take<Real>(frames * most);
@@ -43,8 +49,8 @@ class ClassSums {
 
   // An upper bound of the workspace.
   static size_t bytes(int64_t C, int64_t S) {
-    size_t most = round_up(smaller(C, 4 * (S + 1)));
-    return (2 * (S + 1) + C) * sizeof(int32_t) +
+    size_t most = round_up(smaller(C, 2 * (S + 1)));
+    return (S + 1 + most + C) * sizeof(int32_t) +
         2 * most * frames * sizeof(Real) + 5 * 64;
   }
 
@@ -54,6 +60,7 @@ class ClassSums {
       count_ = C_;
       std::copy(labels_, labels_ + S_, slots_);
       slots_[S_] = blank_;
+      std::iota(classes_, classes_ + C_, 0);
       return;
     }
     std::fill(slot_of_class_, slot_of_class_ + C_, -1);
@@ -69,13 +76,12 @@ class ClassSums {
   }
 
   // Sums the posteriors of `frames` frames, labels [begin, end) in whole
-  // groups, times the frames' `scale`.
-  void
-  sum(Posteriors<Real> gamma, int64_t begin, int64_t end, Block<Real> scale) {
-    Block<Real> x[frames];
+  // groups.
+  void sum(Posteriors<Real> gamma, int64_t begin, int64_t end) {
     std::fill(by_class_, by_class_ + count_, Block<Real>{});
     by_class_[slots_[S_]] = load_block(gamma.blanks);
     for (int64_t i = begin; i < end; i += frames) {
+      Block<Real> x[frames];
       for (int j = 0; j < frames; ++j) {
         x[j] = load_block(gamma.labels + j * gamma.pitch + i);
       }
@@ -85,19 +91,33 @@ class ClassSums {
         by_class_[slots_[i + j]] += x[j];
       }
     }
-    for (int64_t k = 0; k < count_; k += frames) {
+  }
+
+  // frame(j) becomes softmax * by_softmax - sums * by_sums of all classes.
+  void subtract_from_softmax(
+      const Block<Real>* softmax,
+      Block<Real> by_softmax,
+      Block<Real> by_sums) {
+    for (int64_t c = 0; c < C_; c += frames) {
+      Block<Real> x[frames];
       for (int j = 0; j < frames; ++j) {
-        x[j] = by_class_[k + j] * scale;
+        x[j] = softmax[c + j] * by_softmax - by_class_[c + j] * by_sums;
       }
-      transpose(x);
-      for (int j = 0; j < frames; ++j) {
-        store_block(by_frame_ + j * round_up(count_) + k, x[j], frames);
-      }
+      lay(x, c);
     }
   }
 
-  // Frame j's sums: of all classes when dense, followed by numbers without
-  // meaning up to a whole group; of classes() else.
+  // frame(j) becomes sums * scale of the classes that occur, for subtract().
+  void scale(Block<Real> scale) {
+    for (int64_t k = 0; k < count_; k += frames) {
+      Block<Real> x[frames];
+      for (int j = 0; j < frames; ++j) {
+        x[j] = by_class_[k + j] * scale;
+      }
+      lay(x, k);
+    }
+  }
+
   const Real* frame(int j) const {
     return by_frame_ + j * round_up(count_);
   }
@@ -112,6 +132,13 @@ class ClassSums {
   }
 
  private:
+  void lay(Block<Real>* x, int64_t slot) {
+    transpose(x);
+    for (int j = 0; j < frames; ++j) {
+      store_block(by_frame_ + j * round_up(count_) + slot, x[j], frames);
+    }
+  }
+
   const int32_t* const labels_;
   const int64_t S_;
   const int64_t C_;
@@ -119,7 +146,7 @@ class ClassSums {
   const bool is_dense_;
   int64_t count_ = 0; // of slots
   int32_t* slots_; // (S + 1) of the labels, and of the blank
-  int32_t* classes_; // (S + 1) of the slots
+  int32_t* classes_; // (slots)
   int32_t* slot_of_class_; // (C)
   Block<Real>* by_class_; // (slots, frames)
   Real* by_frame_; // (frames, slots)

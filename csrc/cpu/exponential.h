@@ -50,7 +50,7 @@ class ScaledExp {
         least_((log2_scale - 127.0f) * float(ln_2)),
         most_((log2_scale + 128.0f) * float(ln_2)) {}
 
-  Block<float> operator()(Block<float> x) const {
+  [[gnu::always_inline]] Block<float> operator()(Block<float> x) const {
     x = least_ > x ? least_ : x;
     x = most_ < x ? most_ : x;
     // As in ordinary_exp: n, and n + 127 - log2_scale in the low bits.
@@ -76,7 +76,7 @@ class ScaledExp {
 
 // exp(x) as an ordinary number: 0 where it would be denormal, infinity where it
 // would be greater than the greatest number. NaN stays NaN.
-inline Block<float> ordinary_exp(Block<float> x) {
+[[gnu::always_inline]] inline Block<float> ordinary_exp(Block<float> x) {
   // Adding 1.5 * 2^23 rounds to the nearest integer n, and leaves it in the low
   // bits; with the bias on top, n + 127 is ready to become an exponent.
   const Block<float> round = filled(12582912.0f + 127.0f);

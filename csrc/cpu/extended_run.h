@@ -164,7 +164,13 @@ class ExtendedRun {
 
   Posteriors<Real> posteriors(int t) const {
     int64_t j = t - begin_;
-    return {label_rows_[j].m, label_rows_.pitch, blanks_ + j, totals_ + j};
+    return {
+        label_rows_[j].m,
+        label_rows_.pitch,
+        blanks_ + j,
+        totals_ + j,
+        nullptr,
+        nullptr};
   }
 
  private:

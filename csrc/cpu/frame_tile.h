@@ -20,28 +20,35 @@ class FrameTile {
 
   FrameTile(const Frames<In>& of, LatticeWorkspace& workspace)
       : frames_(of), pitch_(of.is_dense ? round_up(of.C) : 0) {
-    classes_ = workspace.take<Block<float>>(pitch_);
+    tiles_ = workspace.take<Block<float>>(round_up(of.run) / frames * pitch_);
     rows_ = workspace.take<float>(frames * pitch_);
   }
 
   // An upper bound of the workspace.
-  static size_t bytes(int64_t C) {
-    return 2 * round_up(C) * sizeof(Block<float>) + 2 * 64;
+  static size_t bytes(int64_t C, size_t run) {
+    return (round_up(run) + frames) * round_up(C) * sizeof(float) + 2 * 64;
   }
 
-  // The scores of the frames [begin, end), the last for the rest of the tile.
-  void load(int begin, int end) {
-    const float* x[frames];
+  // The scores of the frames [begin, end), the last for the rest of the tile,
+  // into the memory of tile `index`. Frame by frame, since frames may lie so
+  // far apart, and so evenly, that few of them are in a cache together.
+  void load(int begin, int end, int index) {
+    classes_ = tiles_ + index * pitch_;
     for (int j = 0; j < frames; ++j) {
-      x[j] = frames_.frame(smaller(begin + j, end - 1), rows_ + j * pitch_);
+      int t = smaller(begin + j, end - 1);
+      const In* later = frames_.scores(smaller(t + frames, frames_.T - 1));
+      float* row = rows_ + j * pitch_;
+      auto copy = [&](Block<float> block, int64_t c, int64_t) {
+        __builtin_prefetch(later + c, 0, into_l2);
+        store_block(row + c, block, frames);
+      };
+      for_each_block(frames_.frame(t), frames_.C, copy);
     }
     for (int64_t c = 0; c < frames_.C; c += frames) {
-      Block<float>* block = classes_ + c;
-      int64_t count = smaller<int64_t>(frames_.C - c, frames);
       for (int j = 0; j < frames; ++j) {
-        block[j] = load_some(x[j] + c, count);
+        classes_[c + j] = load_block(rows_ + j * pitch_ + c);
       }
-      transpose(block);
+      transpose(classes_ + c);
     }
   }
 
@@ -78,6 +85,10 @@ class FrameTile {
     store_block(sums + frames / 2, high, frames / 2);
   }
 
+  const Block<float>* tile(int index) const {
+    return tiles_ + index * pitch_;
+  }
+
   const Block<float>& operator[](int64_t c) const {
     return classes_[c];
   }
@@ -85,8 +96,9 @@ class FrameTile {
  private:
   const Frames<In>& frames_;
   const int64_t pitch_;
-  Block<float>* classes_; // (C, frames)
-  float* rows_; // (frames, C), of frames that cannot be used in place
+  Block<float>* tiles_; // (run / frames, C, frames)
+  Block<float>* classes_ = nullptr; // (C, frames), of the last tile loaded
+  float* rows_; // (frames, C)
 };
 
 } // namespace

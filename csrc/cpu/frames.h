@@ -45,7 +45,7 @@ class Frames {
         C(sequence.classes),
         S(sequence.target_length),
         run(smaller(saved.interval, larger(T, 1))),
-        is_dense(C <= 4 * (S + 1)),
+        is_dense(C <= 2 * (S + 1)),
         with_logits(sequence.with_logits),
         labels(sequence.labels),
         blank(sequence.blank),
@@ -105,10 +105,6 @@ class Frames {
 
   // Frame t's scores side by side as Real, in place where they already are.
   const Real* frame(int t) const {
-    return frame(t, row_);
-  }
-
-  const Real* frame(int t, Real* row) const {
     const In* x = scores(t);
     int64_t stride = class_stride_;
     if constexpr (std::is_same_v<In, Real>) {
@@ -118,14 +114,14 @@ class Frames {
     }
     if (stride == 1) {
       for (int64_t c = 0; c < C; ++c) {
-        row[c] = number(x[c]);
+        row_[c] = number(x[c]);
       }
     } else {
       for (int64_t c = 0; c < C; ++c) {
-        row[c] = number(x[c * stride]);
+        row_[c] = number(x[c * stride]);
       }
     }
-    return row;
+    return row_;
   }
 
   // Memory for one frame.

@@ -103,14 +103,15 @@ class ScaledRun {
     log2_scale_ = workspace.take<float>(row_pitch(frames.run));
     blanks_ = workspace.take<float>(row_pitch(frames.run));
     totals_ = workspace.take<float>(row_pitch(frames.run));
+    share_ = workspace.take<float>(row_pitch(frames.run));
   }
 
   // An upper bound of the workspace.
   static size_t bytes(int64_t C, size_t pitch, size_t run) {
     size_t rows = 6 + 2 * run + run / renewal_interval + 1;
     return (rows * sizeof(double) + round_up(run) * sizeof(float)) * pitch +
-        4 * row_pitch(run) * sizeof(float) + 16 * 64 +
-        FrameTile<In>::bytes(smaller<int64_t>(C, 4 * pitch));
+        5 * row_pitch(run) * sizeof(float) + 16 * 64 +
+        FrameTile<In>::bytes(smaller<int64_t>(C, 2 * pitch), run);
   }
 
   // Takes alpha from the frame before the run to the run's last, or leaves it
@@ -189,7 +190,8 @@ class ScaledRun {
 
   Posteriors<float> posteriors(int t) const {
     int64_t j = t - begin_;
-    return {label(t), label_pitch_, blanks_ + j, totals_ + j};
+    auto* tile = frames_.is_dense ? tile_.tile(j / tile_.frames) : nullptr;
+    return {label(t), label_pitch_, blanks_ + j, totals_ + j, tile, share_ + j};
   }
 
  private:
@@ -269,17 +271,20 @@ class ScaledRun {
   // classes.
   bool emit_tile(int begin, int end, Divisor* divisor) {
     constexpr int frames = FrameTile<In>::frames;
-    tile_.load(begin, end);
+    // The loss has no use for a tile afterwards.
+    tile_.load(begin, end, divisor ? 0 : (begin - begin_) / frames);
     float greatest[frames];
     float log2_scale[frames] = {};
+    float* share = share_ + (begin - begin_);
     bool kept = true;
     if (divisor) {
       store_block(greatest, tile_.greatest(), frames);
     }
     for (int j = 0; j < frames && frames_.with_logits; ++j) {
       int t = smaller(begin + j, end - 1);
-      log2_scale[j] =
-          divisor ? frames_.whole_log2(greatest[j]) : frames_.log2_scale(t);
+      greatest[j] = divisor ? greatest[j] : frames_.normaliser(t).max;
+      share[j] = divisor ? 1 : 1 / frames_.normaliser(t).sum;
+      log2_scale[j] = frames_.whole_log2(greatest[j]);
       kept &= std::abs(log2_scale[j]) <= greatest_log2_scale;
     }
     if (!kept) {
@@ -290,15 +295,20 @@ class ScaledRun {
     }
     auto scale = load_block(log2_scale);
     tile_.exponentiate(scale);
+    if (frames_.with_logits) {
+      // As multiples of which the normaliser has its sum.
+      auto of_greatest = ScaledExp(scale)(load_block(greatest));
+      store_block(share, load_block(share) / of_greatest, frames);
+    } else {
+      store_block(share, filled(1.0f), frames);
+    }
     if (divisor) {
       double sums[frames];
-      float of_greatest[frames]; // as the frame's normaliser has it
       tile_.sum(sums);
-      store_block(of_greatest, ScaledExp(scale)(load_block(greatest)), frames);
       for (int j = 0; j < end - begin; ++j) {
         divisor->multiply(sums[j], 0);
         frames_.normaliser(begin + j) = {
-            greatest[j], float(sums[j]) / of_greatest[j]};
+            greatest[j], float(sums[j]) * share[j]};
       }
     }
     int64_t last = last_emitted(end - 1);
@@ -647,6 +657,7 @@ class ScaledRun {
   float* log2_scale_; // (run) of p
   float* blanks_; // (run) gamma of all blanks
   float* totals_; // (run) gamma of all states
+  float* share_; // (run) what the softmax is of a tile
 };
 
 // The range of a double is all that double input has.

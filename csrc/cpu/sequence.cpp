@@ -25,6 +25,8 @@
 
 namespace {
 
+constexpr size_t cached_bytes = 32 << 20;
+
 // Over memory from the workspace.
 template <typename In>
 class Lattice {
@@ -77,12 +79,24 @@ class Lattice {
     class_sums_.prepare();
     visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
       auto [first, last] = frames_.groups_around(begin);
-      auto scale = cotangent / load_block(gamma.totals);
-      class_sums_.sum(gamma, first, last, scale);
+      class_sums_.sum(gamma, first, last);
+      auto by_sums = cotangent / load_block(gamma.totals);
+      if (gamma.multiples) {
+        class_sums_.subtract_from_softmax(
+            gamma.multiples, cotangent * load_block(gamma.share), by_sums);
+        for (int t = begin; t < end; ++t) {
+          const Real* row = class_sums_.frame(t - begin);
+          copy_gradient(
+              row, out + t * out_stride, ClassSums<Real>::frames * out_stride);
+        }
+        return;
+      }
+      class_sums_.scale(by_sums);
       for (int t = begin; t < end; ++t) {
         write_gradient(t, cotangent, t - begin, out, out_stride);
       }
     });
+    finish_streaming();
   }
 
   // out (T, width)
@@ -158,11 +172,11 @@ class Lattice {
   void
   write_gradient(int t, Real cotangent, int j, In* gradient, int64_t stride) {
     In* out = gradient + t * stride;
-    Real* row;
+    // A gradient that no cache holds is not read into one to be written.
+    bool streamed = frames_.T * stride * sizeof(In) > cached_bytes;
+    Real* row = frames_.row();
     if constexpr (std::is_same_v<In, Real>) {
-      row = out;
-    } else {
-      row = frames_.row();
+      row = streamed ? row : out;
     }
     Normaliser<Real> z = {0, 1};
     if (frames_.with_logits) {
@@ -173,22 +187,31 @@ class Lattice {
     int following = smaller(t + 1, frames_.T - 1);
     const In* next = frames_.scores(following);
     const In* next_out = gradient + following * stride;
-    const Real* sums = class_sums_.frame(j);
-    bool is_dense = frames_.is_dense;
     for_each_block(
         x, frames_.C, [&](Block<Real> block, int64_t c, int64_t count) {
           __builtin_prefetch(next + c, 0, into_l2);
-          __builtin_prefetch(next_out + c, 1);
-          Block<Real> y = ordinary_exp(block - z.max) * scale;
-          if (is_dense) {
-            y -= load_block(sums + c);
+          if (!streamed) {
+            __builtin_prefetch(next_out + c, 1);
           }
+          Block<Real> y = ordinary_exp(block - z.max) * scale;
           store_block(row + c, y, count);
         });
-    if (!is_dense) {
-      class_sums_.subtract(j, row);
-    }
+    class_sums_.subtract(j, row);
     if constexpr (!std::is_same_v<In, Real>) {
+      copy_gradient(row, out, 0);
+    } else if (streamed) {
+      stream_row(out, row, frames_.C);
+    }
+  }
+
+  // The place of a later row, `ahead`, is fetched.
+  void copy_gradient(const Real* row, In* out, int64_t ahead) {
+    if constexpr (std::is_same_v<In, Real>) {
+      for_each_block(row, frames_.C, [&](auto block, int64_t c, int64_t count) {
+        __builtin_prefetch(out + ahead + c, 1);
+        store_block(out + c, block, count);
+      });
+    } else {
       for (int64_t c = 0; c < frames_.C; ++c) {
         assign(out[c], row[c]);
       }

@@ -23,15 +23,10 @@ constexpr int into_l2 =
 // between two frames, too many for the machine to look ahead by itself.
 template <typename Real, typename In>
 Normaliser<double> normaliser(const Real* x, const In* next, int64_t C) {
-  auto greatest_of_lane = filled(-std::numeric_limits<Real>::infinity());
+  Real max = greatest(x, C);
+  Block<Real> sum_of_lane = {};
   for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t) {
     __builtin_prefetch(next + c, 0, into_l2);
-    greatest_of_lane = block > greatest_of_lane ? block : greatest_of_lane;
-  });
-  Real max = greatest<Real>(greatest_of_lane);
-
-  Block<Real> sum_of_lane = {};
-  for_each_block(x, C, [&](Block<Real> block, int64_t, int64_t) {
     sum_of_lane += ordinary_exp(block - max);
   });
   // The greatest class adds 1: in float the others' last digits would be lost.
