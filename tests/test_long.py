@@ -69,6 +69,23 @@ def test_ten_thousand_frames_of_a_confidently_wrong_model(rng):
     check(problem)
 
 
+def test_scores_too_far_apart_for_doubles_here_and_there(rng):
+    # The CPU takes the frames in runs, and these runs in another way than the rest.
+    problem = random_problem(rng, T=10000, N=2, C=32, S=200, ragged=False, spread=2)
+    for t in rng.integers(0, 10000, 12):
+        problem.inputs[t] *= 40
+    problem.inputs[rng.integers(0, 10000, 6), :, 7] = -np.inf
+    check(problem)
+
+
+def test_a_label_that_waits_for_thousands_of_frames(rng):
+    # Labels fall out of a double's range beside their blanks.
+    T, C = 10000, 12
+    problem = random_problem(rng, T=T, N=1, C=C, S=9, ragged=False, spread=1)
+    problem.inputs[:, :, 0] += 3
+    check(problem)
+
+
 def log_comb(n, k):
     """Log of the binomials of n over k, which are zero where k > n."""
     fits = n >= k

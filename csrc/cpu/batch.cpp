@@ -1,5 +1,7 @@
 #include "cpu/batch.h"
 
+#include <algorithm>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -127,6 +129,16 @@ std::vector<int32_t> Batch::read_labels(const mx::array& targets) const {
     }
   }
   return result;
+}
+
+std::vector<int> Batch::longest_first() const {
+  std::vector<int> order(N);
+  std::iota(order.begin(), order.end(), 0);
+  auto is_longer = [this](int a, int b) {
+    return input_lengths_[a] > input_lengths_[b];
+  };
+  std::stable_sort(order.begin(), order.end(), is_longer);
+  return order;
 }
 
 void allocate(mx::array& output) {

@@ -34,7 +34,9 @@ class Batch {
   void for_each_sequence(size_t workspace_bytes, const Body& body) const {
     constexpr size_t line = 64;
     std::vector<std::unique_ptr<std::byte[]>> workspaces(max_threads());
-    parallel_for(N, [&](int64_t n, int worker) {
+    std::vector<int> order = longest_first();
+    parallel_for(N, [&](int64_t k, int worker) {
+      int n = order[k];
       auto& workspace = workspaces[worker];
       if (!workspace) {
         workspace.reset(new std::byte[workspace_bytes + line]);
@@ -54,6 +56,9 @@ class Batch {
   std::vector<int32_t>
   read_lengths(const mx::array& lengths, const char* name, int max) const;
   std::vector<int32_t> read_labels(const mx::array& targets) const;
+
+  // The sequences in an order that lets the threads end together.
+  std::vector<int> longest_first() const;
 
   const char* op_;
   const mx::array& log_probs_;

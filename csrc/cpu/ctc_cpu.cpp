@@ -17,7 +17,7 @@ namespace {
 // square root of T.
 struct Interval {
   static constexpr int64_t cache_bytes = 1 << 20;
-  static constexpr int64_t most = 512;
+  static constexpr int64_t most = 256;
   static constexpr int64_t unit = 16;
 
   int64_t pitch; // of a row of states

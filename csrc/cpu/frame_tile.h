@@ -68,21 +68,18 @@ class FrameTile {
     }
   }
 
-  // sums[j] of frame j. In float many classes' last digits would be lost.
+  // sums[j] of frame j. Next to the greatest class a float would lose the last
+  // digits of the others.
   void sum(double* sums) const {
-    Block<double> low = {}, high = {};
-    for (int64_t c = 0; c < pitch_; c += lanes) {
-      Block<float> some = {};
-      for (int64_t i = c; i < smaller(c + lanes, frames_.C); ++i) {
-        some += classes_[i];
-      }
-      float few[frames];
-      store_block(few, some, frames);
-      low += load_widened(few);
-      high += load_widened(few + frames / 2);
+    constexpr int half = frames / 2;
+    Block<double> low[2] = {}, high[2] = {};
+    for (int64_t c = 0; c < frames_.C; ++c) {
+      auto x = reinterpret_cast<const float*>(classes_ + c);
+      low[c % 2] += load_widened(x);
+      high[c % 2] += load_widened(x + half);
     }
-    store_block(sums, low, frames / 2);
-    store_block(sums + frames / 2, high, frames / 2);
+    store_block(sums, low[0] + low[1], half);
+    store_block(sums + half, high[0] + high[1], half);
   }
 
   const Block<float>* tile(int index) const {

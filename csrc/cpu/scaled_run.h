@@ -24,13 +24,14 @@
 
 namespace {
 
-// Frames from one renewal of the exponents to the next. Until then a value of
-// 2^-200 or more falls by 2^-(8 * 64) at most, so that an alpha times a beta is
-// 2^-912 or more.
+// Frames from one renewal of the exponents to the next.
 constexpr int renewal_interval = 8;
+
+// A value falls by no more than the least probability in each of these frames.
+// It may begin so low that an alpha times a beta stays above 2^-1000.
 constexpr float least_probability = 0x1p-64f;
 constexpr float greatest_probability = 0x1p64f;
-constexpr double least_renewed = 0x1p-200;
+constexpr int least_product = -1000;
 constexpr double greatest_renewed = 0x1p1000;
 constexpr double greatest_log2_scale = 2048;
 
@@ -216,10 +217,19 @@ class ScaledRun {
       kept = emit(end);
     }
     // As integers, numbers from 0 up are in order, and NaN is outside.
-    return kept &&
-        !any(std::bit_cast<Block<int64_t>>(
-            (least_ < std::bit_cast<int32_t>(least_probability)) |
-            (greatest_ > std::bit_cast<int32_t>(greatest_probability))));
+    int32_t least = least_[0], greatest = greatest_[0];
+    for (int64_t j = 1; j < block_size<int32_t>; ++j) {
+      least = smaller<int32_t>(least, least_[j]);
+      greatest = larger<int32_t>(greatest, greatest_[j]);
+    }
+    if (!kept || least < std::bit_cast<int32_t>(least_probability) ||
+        greatest > std::bit_cast<int32_t>(greatest_probability)) {
+      return false;
+    }
+    int log2_least = smaller((least >> 23) - 127, 0);
+    least_log2_ = (least_product - renewal_interval * log2_least) / 2;
+    least_renewed_ = std::ldexp(1.0, least_log2_);
+    return true;
   }
 
   void watch(Block<float> p) {
@@ -453,8 +463,8 @@ class ScaledRun {
       Block<int64_t> is_blank = blank > 0.0, is_label = label > 0.0;
       blank *= power;
       label *= power;
-      refused |= is_blank & (blank < least_renewed);
-      refused |= is_label & (label < least_renewed);
+      refused |= is_blank & (blank < least_renewed_);
+      refused |= is_label & (label < least_renewed_);
       return bits - 1023;
     };
     for (int64_t i = begin; i < end; i += width) {
@@ -616,7 +626,7 @@ class ScaledRun {
       int32_t e = larger(blank.e, label.e);
       auto mantissa = [&](Extended<float> a) {
         bool is_zero = a.e < nearly_zero;
-        kept &= is_zero || a.e - e > -200;
+        kept &= is_zero || a.e - e > least_log2_;
         return is_zero ? 0 : a.m * power_of_two<double>(a.e - e);
       };
       work_.blank[i] = mantissa(blank);
@@ -646,6 +656,8 @@ class ScaledRun {
   Block<int32_t> greatest_;
   int64_t front_ =
       -1; // the last label that alpha has reached, or beta the first
+  int least_log2_ = 0; // of a renewed value
+  double least_renewed_ = 1;
   double* jump_; // (S) 1 where label i + 1 may follow label i without a blank
   double* ratio_; // (S) of the scale that a neighbour's value comes from
   double* scale_; // (S) of alpha beta, including 1 / Z

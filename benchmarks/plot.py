@@ -1,0 +1,167 @@
+"""Pictures of what ctc_loss.py has measured, from its JSON.
+
+    cd benchmarks/results
+    python ../plot.py cpu.json --ratios ../../docs/speed-cpu.png
+    python ../plot.py growth_cpu.json --growth ../../docs/growth-cpu.png
+
+Bars show how many times as long as ours another library takes, in the median of the
+turns, with the least and the greatest. Lines show seconds while T, N or S grows.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+COLORS = {
+    "ours": "#1f6fb4",
+    "ours compiled": "#7fb3dd",
+    "torch": "#d9652b",
+    "cudnn": "#5a9e4b",
+}
+TASKS = {"gradient": "loss and gradient", "loss": "loss"}
+TIMINGS = {"seconds": "", "queued seconds": ", steps queued"}
+LETTERS = {"T": "frames", "N": "sequences", "S": "labels"}
+
+
+def ratios(record, timing, rival):
+    """How many times as long as ours the rival takes: median, least, greatest."""
+    turns = zip(record[timing]["ours"], record[timing][rival], strict=True)
+    of_turns = [rival / ours for ours, rival in turns]
+    return median(of_turns), min(of_turns), max(of_turns)
+
+
+def bars_of(records):
+    """The bars that every shape has: label, color, and task, timing, rival."""
+    bars = {}
+    for record in records:
+        for timing, suffix in TIMINGS.items():
+            for rival in record[timing]:
+                if rival.startswith("ours") or not record[timing][rival]:
+                    continue
+                label = f"{rival} / ours, {TASKS[record['task']]}{suffix}"
+                bars[label] = rival, (record["task"], timing, rival)
+    return bars
+
+
+def plot_ratios(report, threads):
+    records = [
+        record
+        for record in report["records"]
+        if not record.get("growth") and threads in (None, record["threads"])
+    ]
+    if not records:
+        raise SystemExit("[plot] Expected records of shapes but there are none.")
+    shapes = list(dict.fromkeys(record["shape"] for record in records))
+    bars = bars_of(records)
+    height = 0.8 / len(bars)
+    figure, axes = plt.subplots(
+        figsize=(8, 1.2 + len(shapes) * (0.16 + 0.13 * len(bars))), layout="constrained"
+    )
+    seen = {}
+    for k, (label, (rival, key)) in enumerate(bars.items()):
+        seen[rival] = seen.get(rival, -1) + 1
+        of_bar = [
+            (shapes.index(record["shape"]), *ratios(record, key[1], key[2]))
+            for record in records
+            if record["task"] == key[0] and record[key[1]].get(key[2])
+        ]
+        place, middle, least, greatest = np.array(of_bar).T
+        axes.barh(
+            place + (k - (len(bars) - 1) / 2) * height,
+            middle,
+            height,
+            xerr=[middle - least, greatest - middle],
+            label=label,
+            color=COLORS[rival],
+            alpha=1 / (1 + 0.8 * seen[rival]),
+            error_kw={"lw": 0.8},
+        )
+    axes.axvline(1, color="black", lw=0.8)
+    axes.set_yticks(range(len(shapes)), [shape.replace("x", " x ") for shape in shapes])
+    axes.margins(y=0.01)
+    axes.invert_yaxis()
+    axes.set_ylabel("T x N x C x S")
+    axes.set_xlabel("times as long as ours")
+    axes.legend(loc="lower right", fontsize="small")
+    axes.set_title(machine(report, records), fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_growth(report, threads):
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+    drawn = []
+    for letter, axes in zip(LETTERS, panels, strict=True):
+        records = [
+            record
+            for record in report["records"]
+            if record.get("growth") == letter
+            and record["task"] == "gradient"
+            and threads in (None, record["threads"])
+        ]
+        drawn += records
+        place = "TNCS".index(letter)
+        # Queued, where it was measured: what a step itself takes.
+        for library in COLORS:
+            points = [
+                (
+                    int(record["shape"].split("x")[place]),
+                    median(record["queued seconds"].get(library) or seconds),
+                )
+                for record in records
+                if (seconds := record["seconds"].get(library))
+            ]
+            if points:
+                x, y = np.array(points).T
+                axes.loglog(
+                    x, 1e3 * y, "o-", ms=4, label=library, color=COLORS[library]
+                )
+        if records:
+            others = records[0]["shape"].split("x")
+            others[place] = letter
+            axes.set_title(" x ".join(others), fontsize="medium")
+        axes.set_xlabel(f"{letter}, {LETTERS[letter]}")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    if not drawn:
+        raise SystemExit("[plot] Expected records of growth but there are none.")
+    panels[0].set_ylabel("ms, loss and gradient")
+    panels[0].legend(fontsize="small")
+    figure.suptitle(machine(report, drawn), fontsize="medium")
+    return figure
+
+
+def machine(report, records):
+    of = report["machine"]
+    versions = f"torch {of['torch']}" if "torch" in of else f"mlx {of['mlx']}"
+    if records[0]["device"] == "gpu":
+        return f"{of.get('gpu', 'GPU')}, {versions}"
+    threads = " and ".join(str(n) for n in sorted({r["threads"] for r in records}))
+    plural = "" if threads == "1" else "s"
+    return f"{of['processor']}, {threads} thread{plural}, {versions}"
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("report", type=Path, help="what ctc_loss.py --json has written")
+    add("--ratios", metavar="PICTURE", help="bars, of the shapes that do not grow")
+    add("--growth", metavar="PICTURE", help="lines, of those that do")
+    add("--threads", type=int, help="of the records with so many threads only")
+    options = parser.parse_args()
+    report = json.loads(options.report.read_text())
+    for plot, path in (plot_ratios, options.ratios), (plot_growth, options.growth):
+        if path:
+            figure = plot(report, options.threads)
+            figure.savefig(path, dpi=120, metadata={"Software": None})
+            plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
