@@ -25,12 +25,12 @@
 namespace {
 
 // Frames from one renewal of the exponents to the next.
-constexpr int renewal_interval = 8;
+constexpr int renewal_interval = 16;
 
 // A value falls by no more than the least probability in each of these frames.
 // It may begin so low that an alpha times a beta stays above 2^-1000.
-constexpr float least_probability = 0x1p-64f;
-constexpr float greatest_probability = 0x1p64f;
+constexpr float least_probability = 0x1p-48f;
+constexpr float greatest_probability = 0x1p48f;
 constexpr int least_product = -1000;
 constexpr double greatest_renewed = 0x1p1000;
 constexpr double greatest_log2_scale = 2048;
@@ -315,11 +315,13 @@ class ScaledRun {
     if (divisor) {
       double sums[frames];
       tile_.sum(sums);
+      double product = 1; // of a few, each near the number of classes at most
       for (int j = 0; j < end - begin; ++j) {
-        divisor->multiply(sums[j], 0);
+        product *= sums[j];
         frames_.normaliser(begin + j) = {
             greatest[j], float(sums[j]) * share[j]};
       }
+      divisor->multiply(product, 0);
     }
     int64_t last = last_emitted(end - 1);
     for (int64_t i = first_emitted(begin); i < last; i += frames) {
