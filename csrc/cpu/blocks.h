@@ -98,26 +98,27 @@ template <int half, typename T> // T is a block
 [[gnu::always_inline]] inline void swap_halves(T* x) {
   constexpr int size = sizeof(T) / sizeof(x[0][0]);
   if constexpr (half > 0) {
-    [&]<int... j>(std::integer_sequence<int, j...>) [[gnu::always_inline]] {
+    [&]<int... j>(std::integer_sequence<int, j...>)
+        __attribute__((always_inline)) {
 #pragma GCC unroll 16
-      for (int i = 0; i < size; ++i) {
-        if ((i & half) == 0) {
-          T a = x[i], b = x[i + half];
+          for (int i = 0; i < size; ++i) {
+            if ((i & half) == 0) {
+              T a = x[i], b = x[i + half];
 #if defined(__clang__)
-          x[i] = __builtin_shufflevector(
-              a, b, (j & half ? size + j - half : j)...);
-          x[i + half] = __builtin_shufflevector(
-              a, b, (j & half ? size + j : j + half)...);
+              x[i] = __builtin_shufflevector(
+                  a, b, (j & half ? size + j - half : j)...);
+              x[i + half] = __builtin_shufflevector(
+                  a, b, (j & half ? size + j : j + half)...);
 #else
-          using Places = decltype(a < b);
-          x[i] = __builtin_shuffle(
-              a, b, Places{(j & half ? size + j - half : j)...});
-          x[i + half] = __builtin_shuffle(
-              a, b, Places{(j & half ? size + j : j + half)...});
+              using Places = decltype(a < b);
+              x[i] = __builtin_shuffle(
+                  a, b, Places{(j & half ? size + j - half : j)...});
+              x[i + half] = __builtin_shuffle(
+                  a, b, Places{(j & half ? size + j : j + half)...});
 #endif
-        }
-      }
-    }(std::make_integer_sequence<int, size>());
+            }
+          }
+        }(std::make_integer_sequence<int, size>());
     swap_halves<half / 2>(x);
   }
 }

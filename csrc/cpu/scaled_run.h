@@ -51,6 +51,12 @@ inline Block<int64_t> exponent_bits(Block<double> x) {
   return std::bit_cast<Block<int64_t>>(x) >> 52;
 }
 
+// A comparison's result as numbers: -1 where it holds, else 0.
+template <typename T>
+inline Block<int64_t> mask(T comparison) {
+  return std::bit_cast<Block<int64_t>>(comparison);
+}
+
 inline bool any(Block<int64_t> mask) {
   int64_t found = 0;
   for (int64_t j = 0; j < block_size<int64_t>; ++j) {
@@ -461,12 +467,12 @@ class ScaledRun {
       Block<double> both = blank + label;
       Block<int64_t> bits = exponent_bits(both);
       Block<double> power = std::bit_cast<Block<double>>((2046 - bits) << 52);
-      refused |= ~(both < greatest_renewed);
-      Block<int64_t> is_blank = blank > 0.0, is_label = label > 0.0;
+      refused |= ~mask(both < greatest_renewed);
+      Block<int64_t> is_blank = mask(blank > 0.0), is_label = mask(label > 0.0);
       blank *= power;
       label *= power;
-      refused |= is_blank & (blank < least_renewed_);
-      refused |= is_label & (label < least_renewed_);
+      refused |= is_blank & mask(blank < least_renewed_);
+      refused |= is_label & mask(label < least_renewed_);
       return bits - 1023;
     };
     for (int64_t i = begin; i < end; i += width) {
