@@ -40,7 +40,10 @@ def host():
 
 
 def on_host(*arrays: Values) -> bool:
-    return not any(isinstance(a, mx.array) for a in arrays)
+    for array in arrays:
+        if isinstance(array, mx.array):
+            return False
+    return True
 
 
 class Canonical:
@@ -177,6 +180,8 @@ class Canonical:
 
     def int32(self, values: Values) -> mx.array:
         """In 32 bits, where numbers that do not fit stay out of every range."""
+        if values.dtype == mx.int32:
+            return values
         if on_host(values):
             return host().int32(values)
         if values.dtype in (mx.uint32, mx.uint64):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlx_ctc._forms import Integers
 
 Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS = get_args(Reduction)
 
 
 def ctc_loss(
@@ -89,8 +90,8 @@ def ctc_loss(
         array(1.6864, dtype=float32)
     """
     canonical = Canonical("ctc_loss")
-    if reduction not in get_args(Reduction):
-        canonical.fail(f"reduction to be one of {get_args(Reduction)}", repr(reduction))
+    if reduction not in REDUCTIONS:
+        canonical.fail(f"reduction to be one of {REDUCTIONS}", repr(reduction))
     with mx.stream(stream) if stream is not None else nullcontext():
         batch = canonical.batch(
             log_probs, targets, input_lengths, target_lengths, blank
