@@ -24,10 +24,11 @@ class CTCPosteriors
       const PosteriorOptions& options,
       const mx::Stream& stream) {
     bool on_gpu = stream.device == mx::Device::gpu;
-    auto shapes = on_gpu ? gpu::kept_shapes(inputs, options)
-                         : cpu::saved_shapes(inputs, options.loss());
-    auto dtypes = on_gpu ? gpu::kept_dtypes(inputs, options)
-                         : cpu::saved_dtypes(inputs, options.loss());
+    auto [shapes, dtypes] = on_gpu
+        ? gpu::kept(inputs, options)
+        : Outputs{
+              cpu::saved_shapes(inputs, options.loss()),
+              cpu::saved_dtypes(inputs, options.loss())};
     const auto& x = inputs[0];
     int width = options.by_class ? x.shape(2) : inputs[1].shape(1) + 1;
     shapes.insert(shapes.begin(), mx::Shape{x.shape(1), x.shape(0), width});

@@ -25,8 +25,7 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
       const mx::Stream& stream) {
     Outputs tables;
     if (stream.device == mx::Device::gpu) {
-      tables = {
-          gpu::kept_shapes(inputs, options), gpu::kept_dtypes(inputs, options)};
+      tables = gpu::kept(inputs, options);
     }
     mx::Shape shape = {inputs[0].shape(1), inputs[0].shape(0)};
     tables.shapes.insert(tables.shapes.begin(), {shape, shape});

@@ -17,7 +17,9 @@
 #define threads_per_threadgroup blockDim
 #define threadgroups_per_grid gridDim
 #define thread_index_in_simdgroup (threadIdx.x % 32)
-#define simdgroup_index_in_threadgroup (threadIdx.x / 32)
+// Through a shuffle, so that the compiler sees that a warp's lanes agree in it.
+#define simdgroup_index_in_threadgroup \
+  (__shfl_sync(metal::all_lanes, threadIdx.x / 32, 0))
 
 typedef unsigned int uint;
 
@@ -69,10 +71,16 @@ METAL_FUNC float simd_max(float x) {
   }
   return x;
 }
+METAL_FUNC int simd_max(int x) {
+  return __reduce_max_sync(all_lanes, x);
+}
 METAL_FUNC bool simd_all(bool x) {
   return __all_sync(all_lanes, x);
 }
 
+METAL_FUNC uint min(uint a, uint b) {
+  return ::min(a, b);
+}
 METAL_FUNC int max(int a, int b) {
   return ::max(a, b);
 }
@@ -100,6 +108,13 @@ METAL_FUNC float fma(float a, float b, float c) {
 METAL_FUNC float log(float x) {
   return logf(x);
 }
+namespace fast {
+METAL_FUNC float exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+} // namespace fast
 METAL_FUNC bool isnan(float x) {
   return x != x;
 }

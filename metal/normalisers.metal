@@ -11,7 +11,7 @@
 
 constexpr int FRAMES = THREADS / FRAME_THREADS; // of a threadgroup
 constexpr int LANES = FRAME_THREADS < 32 ? FRAME_THREADS : 32;
-constexpr int UNROLL = 4;
+constexpr int UNROLL = 8;
 const float infinity = metal::numeric_limits<float>::infinity();
 
 threadgroup float partial_greatest[THREADS / 32];
@@ -35,34 +35,35 @@ for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all;
   const bool used =
       frame < all && t < input_lengths[n * input_lengths_strides[0]];
 
+  // NaN and +inf make the total NaN, which it stays.
   float greatest = -infinity;
   float total = 0.0f; // of exp(logit - greatest)
-  bool finite = true;
   if (used) {
-    const int64_t row = t * log_probs_strides[0] + n * log_probs_strides[1];
+    int64_t at = t * log_probs_strides[0] + n * log_probs_strides[1] +
+        member * class_stride;
     for (int c = member; c < C; c += FRAME_THREADS * UNROLL) {
       float x[UNROLL];
 #pragma unroll
       for (int i = 0; i < UNROLL; ++i) {
-        const int at = c + i * FRAME_THREADS;
-        x[i] = at < C ? float(log_probs[row + at * class_stride]) : -infinity;
+        x[i] = -infinity;
+        if (c + i * FRAME_THREADS < C) {
+          x[i] = float(log_probs[at]);
+        }
+        at += FRAME_THREADS * class_stride;
       }
       float highest = greatest;
 #pragma unroll
       for (int i = 0; i < UNROLL; ++i) {
-        finite = finite && x[i] < infinity;
         highest = metal::max(highest, x[i]);
       }
-      if (highest > greatest) {
-        if (total > 0.0f) {
-          total *= plain_exp(greatest - highest);
-        }
+      if (!(highest <= greatest)) { // greater or NaN
+        total *= share(greatest - highest);
         greatest = highest;
       }
       if (greatest > -infinity) {
 #pragma unroll
         for (int i = 0; i < UNROLL; ++i) {
-          total += plain_exp(x[i] - greatest);
+          total += share(x[i] - greatest);
         }
       }
     }
@@ -73,8 +74,7 @@ for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all;
   for (int step = LANES / 2; step > 0; step /= 2) {
     highest = metal::max(highest, metal::simd_shuffle_xor(highest, step));
   }
-  total = total > 0.0f ? total * plain_exp(greatest - highest) : 0.0f;
-  total = finite ? total : metal::numeric_limits<float>::quiet_NaN();
+  total *= share(greatest - highest);
   for (int step = LANES / 2; step > 0; step /= 2) {
     total += metal::simd_shuffle_xor(total, step);
   }
@@ -91,7 +91,7 @@ for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all;
     for (int i = 0; i < FRAME_THREADS / 32; ++i) {
       const float part = partial_total[i];
       total +=
-          part == 0.0f ? 0.0f : part * plain_exp(partial_greatest[i] - highest);
+          part == 0.0f ? 0.0f : part * share(partial_greatest[i] - highest);
     }
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
   }

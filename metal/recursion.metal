@@ -6,6 +6,23 @@
 // alpha with frames and states in reverse. beta-hat(t, s) leaves out frame t's
 // own emission: the beta of eq. 9 without a division in gamma.
 
+// A segment of frames as it is scanned, from frame `first` on.
+struct Frames {
+  int t0; // the earliest
+  int count; // none, where there is no such segment
+  int first;
+};
+
+METAL_FUNC Frames
+frames_of(int segment, int segments, int size, int T_n, bool backward) {
+  if (segment < 0 || segment >= segments) {
+    return Frames{0, 0, 0};
+  }
+  const int t0 = (backward ? segments - 1 - segment : segment) * size;
+  const int count = metal::min(size, T_n - t0);
+  return Frames{t0, count, backward ? t0 + count - 1 : t0};
+}
+
 struct Pair {
   Extended blank;
   Extended label;
@@ -51,8 +68,9 @@ METAL_FUNC Pair choose(bool first, Pair a, Pair b) {
   return Pair{choose(first, a.blank, b.blank), choose(first, a.label, b.label)};
 }
 
-// What a frame's probabilities are measured in: exp(origin) * 2^k, near the
-// greatest of its logits and exact, so that exp(x) over it keeps x's digits.
+// What the probabilities of a segment's frames are measured in: exp(origin) *
+// 2^k, near the greatest of their logits and exact, so that exp(x) over it
+// keeps x's digits.
 struct Unit {
   float origin; // 0, unless the logits are so large that differences lose none
   int bits; // rounding_bits + k
@@ -83,10 +101,7 @@ METAL_FUNC Extended broadcast(Extended a, int lane) {
       metal::simd_broadcast(a.m, lane), metal::simd_broadcast(a.e, lane)};
 }
 
-// A sum over the lanes in a fixed order, so that every run gives the same bits.
-METAL_FUNC float sum_of_lanes(float x) {
-  for (int step = 16; step > 0; step /= 2) {
-    x += metal::simd_shuffle_xor(x, step);
-  }
-  return x;
+// gamma = alpha beta-hat / Z, as a plain float.
+METAL_FUNC float gamma(Extended alpha, Extended beta, Extended z) {
+  return alpha.m * beta.m / z.m * power_of_two(alpha.e + beta.e - z.e);
 }

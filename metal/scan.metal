@@ -3,10 +3,12 @@
 //
 // A lane holds one pair of states in registers for all frames, a simdgroup a
 // window of 32 pairs. The only thing that passes from lane to lane is a label,
-// and it passes one way: so the simdgroups need not keep step. Each runs one
-// block of FRAMES frames behind the simdgroup before it, and they meet once in
-// a block. More windows than simdgroups are done in rounds. While a block is
-// computed, the next one's logits are under way.
+// and it passes one way: so the windows need not keep step. Each is one segment
+// of frames behind the window before it, and all meet once in a segment. More
+// windows than the threadgroup has room for are done in rounds.
+//
+// A second simdgroup works for each window's: it fetches the scores, two
+// segments ahead, and makes them probabilities, one segment ahead.
 //
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
@@ -30,23 +32,21 @@
 // B = ceil(T / SEGMENT), V = S / 32 windows but the last, P = S / PART + 1
 //
 // LOGITS, BLANK, ZERO_INFINITY    the op's options
-// ROUNDS                          there may be more windows than simdgroups
+// ROUNDS                          there may be more windows than room
 // SEGMENT                         frames between checkpoints
-// FRAMES                          frames of a block, a multiple of SEGMENT
 // PART                            labels of a part, see the gradient
-// MAX_SIMDGROUPS                  room for so many in a threadgroup
+// MAX_WINDOWS                     room for so many in a threadgroup
 
 const float infinity = metal::numeric_limits<float>::infinity();
 
-// A block's labels' logits, its units and blanks, and the labels that enter.
-// Room for two frames more, since they are fetched that early.
-constexpr int ROOM = FRAMES + 2;
-threadgroup float logits[MAX_SIMDGROUPS][ROOM][32];
-threadgroup uint4 common[MAX_SIMDGROUPS][ROOM];
-threadgroup uint64_t inbox[MAX_SIMDGROUPS][2][ROOM];
+// Of the segment that is computed, and of the next, for each window.
+threadgroup float p_labels[MAX_WINDOWS][2][SEGMENT][32];
+threadgroup float p_blanks[MAX_WINDOWS][2][SEGMENT];
+threadgroup Unit units[MAX_WINDOWS][2];
+threadgroup uint64_t inbox[MAX_WINDOWS][2][SEGMENT]; // the labels that enter
 threadgroup uint64_t last[2]; // alpha's two states that end a path
-threadgroup uint64_t scale[MAX_SIMDGROUPS]; // product of units over sums
-threadgroup int flags[MAX_SIMDGROUPS];
+threadgroup uint64_t scale[2 * MAX_WINDOWS]; // product of units over sums
+threadgroup int flags[2 * MAX_WINDOWS];
 
 const int T = log_probs_shape[0];
 const int C = log_probs_shape[2];
@@ -73,14 +73,6 @@ if (in_range) {
 in_range = metal::simd_all(in_range);
 if (lane == 0) {
   flags[simdgroup] = in_range ? 1 : 0;
-}
-for (int f = 0; f < ROOM; ++f) {
-  logits[simdgroup][f][lane] = 0.0f;
-  if (lane == f) {
-    common[simdgroup][f] = uint4{0, 0, 0, 0};
-    inbox[simdgroup][0][f] = pack(extended_zero());
-    inbox[simdgroup][1][f] = pack(extended_zero());
-  }
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 for (int i = 0; i < simdgroups; ++i) {
@@ -118,29 +110,33 @@ if (task == 2) {
 
 const bool backward = task == 1;
 const int windows = S_n / 32 + 1;
-const int blocks = (T_n + FRAMES - 1) / FRAMES;
-const int rows = ROUNDS ? 4 : 3; // of edges
+const int segments = (T_n + SEGMENT - 1) / SEGMENT;
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t item = n * log_probs_strides[1];
 const int64_t blank_at = item + BLANK * log_probs_strides[2];
 bool good = true;
 
-for (int first = 0; first < windows; first += simdgroups) {
-  const int window = first + simdgroup;
-  const int working = metal::min(simdgroups, windows - first);
-  const int edge_count = metal::max(S / 32, 1);
+// All windows' first simdgroups, then all their second ones.
+const int at_once = simdgroups / 2;
+const int own = simdgroup % at_once;
+const bool fetches = simdgroup >= at_once;
+
+for (int first = 0; first < windows; first += at_once) {
+  const int window = first + own;
+  const int working = metal::min(at_once, windows - first);
+  const int scanned = own < working ? segments : 0;
 
   // Backward, the first lane has the last pair, and a pair is a blank with
   // the label before it.
   const int place = window * 32 + lane;
   const int blank_index = backward ? windows * 32 - 1 - place : place;
   const int label_index = backward ? blank_index - 1 : blank_index;
-  const bool has_blank = simdgroup < working && blank_index <= S_n;
-  const bool has_label =
-      simdgroup < working && label_index >= 0 && label_index < S_n;
+  const Has has =
+      Has{own < working && blank_index <= S_n,
+          own < working && label_index >= 0 && label_index < S_n};
   int y = BLANK;
   int jump = zero_exponent;
-  if (has_label) {
+  if (has.label) {
     y = targets[target + label_index * targets_strides[1]];
     const int other = backward ? label_index + 1 : label_index - 1;
     if (other >= 0 && other < S_n) {
@@ -149,16 +145,37 @@ for (int first = 0; first < windows; first += simdgroups) {
     }
   }
   const int64_t label_at = item + y * log_probs_strides[2];
-  // What this lane writes of what enters the next window: (T).
-  const bool has_edge = simdgroup < working && window + 1 < windows &&
-      (lane == 31 || (backward && lane == 30));
+
+  // Where the segment after the next is read; the blank's score and the
+  // greatest of its k-th frame by lane k.
+  const int first_frame = backward ? T_n - 1 : 0;
+  const int lanes_frame = backward ? first_frame - lane : lane;
+  const int64_t step = backward ? -frame_stride : frame_stride;
+  auto label_from = log_probs + label_at + first_frame * frame_stride;
+  auto blank_from = log_probs + blank_at + lanes_frame * frame_stride;
+  auto greatest_from = normalisers + (int64_t(n) * T + lanes_frame) * 2;
+  float scores[SEGMENT];
+  float blank_score = 0.0f;
+  float greatest = 0.0f;
+#pragma unroll
+  for (int k = 0; k < SEGMENT; ++k) {
+    scores[k] = 0.0f;
+  }
+
+  // Where the window's last lanes leave what enters the next one, and where the
+  // segments' ends are kept.
   const bool edge_is_blank = backward && lane == 31;
-  const bool has_next = lane == 31 && simdgroup + 1 < working;
-  const int64_t edge_row = backward ? (lane == 31 ? 1 : 2) : 0;
-  const int64_t edge = backward ? windows - 2 - window : window;
-  device uint64_t* leaving =
-      edges + ((int64_t(n) * rows + edge_row) * edge_count + edge) * T;
-  const int64_t to_row_3 = 2 * edge_count * int64_t(T);
+  const bool has_edge =
+      window + 1 < windows && (lane == 31 || (backward && lane == 30));
+  const int64_t V = metal::max(S / 32, 1);
+  const int64_t edge = int64_t(n) * (ROUNDS ? 4 : 3) * V +
+      (backward ? (edge_is_blank ? V : 2 * V) + windows - 2 - window : window);
+  device uint64_t* leaving = edges + edge * T;
+  const int64_t to_row_3 = 2 * V * T;
+  const int64_t row = 2 * (S + 1); // of checkpoints
+  const int64_t B = (T + SEGMENT - 1) / SEGMENT;
+  device uint64_t* checkpoint = checkpoints +
+      ((int64_t(n) * 2 + task) * B + (backward ? segments - 1 : 0)) * row;
 
   // Before its first frame a path is at its first blank.
   Pair state = no_states();
@@ -166,158 +183,167 @@ for (int first = 0; first < windows; first += simdgroups) {
     state.blank = extended_one();
   }
 
-  for (int phase = -1; phase < blocks + working - 1; ++phase) {
-    const int block = phase - simdgroup;
-    const bool now = simdgroup < working && block >= 0 && block < blocks;
-    const bool loads = simdgroup < working && block >= -1 && block + 1 < blocks;
+  for (int phase = -2; phase < segments + working - 1; ++phase) {
+    const int segment = phase - own;
+    const Frames now = frames_of(segment, scanned, SEGMENT, T_n, backward);
+    if (fetches) {
+      const int next =
+          frames_of(segment + 1, scanned, SEGMENT, T_n, backward).count;
+      const int after =
+          frames_of(segment + 2, scanned, SEGMENT, T_n, backward).count;
+      const int slot = (segment + 1) & 1;
 
-    // The next block's logits: this lane's label's, and in lane f the blank's
-    // of frame f. The block has `more` frames, the first scanned is `start`.
-    float loaded[FRAMES];
-    float loaded_blank = 0.0f;
-    float loaded_greatest = 0.0f;
-    if (loads) {
-      const int t0 = (backward ? blocks - 2 - block : block + 1) * FRAMES;
-      const int more = metal::min(FRAMES, T_n - t0);
-      const int start = backward ? t0 + more - 1 : t0;
-      const int64_t step = backward ? -frame_stride : frame_stride;
-      const int64_t at = label_at + start * frame_stride;
-#pragma unroll
-      for (int f = 0; f < FRAMES; ++f) {
-        loaded[f] = -infinity; // as lanes without a label have it
-        if (f < more && has_label) {
-          loaded[f] = float(log_probs[at + f * step]);
-        }
+      const Unit unit =
+          unit_of(greatest_of_lanes(lane < next ? greatest : -infinity));
+      const float p_blank = plain_probability(blank_score, unit);
+      if (lane < SEGMENT) {
+        p_blanks[own][slot][lane] = lane < next ? p_blank : 0.0f;
       }
-      if (lane < more) {
-        const int t = backward ? start - lane : start + lane;
-        loaded_blank = float(log_probs[blank_at + t * frame_stride]);
+      if (lane == 0) {
+        units[own][slot] = unit;
+      }
+      // The normalisers tell of bad logits.
+      good = good && (LOGITS || lane >= next || blank_score < 2.9e6f);
+      if (lane < after) {
+        blank_score = float(*blank_from);
         if (LOGITS) {
-          loaded_greatest = normalisers[(int64_t(n) * T + t) * 2];
+          greatest = *greatest_from;
         }
       }
-    }
+      blank_from += after * step;
+      greatest_from += backward ? -2 * after : 2 * after;
 
-    const int t0 = (backward ? blocks - 1 - block : block) * FRAMES;
-    const int count = now ? metal::min(FRAMES, T_n - t0) : 0;
-    const int scanned = backward ? T_n - t0 - count : t0; // frames before
-    const int slot = block & 1;
-
-    // A round's first window continues from the last of the round before.
-    if (ROUNDS && first > 0 && simdgroup == 0) {
-      if (lane < count) {
-        const int from = backward ? windows - 1 - window : window - 1;
-        const int64_t row = int64_t(n) * rows + (backward ? 3 : 0);
-        inbox[0][slot][lane] =
-            edges[(row * edge_count + from) * T + scanned + lane];
-      }
-      metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
-    }
-
-    // The numbers of the frames to come are fetched and made while the chain
-    // from state to state runs.
-    Extended entering = extended_zero();
-    Extended p_label = extended_zero();
-    Extended p_blank = extended_zero();
-    float logit = 0.0f; // of the next frame, as is its unit
-    uint4 ahead = uint4{0, 0, 0, 0};
-    if (count > 0) {
-      const uint4 here = common[simdgroup][0];
-      entering = unpack(inbox[simdgroup][slot][0]);
-      p_blank = Extended{as_type<float>(here.z), int(here.w)};
-      p_label = probability(
-          logits[simdgroup][0][lane],
-          Unit{as_type<float>(here.x), int(here.y)});
-      logit = logits[simdgroup][1][lane];
-      ahead = common[simdgroup][1];
-    }
-    int f = 0;
-    while (f < count) {
-      // Up to where a segment ends, for alpha, or begins, for w.
-      const int stop = backward
-          ? count - (count - f - 1) / SEGMENT * SEGMENT
-          : metal::min(count, (f / SEGMENT + 1) * SEGMENT);
-#pragma unroll SEGMENT
-      for (; f < stop; ++f) {
-        const Extended from_lane = shuffle_up(state.label);
-
-        // What enters the next window with this frame.
-        const uint64_t label = pack(state.label);
-        const uint64_t at_edge = edge_is_blank ? pack(state.blank) : label;
-        if (has_next) {
-          inbox[simdgroup + 1][slot][f] = label;
-        }
-        if (has_edge) {
-          *leaving = at_edge;
-        }
-        if (ROUNDS && has_edge && edge_is_blank) {
-          leaving[to_row_3] = label;
-        }
-        ++leaving;
-
-        const Extended entering_next = unpack(inbox[simdgroup][slot][f + 1]);
-        const float logit_next = logits[simdgroup][f + 2][lane];
-        const uint4 ahead_next = common[simdgroup][f + 2];
-
-        const Extended label_before = choose(lane == 0, entering, from_lane);
-        state = emit(arrive(state, label_before, jump), p_blank, p_label);
-
-        // Bad log-probabilities; the normalisers tell of bad logits.
-        good = good && (LOGITS || f + 1 >= count || logit < 2.9e6f);
-        p_label =
-            probability(logit, Unit{as_type<float>(ahead.x), int(ahead.y)});
-        p_blank = Extended{as_type<float>(ahead.z), int(ahead.w)};
-        entering = entering_next;
-        logit = logit_next;
-        ahead = ahead_next;
-      }
-      state = normalise(state);
-
-      const int end = backward ? t0 + count - f : t0 + f;
-      if (end % SEGMENT == 0 && end > 0 && end < T_n) {
-        const int64_t B = (T + SEGMENT - 1) / SEGMENT;
-        const int64_t segment = backward ? end / SEGMENT : end / SEGMENT - 1;
-        const int64_t at =
-            ((int64_t(n) * 2 + task) * B + segment) * 2 * (S + 1);
-        if (has_blank) {
-          checkpoints[at + blank_index] = pack(state.blank);
-        }
-        if (has_label) {
-          checkpoints[at + S + 1 + label_index] = pack(state.label);
-        }
-      }
-    }
-
-    if (loads) {
+      const int of_label = has.label ? after : 0;
 #pragma unroll
-      for (int f = 0; f < FRAMES; ++f) {
-        logits[simdgroup][f][lane] = loaded[f];
+      for (int k = 0; k < SEGMENT; ++k) {
+        const float p_label = plain_probability(scores[k], unit);
+        p_labels[own][slot][k][lane] = has.label ? p_label : 0.0f;
+        good = good && (LOGITS || scores[k] < 2.9e6f);
+        scores[k] = 0.0f;
+        if (k < of_label) {
+          scores[k] = float(*label_from);
+        }
+        label_from += step;
       }
-      const Unit unit = unit_of(loaded_greatest);
-      const Extended blank = probability(loaded_blank, unit);
-      metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
-      if (lane < FRAMES) {
-        common[simdgroup][lane] = uint4{
-            as_type<uint>(unit.origin),
-            uint(unit.bits),
-            as_type<uint>(blank.m),
-            uint(blank.e)};
+      label_from += (after - SEGMENT) * step;
+    } else if (now.count > 0) {
+      const int slot = segment & 1;
+
+      // Lane k has what enters with the k-th frame. A round's first window
+      // continues from the last of the round before.
+      Extended entering = extended_zero();
+      if (window > 0 && lane < now.count) {
+        if (ROUNDS && own == 0) {
+          const int64_t from = int64_t(n) * 4 * V +
+              (backward ? 3 * V + windows - 1 - window : window - 1);
+          const int begin = backward ? T_n - now.t0 - now.count : now.t0;
+          entering = unpack(edges[from * T + begin + lane]);
+        } else {
+          entering = unpack(inbox[own][slot][lane]);
+        }
+        entering = as_number(entering);
       }
-      good = good && (LOGITS || loaded[0] < 2.9e6f);
-      good = good && (LOGITS || loaded_blank < 2.9e6f);
+      const int level = metal::simd_max(entering.e);
+      const float entering_floats = entering_float(entering, level);
+
+      const Levels levels = levels_of_alpha(state, has, level, lane);
+      const Arrivals to = arrivals(levels, has, level, jump, lane);
+      const int left = has_edge ? now.count : 0;
+      const int sent = lane == 31 && own + 1 < working ? now.count : 0;
+      float p_blank[SEGMENT];
+      float p_label[SEGMENT];
+#pragma unroll
+      for (int k = 0; k < SEGMENT; ++k) {
+        p_blank[k] = p_blanks[own][slot][k];
+        p_label[k] = p_labels[own][slot][k][lane];
+      }
+      Floats floats = floats_of(state);
+      Floats before[SEGMENT]; // each frame
+      uint least = 0xffffffffu;
+#pragma unroll
+      for (int k = 0; k < SEGMENT; ++k) {
+        before[k] = floats;
+        const float from_window = metal::simd_broadcast(entering_floats, k);
+        const float from_lane = metal::simd_shuffle_up(floats.label, 1);
+        const Floats moved = emit(
+            arrive(floats, lane == 0 ? from_window : from_lane, to),
+            p_blank[k],
+            p_label[k]);
+        least = least_of(least, moved);
+        floats.blank = k < now.count ? moved.blank : floats.blank;
+        floats.label = k < now.count ? moved.label : floats.label;
+      }
+
+      if (metal::simd_all(
+              stayed_in_range(floats, least) &&
+              entering_fits(entering, level))) {
+        state = numbers_of(floats, levels);
+#pragma unroll
+        for (int k = 0; k < SEGMENT; ++k) {
+          const uint64_t label = pack(of_float(before[k].label, levels.label));
+          const uint64_t blank = pack(of_float(before[k].blank, levels.blank));
+          if (k < sent) {
+            inbox[own + 1][slot][k] = label;
+          }
+          if (k < left) {
+            leaving[k] = edge_is_blank ? blank : label;
+          }
+          if (ROUNDS && edge_is_blank && k < left) {
+            leaving[to_row_3 + k] = label;
+          }
+        }
+      } else { // again, without limits
+        const Unit unit = units[own][slot];
+#pragma unroll 1
+        for (int k = 0; k < now.count; ++k) {
+          if (k < sent) {
+            inbox[own + 1][slot][k] = pack(state.label);
+          }
+          if (k < left) {
+            leaving[k] = pack(edge_is_blank ? state.blank : state.label);
+          }
+          if (ROUNDS && edge_is_blank && k < left) {
+            leaving[to_row_3 + k] = pack(state.label);
+          }
+          const int64_t at =
+              (backward ? now.first - k : now.first + k) * frame_stride;
+          const Extended p_blank =
+              probability(float(log_probs[blank_at + at]), unit);
+          Extended p_label = extended_zero();
+          if (has.label) {
+            p_label = probability(float(log_probs[label_at + at]), unit);
+          }
+          const Extended label_before = choose(
+              lane == 0, broadcast(entering, k), shuffle_up(state.label));
+          state = emit(arrive(state, label_before, jump), p_blank, p_label);
+          state = normalise(state);
+        }
+      }
+      leaving += now.count;
+
+      // Where a segment ends, for alpha, or begins, for w.
+      if (segment + 1 < segments) {
+        if (has.blank) {
+          checkpoint[blank_index] = pack(state.blank);
+        }
+        if (has.label) {
+          checkpoint[S + 1 + label_index] = pack(state.label);
+        }
+        checkpoint += backward ? -row : row;
+      }
     }
     metal::threadgroup_barrier(
         metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
   }
 
-  if (simdgroup < working && !backward) {
-    if (blank_index == S_n) {
+  if (!fetches && !backward) {
+    if (has.blank && blank_index == S_n) {
       last[0] = pack(state.blank);
       if (S_n == 0) {
         last[1] = pack(extended_zero());
       }
     }
-    if (label_index == S_n - 1) {
+    if (has.label && label_index == S_n - 1) {
       last[1] = pack(state.label);
     }
   }
@@ -327,16 +353,25 @@ if (backward) {
   return;
 }
 
-// The product over all frames of their unit over their sum.
+// The product over all frames of their unit over the sum of their
+// exponentials.
 Extended inverse = extended_one();
 if (LOGITS) {
-  for (int t = thread_index; t < T_n; t += threads) {
-    const float greatest = normalisers[(int64_t(n) * T + t) * 2];
-    const float factor = normalisers[(int64_t(n) * T + t) * 2 + 1];
-    good = good && factor > 0.0f;
-    // The frame's unit over its sum.
-    const Extended top = probability(greatest, unit_of(greatest));
-    inverse = normalise(Extended{inverse.m * (factor / top.m), inverse.e});
+  for (int t0 = thread_index * SEGMENT; t0 < T_n; t0 += threads * SEGMENT) {
+    const int end = metal::min(t0 + SEGMENT, T_n);
+    float top = -infinity;
+    for (int t = t0; t < end; ++t) {
+      top = metal::max(top, float(normalisers[(int64_t(n) * T + t) * 2]));
+    }
+    const Unit unit = unit_of(top);
+    for (int t = t0; t < end; ++t) {
+      const int64_t at = (int64_t(n) * T + t) * 2;
+      const float factor = normalisers[at + 1];
+      good = good && factor > 0.0f;
+      const Extended greatest = probability(float(normalisers[at]), unit);
+      inverse.m *= factor / greatest.m;
+      inverse = normalise(Extended{inverse.m, inverse.e - greatest.e});
+    }
   }
   for (int step = 16; step > 0; step /= 2) {
     inverse.m *= metal::simd_shuffle_xor(inverse.m, step);

@@ -1,58 +1,17 @@
 #include "gpu/ctc_gpu.h"
 
 #include <map>
-#include <mutex>
 #include <set>
-#include <tuple>
 
+#include "gpu/kernel.h"
 #include "gpu/launch.h"
 #include "mlx/allocator.h"
-#include "mlx/backend/cuda/cuda.h"
-#include "mlx/backend/metal/metal.h"
-#include "mlx/primitives.h"
 
 namespace mlx_ctc::gpu {
 
 namespace {
 
-Backend backend() {
-  return mx::cu::is_available() ? Backend::cuda : Backend::metal;
-}
-
 using Arrays = std::map<std::string, mx::array>;
-
-// MLX's function for a kernel, made once: making it searches the whole text.
-const mx::fast::CustomKernelFunction& kernel(const Launch& launch) {
-  static std::mutex mutex;
-  static std::
-      map<std::tuple<std::string, int, int>, mx::fast::CustomKernelFunction>
-          kernels;
-  std::lock_guard lock(mutex);
-  auto key =
-      std::tuple(launch.name, std::get<0>(launch.threadgroup), launch.resident);
-  auto found = kernels.find(key);
-  if (found == kernels.end()) {
-    constexpr bool ensure_row_contiguous =
-        false; // strides are read as they are
-    auto function = backend() == Backend::cuda
-        ? mx::fast::cuda_kernel(
-              launch.name,
-              launch.inputs,
-              launch.outputs,
-              launch.source,
-              header(launch, Backend::cuda),
-              ensure_row_contiguous)
-        : mx::fast::metal_kernel(
-              launch.name,
-              launch.inputs,
-              launch.outputs,
-              launch.source,
-              header(launch, Backend::metal),
-              ensure_row_contiguous);
-    found = kernels.emplace(key, std::move(function)).first;
-  }
-  return found->second;
-}
 
 // An array without elements has no memory to bind. Its kernel reads only the
 // shape, and gets another array's memory with it.
@@ -75,17 +34,15 @@ void run(
     for (const auto& name : launch.arrays) {
       inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
     }
-    auto outputs = kernel(launch)(
-        inputs,
-        launch.output_shapes,
-        launch.output_dtypes,
-        launch.grid,
-        launch.threadgroup,
-        launch.template_args,
-        std::nullopt,
-        false,
-        stream);
-    outputs[0].primitive().eval_gpu(outputs[0].inputs(), outputs);
+    std::vector<mx::array> outputs;
+    for (size_t i = 0; i < launch.outputs.size(); ++i) {
+      outputs.emplace_back(
+          launch.output_shapes[i],
+          launch.output_dtypes[i],
+          nullptr,
+          std::vector<mx::array>{});
+    }
+    kernel(launch, inputs, stream)->eval_gpu(inputs, outputs);
     for (size_t i = 0; i < outputs.size(); ++i) {
       arrays.emplace(launch.outputs[i], outputs[i]);
     }
@@ -109,58 +66,58 @@ void hand_over(const std::string& name, const Arrays& arrays, mx::array& out) {
   }
 }
 
-// What the launches write besides their results.
-struct Tables {
-  std::vector<std::string> names;
-  std::vector<mx::Shape> shapes;
-  std::vector<mx::Dtype> dtypes;
-
-  Tables(
-      const std::vector<Launch>& launches,
-      const std::set<std::string>& results) {
-    for (const auto& launch : launches) {
-      for (size_t i = 0; i < launch.outputs.size(); ++i) {
-        if (!results.contains(launch.outputs[i])) {
-          names.push_back(launch.outputs[i]);
-          shapes.push_back(launch.output_shapes[i]);
-          dtypes.push_back(launch.output_dtypes[i]);
-        }
+// What the launches write besides their results, by name.
+std::vector<std::string> tables_of(
+    const std::vector<Launch>& launches,
+    const std::set<std::string>& results) {
+  std::vector<std::string> tables;
+  for (const auto& launch : launches) {
+    for (const auto& name : launch.outputs) {
+      if (!results.contains(name)) {
+        tables.push_back(name);
       }
     }
   }
-};
-
-// What loss() leaves for gradient().
-Tables saved(const std::vector<mx::array>& inputs, const Options& options) {
-  return {loss_launches(inputs, options, backend()), {"loss"}};
+  return tables;
 }
 
-Tables kept(const std::vector<mx::array>& inputs, const AlignOptions& options) {
-  return {align_launches(inputs, options, backend()), {"alignments", "scores"}};
+Outputs outputs_of(
+    const std::vector<Launch>& launches,
+    const std::set<std::string>& results) {
+  Outputs tables;
+  for (const auto& launch : launches) {
+    for (size_t i = 0; i < launch.outputs.size(); ++i) {
+      if (!results.contains(launch.outputs[i])) {
+        tables.shapes.push_back(launch.output_shapes[i]);
+        tables.dtypes.push_back(launch.output_dtypes[i]);
+      }
+    }
+  }
+  return tables;
+}
+
+void hand_over_all(
+    const std::vector<Launch>& launches,
+    const std::vector<std::string>& results,
+    const Arrays& arrays,
+    std::vector<mx::array>& outputs) {
+  auto names = results;
+  for (auto& table : tables_of(launches, {results.begin(), results.end()})) {
+    names.push_back(std::move(table));
+  }
+  for (size_t i = 0; i < names.size(); ++i) {
+    hand_over(names[i], arrays, outputs[i]);
+  }
 }
 
 std::string result_of(const PosteriorOptions& options) {
   return options.by_class ? "by_class" : "by_label";
 }
 
-Tables kept(
-    const std::vector<mx::array>& inputs,
-    const PosteriorOptions& options) {
-  return {posterior_launches(inputs, options, backend()), {result_of(options)}};
-}
-
 } // namespace
 
-std::vector<mx::Shape> saved_shapes(
-    const std::vector<mx::array>& inputs,
-    const Options& options) {
-  return saved(inputs, options).shapes;
-}
-
-std::vector<mx::Dtype> saved_dtypes(
-    const std::vector<mx::array>& inputs,
-    const Options& options) {
-  return saved(inputs, options).dtypes;
+Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
+  return outputs_of(loss_launches(inputs, options, backend()), {"loss"});
 }
 
 void loss(
@@ -169,12 +126,9 @@ void loss(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
   auto arrays = named(inputs);
-  run(loss_launches(inputs, options, backend()), stream, arrays);
-  hand_over("loss", arrays, outputs[0]);
-  auto names = saved(inputs, options).names;
-  for (size_t i = 0; i < names.size(); ++i) {
-    hand_over(names[i], arrays, outputs[i + 1]);
-  }
+  auto launches = loss_launches(inputs, options, backend());
+  run(launches, stream, arrays);
+  hand_over_all(launches, {"loss"}, arrays, outputs);
 }
 
 void gradient(
@@ -184,24 +138,20 @@ void gradient(
     std::vector<mx::array>& outputs) {
   auto arrays = named(inputs);
   arrays.emplace("cotangent", inputs[4]);
-  auto names = saved(inputs, options).names;
+  auto names = tables_of(loss_launches(inputs, options, backend()), {"loss"});
   for (size_t i = 0; i < names.size(); ++i) {
     arrays.emplace(names[i], inputs[i + 5]);
   }
-  run(gradient_launches(inputs, options, backend()), stream, arrays);
-  hand_over("gradient", arrays, outputs[0]);
+  auto launches = gradient_launches(inputs, options, backend());
+  run(launches, stream, arrays);
+  hand_over_all(launches, {"gradient"}, arrays, outputs);
 }
 
-std::vector<mx::Shape> kept_shapes(
+Outputs kept(
     const std::vector<mx::array>& inputs,
     const AlignOptions& options) {
-  return kept(inputs, options).shapes;
-}
-
-std::vector<mx::Dtype> kept_dtypes(
-    const std::vector<mx::array>& inputs,
-    const AlignOptions& options) {
-  return kept(inputs, options).dtypes;
+  return outputs_of(
+      align_launches(inputs, options, backend()), {"alignments", "scores"});
 }
 
 void align(
@@ -210,25 +160,16 @@ void align(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
   auto arrays = named(inputs);
-  run(align_launches(inputs, options, backend()), stream, arrays);
-  hand_over("alignments", arrays, outputs[0]);
-  hand_over("scores", arrays, outputs[1]);
-  auto names = kept(inputs, options).names;
-  for (size_t i = 0; i < names.size(); ++i) {
-    hand_over(names[i], arrays, outputs[i + 2]);
-  }
+  auto launches = align_launches(inputs, options, backend());
+  run(launches, stream, arrays);
+  hand_over_all(launches, {"alignments", "scores"}, arrays, outputs);
 }
 
-std::vector<mx::Shape> kept_shapes(
+Outputs kept(
     const std::vector<mx::array>& inputs,
     const PosteriorOptions& options) {
-  return kept(inputs, options).shapes;
-}
-
-std::vector<mx::Dtype> kept_dtypes(
-    const std::vector<mx::array>& inputs,
-    const PosteriorOptions& options) {
-  return kept(inputs, options).dtypes;
+  return outputs_of(
+      posterior_launches(inputs, options, backend()), {result_of(options)});
 }
 
 void posteriors(
@@ -237,12 +178,9 @@ void posteriors(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
   auto arrays = named(inputs);
-  run(posterior_launches(inputs, options, backend()), stream, arrays);
-  hand_over(result_of(options), arrays, outputs[0]);
-  auto names = kept(inputs, options).names;
-  for (size_t i = 0; i < names.size(); ++i) {
-    hand_over(names[i], arrays, outputs[i + 1]);
-  }
+  auto launches = posterior_launches(inputs, options, backend());
+  run(launches, stream, arrays);
+  hand_over_all(launches, {result_of(options)}, arrays, outputs);
 }
 
 } // namespace mlx_ctc::gpu

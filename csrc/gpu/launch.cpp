@@ -17,6 +17,9 @@ constexpr int threadgroup_bytes = 32768 - 512;
 // memory.
 constexpr int part = 6144;
 
+// Of the gradient and the posteriors: more would have to wait for one another.
+constexpr int max_gradient_simdgroups = 4;
+
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
@@ -63,8 +66,8 @@ int segment(Backend) {
   return 8;
 }
 
-// Registers limit what a threadgroup of the scan may have.
-int max_scan_simdgroups(Backend backend) {
+// Registers and memory limit what a threadgroup of a scan may have.
+int max_scan_windows(Backend backend) {
   return backend == Backend::cuda ? 16 : 8;
 }
 
@@ -95,18 +98,23 @@ Launch normalisers_launch(const Sizes& sizes) {
       .template_args = {{"THREADS", threads}, {"FRAME_THREADS", frame_threads}},
       .grid = {static_cast<int>(threadgroups) * threads, 1, 1},
       .threadgroup = {threads, 1, 1},
+      .max_threads = threads,
       .resident = 8,
+      .headers = {text::extended},
       .source = text::normalisers};
 }
 
 Launch
 scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
-  // A simdgroup for a window: the windows follow one another a block apart, and
-  // none waits for another's arithmetic.
-  int most = max_scan_simdgroups(backend);
-  int simdgroups = std::min(sizes.windows(), most);
-  int threads = simdgroups * simdgroup_width;
-  bool rounds = sizes.windows() > simdgroups;
+  // Two simdgroups for a window: the windows follow one another a segment
+  // apart, and none waits for another's arithmetic.
+  int most = max_scan_windows(backend);
+  int windows = std::min(sizes.windows(), most);
+  int threads = 2 * windows * simdgroup_width;
+  // A text for each of a few sizes.
+  int room = windows > 8 ? windows : power_of_two_up_to(windows, most);
+  int max_threads = 2 * room * simdgroup_width;
+  bool rounds = sizes.windows() > windows;
   int segments = std::max<int>(ceil_div(sizes.T, segment(backend)), 1);
   auto [T, N, C, S] = sizes;
   return {
@@ -148,13 +156,14 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
            {"ZERO_INFINITY", options.zero_infinity},
            {"ROUNDS", rounds},
            {"SEGMENT", segment(backend)},
-           {"FRAMES", 16},
            {"PART", part},
-           {"MAX_SIMDGROUPS", power_of_two_up_to(simdgroups, most)}},
+           {"MAX_WINDOWS", room}},
       // alpha, w, and the lists of equal labels.
       .grid = {threads * N, 3, 1},
       .threadgroup = {threads, 1, 1},
-      .resident = std::max(640 / threads, 1),
+      .max_threads = max_threads,
+      .resident = std::max((1024 + max_threads / 2) / max_threads, 1),
+      .headers = {text::extended, text::recursion, text::floats},
       .source = text::scan};
 }
 
@@ -167,24 +176,20 @@ Launch gradient_launch(
   // A simdgroup for a window of states, up to four, that leave few idle in the
   // last turn.
   int simdgroups = std::min(sizes.windows(), 2);
-  for (int more : {3, 4}) {
+  for (int more : {3, max_gradient_simdgroups}) {
     if (ceil_div(sizes.windows(), more) * more <=
         ceil_div(sizes.windows(), simdgroups) * simdgroups) {
       simdgroups = more;
     }
   }
   // A threadgroup writes a segment's frames if gamma, a float for each label
-  // and frame, fits beside the simdgroups' rows of logits and alpha. With fewer
-  // frames the segment is rebuilt more than once.
-  int capacity = std::min<int>(ceil_div(S, 32) * 32, part);
-  capacity = std::max(capacity, 32);
+  // and frame, fits its memory. With fewer frames the segment is rebuilt more
+  // than once.
+  int capacity = power_of_two_up_to(std::max(S, simdgroup_width), part);
+  capacity = std::min(capacity, part);
   int frames = segment(backend);
-  auto bytes = [&] {
-    int row = simdgroup_width * (4 * segment(backend) + 16 * frames);
-    return simdgroups * row + 4 * frames * capacity;
-  };
-  while (bytes() > threadgroup_bytes) {
-    (simdgroups > 2 ? simdgroups : frames) /= 2;
+  while (4 * frames * capacity > threadgroup_bytes) {
+    frames /= 2;
   }
   int threads = simdgroups * simdgroup_width;
   // CUDA's limit for the grid's second and third dimension.
@@ -226,20 +231,22 @@ Launch gradient_launch(
            {"FRAMES", frames},
            {"PART", part},
            {"CAPACITY", capacity},
-           {"SIMDGROUPS", simdgroups}},
+           {"MAX_SIMDGROUPS", max_gradient_simdgroups}},
       .grid =
           {threads * static_cast<int>(ceil_div(T, frames)),
            across,
            static_cast<int>(ceil_div(N, across))},
       .threadgroup = {threads, 1, 1},
-      .resident = 1024 / threads,
+      .max_threads = max_gradient_simdgroups * simdgroup_width,
+      .resident = 6,
+      .headers = {text::extended, text::recursion, text::floats, text::segment},
       .source = text::gradient};
 }
 
 Launch
 align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
   constexpr int block = 8; // frames
-  int max_simdgroups = max_scan_simdgroups(backend);
+  int max_simdgroups = max_scan_windows(backend);
   int simdgroups = power_of_two_up_to(sizes.windows(), max_simdgroups);
   int threads = simdgroups * simdgroup_width;
   bool rounds = sizes.windows() > max_simdgroups;
@@ -270,7 +277,9 @@ align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
            {"MAX_SIMDGROUPS", max_simdgroups}},
       .grid = {threads * N, 1, 1},
       .threadgroup = {threads, 1, 1},
+      .max_threads = max_simdgroups * simdgroup_width,
       .resident = 1,
+      .headers = {text::extended, text::fixed_point},
       .source = text::align};
 }
 
@@ -279,9 +288,7 @@ Launch posteriors_launch(
     const PosteriorOptions& options,
     Backend backend) {
   auto [T, N, C, S] = sizes;
-  // The rows of logits and alpha of four simdgroups fill the memory of a
-  // threadgroup.
-  int simdgroups = std::min(sizes.windows(), 4);
+  int simdgroups = std::min(sizes.windows(), max_gradient_simdgroups);
   int threads = simdgroups * simdgroup_width;
   int segments = ceil_div(T, segment(backend));
   // CUDA's limit for the grid's second and third dimension.
@@ -319,11 +326,13 @@ Launch posteriors_launch(
            {"BY_CLASS", options.by_class},
            {"SEGMENT", segment(backend)},
            {"PART", part},
-           {"SIMDGROUPS", simdgroups}},
+           {"MAX_SIMDGROUPS", max_gradient_simdgroups}},
       .grid =
           {threads * segments, across, static_cast<int>(ceil_div(N, across))},
       .threadgroup = {threads, 1, 1},
+      .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 1,
+      .headers = {text::extended, text::recursion, text::floats, text::segment},
       .source = text::posteriors};
 }
 
@@ -333,11 +342,14 @@ std::string header(const Launch& launch, Backend backend) {
   std::string result;
   if (backend == Backend::cuda) {
     result += "#define LAUNCH_BOUNDS ";
-    result += std::to_string(std::get<0>(launch.threadgroup)) + ", ";
+    result += std::to_string(launch.max_threads) + ", ";
     result += std::to_string(launch.resident) + "\n";
     result += text::cuda_prelude;
   }
-  return result + text::extended + text::recursion + text::fixed_point;
+  for (const char* text : launch.headers) {
+    result += text;
+  }
+  return result;
 }
 
 std::vector<Launch> loss_launches(

@@ -30,13 +30,16 @@ struct Launch {
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> template_args;
   std::tuple<int, int, int> grid; // in threads, as MLX counts
   std::tuple<int, int, int> threadgroup;
-  // How many threadgroups should fit a multiprocessor: CUDA's compiler divides
-  // the registers by it.
+  // The threads that a threadgroup may have in another launch of the same text,
+  // and how many such threadgroups should fit a multiprocessor: CUDA's compiler
+  // divides the registers by them.
+  int max_threads;
   int resident;
+  std::vector<const char*> headers; // the functions that the source calls
   const char* source;
 };
 
-// The text before the kernel's.
+// The text before the kernel's source.
 std::string header(const Launch& launch, Backend backend);
 
 // In the order of their dispatch. `inputs` are the op's: log_probs, targets,
