@@ -241,24 +241,20 @@ for (int part = 0; part * PART <= S_n; ++part) {
       }
     }
   } else {
-    for (int i = part_begin + thread_index; i < part_end; i += threads) {
-      const int y = targets[target + i * targets_strides[1]];
-      for (int f = 0; f < count && heads[heads_at + y] == i; ++f) {
-        const int64_t to = (int64_t(t0 + f) * N + n) * C + y;
-        gradient[to] = ELEMENT(
-            metal::fma(
-                gammas[f][i - part_begin],
-                gamma_scale[f],
-                float(gradient[to])));
+    // What the part's classes have in it, and the blank.
+    for (int i = part_begin + thread_index; i <= part_end; i += threads) {
+      const bool of_blank = i == part_end;
+      const int y = of_blank ? BLANK : targets[target + i * targets_strides[1]];
+      const int head = heads[heads_at + y];
+      if (head == i || (of_blank && head < 0)) {
+        for (int f = 0; f < count; ++f) {
+          float gamma = of_blank ? 0.0f : gammas[f][i - part_begin];
+          gamma += y == BLANK ? blank_gammas[0][own + f] : 0.0f;
+          const int64_t to = (int64_t(t0 + f) * N + n) * C + y;
+          gradient[to] =
+              ELEMENT(metal::fma(gamma, gamma_scale[f], float(gradient[to])));
+        }
       }
-    }
-    metal::threadgroup_barrier(metal::mem_flags::mem_device);
-    if (thread_index < count) {
-      const int f = thread_index;
-      const int64_t to = (int64_t(t0 + f) * N + n) * C + BLANK;
-      gradient[to] = ELEMENT(
-          metal::fma(
-              blank_gammas[0][own + f], gamma_scale[f], float(gradient[to])));
     }
   }
   metal::threadgroup_barrier(

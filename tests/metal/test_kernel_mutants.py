@@ -51,6 +51,12 @@ def spoilt(case):
     return case
 
 
+def sharp(case):
+    """The case with scores so far apart that floats do not hold the recursion."""
+    case.problem.inputs *= 10
+    return case
+
+
 IN_PARTS = ctc_on_emulator.in_parts_of(32)
 # Between them, all code of each kernel is run.
 CASES = {
@@ -61,10 +67,12 @@ CASES = {
     ],
     "ctc_scan": [
         spoilt(Case(T=90, S=40, C=60)),
+        sharp(Case(T=90, S=40, C=60)),
         Case(T=285, S=270, C=30, N=1, ragged=False),
     ],
     "ctc_gradient": [
         Case(T=90, S=40, C=30),
+        sharp(Case(T=50, S=20, C=30)),
         Case(T=90, S=80, C=40, N=2, edit=IN_PARTS),
     ],
     "ctc_align": [

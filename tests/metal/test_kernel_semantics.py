@@ -126,6 +126,13 @@ def test_the_blank_may_be_any_class(emulator, with_logits, blank):
     check(ctc_on_emulator.run(emulator, problem), *problem.expected())
 
 
+def test_segments_that_floats_do_not_hold(emulator, with_logits):
+    sizes = {"T": 60, "S": 40, "C": 30}
+    problem = random(spread=15, with_logits=with_logits, **sizes)
+    problem.inputs[8:24] /= 15  # between segments that they do hold
+    check(ctc_on_emulator.run(emulator, problem), *problem.expected())
+
+
 def test_probabilities_far_below_the_range_of_float(emulator, with_logits):
     problem = random(spread=1e4, with_logits=with_logits)
     check(ctc_on_emulator.run(emulator, problem), *problem.expected())

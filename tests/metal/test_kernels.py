@@ -20,9 +20,16 @@ VARIANTS = {
 BATCHES = [3, 9]  # lengths in constant memory, and in device memory
 
 
-def run(emulator, sizes, dtype=mx.float32, edit=lambda launch: launch, **options):
-    """The kernels' texts, after a run that is compared with the reference."""
+def run(
+    emulator, sizes, dtype=mx.float32, edit=lambda launch: launch, blanks=(), **options
+):
+    """The kernels' texts, after a run that is compared with the reference.
+
+    ``blanks`` are labels that equal the blank, as (sequence, place).
+    """
     problem = random_problem(np.random.default_rng(7), **sizes, **options)
+    for place in blanks:
+        problem.targets[place] = problem.blank
     problem.target_lengths = np.minimum(problem.target_lengths, sizes["T"] - 2)
     run = ctc_on_emulator.run(emulator, problem, dtype, edit=edit)
     loss, gradient = problem.expected(dtype)
@@ -54,4 +61,5 @@ def test_more_windows_than_simdgroups(emulator, with_logits):
 def test_targets_in_parts(emulator, with_logits):
     sizes = {"T": 90, "S": 80, "C": 40}
     edit = ctc_on_emulator.in_parts_of(32)
-    run(emulator, sizes, edit=edit, N=3, with_logits=with_logits)
+    blanks = [(0, 3), (0, 40), (1, 70)]
+    run(emulator, sizes, edit=edit, blanks=blanks, N=3, with_logits=with_logits)
