@@ -51,6 +51,13 @@ def spoilt(case):
     return case
 
 
+def spoilt_label(case):
+    """The case with NaN for a label in the second window."""
+    inputs, targets = case.problem.inputs, case.problem.targets
+    inputs[40, 1, targets[1, 35]] = np.nan
+    return case
+
+
 def sharp(case):
     """The case with scores so far apart that floats do not hold the recursion."""
     case.problem.inputs *= 10
@@ -68,6 +75,7 @@ CASES = {
     "ctc_scan": [
         spoilt(Case(T=90, S=40, C=60)),
         sharp(Case(T=90, S=40, C=60)),
+        spoilt_label(Case(T=90, S=40, C=60, ragged=False, with_logits=False)),
         Case(T=285, S=270, C=30, N=1, ragged=False),
     ],
     "ctc_gradient": [
@@ -177,21 +185,31 @@ def test_every_store_is_needed(emulator, name, source):
 # name: (text of the header, its replacement, what the report says)
 HEADER_FAULTS = {
     "shuffle by two lanes": (
+        "ctc_scan",
         "metal::simd_shuffle_up(a.m, 1)",
         "metal::simd_shuffle_up(a.m, 2)",
         "ctc_scan: undefined|depends on|Not equal",
     ),
     "shuffle from the other side": (
+        "ctc_scan",
         "metal::simd_shuffle_up(a.e, 1)",
         "metal::simd_shuffle_down(a.e, 1)",
         "undefined|depends on|Not equal",
     ),
     "shuffle that some lanes leave out": (
+        "ctc_scan",
         "METAL_FUNC Extended shuffle_up(Extended a) {",
         "METAL_FUNC Extended shuffle_up(Extended a) {\n  if (a.m > 1.5f) return a;",
         "ctc_scan: divergent.*simd_shuffle_up",
     ),
+    "floats that are never found out of range": (
+        "ctc_scan",
+        "return least >= least_float &&",
+        "return true ||",
+        "Not equal",
+    ),
     "sum without the last step": (
+        "ctc_gradient",
         "step > 0; step /= 2",
         "step > 1; step /= 2",
         "depends on|Not equal",
@@ -201,13 +219,11 @@ HEADER_FAULTS = {
 
 @pytest.mark.parametrize("fault", HEADER_FAULTS)
 def test_a_fault_in_a_helper_is_noticed(emulator, fault):
-    old, new, expected = HEADER_FAULTS[fault]
+    kernel, old, new, expected = HEADER_FAULTS[fault]
 
     def edit(launch):
         assert launch.header.count(old) == 1
         return replace(launch, header=launch.header.replace(old, new))
 
-    report = report_on(emulator, "ctc_scan", edit)
-    if report == "nothing":
-        report = report_on(emulator, "ctc_gradient", edit)
+    report = report_on(emulator, kernel, edit)
     assert re.search(expected, report), report
