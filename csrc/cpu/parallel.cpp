@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
@@ -53,6 +53,25 @@ struct Loop {
   }
 };
 
+// To sleep and to be woken takes longer than a small loop, and one loop often
+// follows another: a thread looks for a while before it sleeps.
+constexpr auto patience = std::chrono::microseconds(100);
+
+template <typename Value, typename Ready>
+Value wait_for(const std::atomic<Value>& value, const Ready& ready) {
+  auto end = std::chrono::steady_clock::now() + patience;
+  Value current = value.load();
+  while (!ready(current)) {
+    if (std::chrono::steady_clock::now() < end) {
+      std::this_thread::yield();
+    } else {
+      value.wait(current);
+    }
+    current = value.load();
+  }
+  return current;
+}
+
 // Threads that wait for a loop. They are started at the first loop and never
 // end: a process may exit while they wait.
 class Pool {
@@ -65,44 +84,40 @@ class Pool {
 
   // Runs the loop on the calling thread and on `helpers` of the pool's.
   void run(Loop& loop, int helpers) {
-    {
-      std::lock_guard lock(mutex_);
-      loop_ = &loop;
-      helpers_ = running_ = helpers;
-      ++round_;
-    }
-    start_.notify_all();
+    loop_ = &loop;
+    running_ = helpers;
+    call_ = Call{call_.load().round + 1, helpers};
+    call_.notify_all();
     loop.run(0);
-    std::unique_lock lock(mutex_);
-    finished_.wait(lock, [this] { return running_ == 0; });
+    wait_for(running_, [](int running) { return running == 0; });
   }
 
  private:
+  // One number, so that a thread that comes late does not take one loop's
+  // helpers for another's.
+  struct Call {
+    int round;
+    int helpers;
+  };
+
   void serve(int worker) {
-    int64_t seen = 0;
-    std::unique_lock lock(mutex_);
+    int seen = 0;
     while (true) {
-      start_.wait(lock, [&] { return round_ != seen; });
-      seen = round_;
-      if (worker > helpers_) {
-        continue;
-      }
-      lock.unlock();
-      loop_->run(worker);
-      lock.lock();
-      if (--running_ == 0) {
-        finished_.notify_one();
+      Call call =
+          wait_for(call_, [&](Call call) { return call.round != seen; });
+      seen = call.round;
+      if (worker <= call.helpers) {
+        loop_->run(worker);
+        if (--running_ == 0) {
+          running_.notify_one();
+        }
       }
     }
   }
 
-  std::mutex mutex_;
-  std::condition_variable start_;
-  std::condition_variable finished_;
   Loop* loop_ = nullptr;
-  int helpers_ = 0;
-  int running_ = 0;
-  int64_t round_ = 0;
+  std::atomic<Call> call_ = Call{0, 0};
+  std::atomic<int> running_ = 0;
 };
 
 // The pool of this process: a fork's child has none of its parent's threads.
