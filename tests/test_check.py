@@ -12,7 +12,7 @@ def cpu_for_gpu(monkeypatch):
 
 
 def test_equal_devices_do_not_differ(cpu_for_gpu):
-    found = check.compare((20, 3, 7, 5), mx.float16, with_logits=True)
+    found = check.compare((20, 3, 7, 5, 1), mx.float16, with_logits=True)
     assert (found.loss, found.gradient) == (0, 0)
 
 
@@ -25,7 +25,7 @@ def test_a_wrong_gradient_is_reported(cpu_for_gpu, monkeypatch, capsys):
     calls = []
     right = check.loss_and_gradient
     monkeypatch.setattr(check, "loss_and_gradient", wrong)
-    monkeypatch.setattr(check, "SHAPES", [(20, 3, 7, 5, "small")])
+    monkeypatch.setattr(check, "PROBLEMS", [(20, 3, 7, 5, 1, "small")])
     monkeypatch.setattr(check, "DTYPES", [mx.float32])
     assert check.main() == 1
     assert "0 of 2 agree" in capsys.readouterr().out
