@@ -61,10 +61,8 @@ class CTCLoss : public Op<CTCLoss, Options> {
       const Options& options,
       const mx::Stream& stream) {
     bool on_gpu = stream.device == mx::Device::gpu;
-    auto [shapes, dtypes] = on_gpu ? gpu::saved(inputs, options)
-                                   : Outputs{
-                                         cpu::saved_shapes(inputs, options),
-                                         cpu::saved_dtypes(inputs, options)};
+    auto [shapes, dtypes] =
+        on_gpu ? gpu::saved(inputs, options) : cpu::saved(inputs, options);
     shapes.insert(shapes.begin(), mx::Shape{inputs[0].shape(1)});
     dtypes.insert(dtypes.begin(), computing_dtype(inputs[0].dtype()));
     return {shapes, dtypes};

@@ -24,11 +24,8 @@ class CTCPosteriors
       const PosteriorOptions& options,
       const mx::Stream& stream) {
     bool on_gpu = stream.device == mx::Device::gpu;
-    auto [shapes, dtypes] = on_gpu
-        ? gpu::kept(inputs, options)
-        : Outputs{
-              cpu::saved_shapes(inputs, options.loss()),
-              cpu::saved_dtypes(inputs, options.loss())};
+    auto [shapes, dtypes] = on_gpu ? gpu::kept(inputs, options)
+                                   : cpu::saved(inputs, options.loss());
     const auto& x = inputs[0];
     int width = options.by_class ? x.shape(2) : inputs[1].shape(1) + 1;
     shapes.insert(shapes.begin(), mx::Shape{x.shape(1), x.shape(0), width});

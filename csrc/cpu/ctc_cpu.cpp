@@ -161,25 +161,18 @@ void eval_posteriors(
 
 } // namespace
 
-std::vector<mx::Shape> saved_shapes(
-    const std::vector<mx::array>& inputs,
-    const Options& options) {
+Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
   int T = inputs[0].shape(0);
   int N = inputs[0].shape(1);
   auto real = computing_dtype(inputs[0].dtype());
+  auto exponent = real == mx::float64 ? mx::int64 : mx::int32;
   Interval interval(T, inputs[1].shape(1), mx::size_of(real));
   mx::Shape checkpoints = {
       N, interval.checkpoints, 2, static_cast<int>(interval.pitch)};
-  return {{N}, {N, options.with_logits ? T : 0, 2}, checkpoints, checkpoints};
-}
-
-std::vector<mx::Dtype> saved_dtypes(
-    const std::vector<mx::array>& inputs,
-    const Options&) {
-  if (inputs[0].dtype() == mx::float64) {
-    return {mx::float64, mx::float64, mx::float64, mx::int64};
-  }
-  return {mx::float64, mx::float32, mx::float32, mx::int32};
+  mx::Shape normalisers = {N, options.with_logits ? T : 0, 2};
+  return {
+      {{N}, normalisers, checkpoints, checkpoints},
+      {mx::float64, real, real, exponent}};
 }
 
 void loss(

@@ -5,17 +5,13 @@
 
 #include "ctc_loss.h"
 #include "ctc_posteriors.h"
+#include "op.h"
 
 namespace mlx_ctc::cpu {
 
-// Shapes and dtypes of what loss() leaves for gradient(): -log Z of every
-// sequence, the frames' normalisers, and alpha at every few frames.
-std::vector<mx::Shape> saved_shapes(
-    const std::vector<mx::array>& inputs,
-    const Options& options);
-std::vector<mx::Dtype> saved_dtypes(
-    const std::vector<mx::array>& inputs,
-    const Options& options);
+// What loss() leaves for gradient(): -log Z of every sequence, the frames'
+// normalisers, and alpha at every few frames, mantissas and exponents.
+Outputs saved(const std::vector<mx::array>& inputs, const Options& options);
 
 void loss(
     const Options& options,

@@ -71,10 +71,47 @@ int max_scan_windows(Backend backend) {
   return backend == Backend::cuda ? 16 : 8;
 }
 
-// The name of the array with the frames' normalisers. Log-probabilities have
-// none, and the kernels do not read what is passed instead.
-std::string normalisers(const Sizes& sizes, bool with_logits) {
-  return with_logits && sizes.T > 0 ? "normalisers" : "log_probs";
+using Names = std::vector<std::string>;
+
+// What every kernel reads, and what the gradient and the posteriors read of
+// the kernels before them.
+const Names batch = {"log_probs", "targets", "input_lengths", "target_lengths"};
+const Names tables =
+    {"normalisers", "partition", "checkpoints", "edges", "heads", "nexts"};
+
+Names joined(std::initializer_list<Names> parts) {
+  Names all;
+  for (const auto& part : parts) {
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  return all;
+}
+
+// With the arrays' names. Log-probabilities have no normalisers, and the
+// kernels do not read what is passed instead.
+std::vector<Launch>
+bound(std::vector<Launch> launches, const Sizes& sizes, bool with_logits) {
+  for (auto& launch : launches) {
+    launch.arrays = launch.inputs;
+    if (!with_logits || sizes.T == 0) {
+      std::replace(
+          launch.arrays.begin(),
+          launch.arrays.end(),
+          std::string("normalisers"),
+          std::string("log_probs"));
+    }
+  }
+  return launches;
+}
+
+// A threadgroup for each of so many segments of a sequence. CUDA limits the
+// grid's second and third dimension.
+std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N) {
+  int across = std::min(N, 65535);
+  return {
+      static_cast<int>(threads * segments),
+      across,
+      static_cast<int>(ceil_div(N, across))};
 }
 
 Launch normalisers_launch(const Sizes& sizes) {
@@ -91,7 +128,6 @@ Launch normalisers_launch(const Sizes& sizes) {
   return {
       .name = "ctc_normalisers",
       .inputs = {"log_probs", "input_lengths"},
-      .arrays = {"log_probs", "input_lengths"},
       .outputs = {"normalisers"},
       .output_shapes = {{sizes.N, sizes.T, 2}},
       .output_dtypes = {mx::float32},
@@ -119,18 +155,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
   auto [T, N, C, S] = sizes;
   return {
       .name = "ctc_scan",
-      .inputs =
-          {"log_probs",
-           "targets",
-           "input_lengths",
-           "target_lengths",
-           "normalisers"},
-      .arrays =
-          {"log_probs",
-           "targets",
-           "input_lengths",
-           "target_lengths",
-           normalisers(sizes, options.with_logits)},
+      .inputs = joined({batch, {"normalisers"}}),
       .outputs =
           {"loss", "partition", "checkpoints", "edges", "heads", "nexts"},
       .output_shapes =
@@ -192,34 +217,9 @@ Launch gradient_launch(
     frames /= 2;
   }
   int threads = simdgroups * simdgroup_width;
-  // CUDA's limit for the grid's second and third dimension.
-  int across = std::min(N, 65535);
   return {
       .name = "ctc_gradient",
-      .inputs =
-          {"log_probs",
-           "targets",
-           "input_lengths",
-           "target_lengths",
-           "cotangent",
-           "normalisers",
-           "partition",
-           "checkpoints",
-           "edges",
-           "heads",
-           "nexts"},
-      .arrays =
-          {"log_probs",
-           "targets",
-           "input_lengths",
-           "target_lengths",
-           "cotangent",
-           normalisers(sizes, options.with_logits),
-           "partition",
-           "checkpoints",
-           "edges",
-           "heads",
-           "nexts"},
+      .inputs = joined({batch, {"cotangent"}, tables}),
       .outputs = {"gradient"},
       .output_shapes = {{T, N, C}},
       .output_dtypes = {dtype},
@@ -232,10 +232,7 @@ Launch gradient_launch(
            {"PART", part},
            {"CAPACITY", capacity},
            {"MAX_SIMDGROUPS", max_gradient_simdgroups}},
-      .grid =
-          {threads * static_cast<int>(ceil_div(T, frames)),
-           across,
-           static_cast<int>(ceil_div(N, across))},
+      .grid = segments_grid(threads, ceil_div(T, frames), N),
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 6,
@@ -254,18 +251,7 @@ align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
   int blocks = ceil_div(T, block);
   return {
       .name = "ctc_align",
-      .inputs =
-          {"log_probs",
-           "targets",
-           "input_lengths",
-           "target_lengths",
-           "normalisers"},
-      .arrays =
-          {"log_probs",
-           "targets",
-           "input_lengths",
-           "target_lengths",
-           normalisers(sizes, options.with_logits)},
+      .inputs = joined({batch, {"normalisers"}}),
       .outputs = {"alignments", "scores", "moves", "edges"},
       .output_shapes =
           {{N, T}, {N, T}, {N, blocks, S + 1}, {N, 2, rounds ? T : 1}},
@@ -290,33 +276,9 @@ Launch posteriors_launch(
   auto [T, N, C, S] = sizes;
   int simdgroups = std::min(sizes.windows(), max_gradient_simdgroups);
   int threads = simdgroups * simdgroup_width;
-  int segments = ceil_div(T, segment(backend));
-  // CUDA's limit for the grid's second and third dimension.
-  int across = std::min(N, 65535);
   return {
       .name = "ctc_posteriors",
-      .inputs =
-          {"log_probs",
-           "targets",
-           "input_lengths",
-           "target_lengths",
-           "normalisers",
-           "partition",
-           "checkpoints",
-           "edges",
-           "heads",
-           "nexts"},
-      .arrays =
-          {"log_probs",
-           "targets",
-           "input_lengths",
-           "target_lengths",
-           normalisers(sizes, options.with_logits),
-           "partition",
-           "checkpoints",
-           "edges",
-           "heads",
-           "nexts"},
+      .inputs = joined({batch, tables}),
       .outputs = {"by_label", "by_class"},
       .output_shapes = {{N, T, S + 1}, {N, T, options.by_class ? C : 1}},
       .output_dtypes = {mx::float32, mx::float32},
@@ -327,8 +289,7 @@ Launch posteriors_launch(
            {"SEGMENT", segment(backend)},
            {"PART", part},
            {"MAX_SIMDGROUPS", max_gradient_simdgroups}},
-      .grid =
-          {threads * segments, across, static_cast<int>(ceil_div(N, across))},
+      .grid = segments_grid(threads, ceil_div(T, segment(backend)), N),
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 1,
@@ -364,7 +325,7 @@ std::vector<Launch> loss_launches(
     }
     launches.push_back(scan_launch(sizes, options, backend));
   }
-  return launches;
+  return bound(std::move(launches), sizes, options.with_logits);
 }
 
 std::vector<Launch> gradient_launches(
@@ -375,7 +336,10 @@ std::vector<Launch> gradient_launches(
   if (inputs[0].size() == 0) {
     return {};
   }
-  return {gradient_launch(sizes, options, inputs[0].dtype(), backend)};
+  return bound(
+      {gradient_launch(sizes, options, inputs[0].dtype(), backend)},
+      sizes,
+      options.with_logits);
 }
 
 std::vector<Launch> align_launches(
@@ -391,7 +355,7 @@ std::vector<Launch> align_launches(
     launches.push_back(normalisers_launch(sizes));
   }
   launches.push_back(align_launch(sizes, options, backend));
-  return launches;
+  return bound(std::move(launches), sizes, options.with_logits);
 }
 
 std::vector<Launch> posterior_launches(
@@ -401,9 +365,10 @@ std::vector<Launch> posterior_launches(
   if (inputs[0].size() == 0) {
     return {};
   }
+  Sizes sizes(inputs);
   auto launches = loss_launches(inputs, options.loss(), backend);
-  launches.push_back(posteriors_launch(Sizes(inputs), options, backend));
-  return launches;
+  launches.push_back(posteriors_launch(sizes, options, backend));
+  return bound(std::move(launches), sizes, options.with_logits);
 }
 
 } // namespace mlx_ctc::gpu
