@@ -108,13 +108,11 @@ METAL_FUNC float fma(float a, float b, float c) {
 METAL_FUNC float log(float x) {
   return logf(x);
 }
-namespace fast {
 METAL_FUNC float exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-} // namespace fast
 METAL_FUNC bool isnan(float x) {
   return x != x;
 }

@@ -128,7 +128,7 @@ METAL_FUNC float plain_exp(float x) {
 // exp(x) of x <= 0, for sums and differences near 1: the smaller it is, the
 // fewer of its digits are right.
 METAL_FUNC float share(float x) {
-  return metal::fast::exp2(x * log2_e);
+  return metal::exp2(x * log2_e);
 }
 
 // -log(a), rounded once: the exponent's part is formed in two floats.
