@@ -65,12 +65,6 @@ template <typename T>
 METAL_FUNC T simd_broadcast(T x, unsigned lane) {
   return __shfl_sync(all_lanes, x, lane);
 }
-METAL_FUNC float simd_max(float x) {
-  for (unsigned mask = 16; mask > 0; mask /= 2) {
-    x = fmaxf(x, simd_shuffle_xor(x, mask));
-  }
-  return x;
-}
 METAL_FUNC int simd_max(int x) {
   return __reduce_max_sync(all_lanes, x);
 }
@@ -98,9 +92,6 @@ METAL_FUNC float clamp(float x, float least, float greatest) {
 }
 METAL_FUNC float abs(float x) {
   return fabsf(x);
-}
-METAL_FUNC float rint(float x) {
-  return rintf(x);
 }
 METAL_FUNC float fma(float a, float b, float c) {
   return fmaf(a, b, c);

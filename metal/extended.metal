@@ -66,11 +66,6 @@ METAL_FUNC Extended normalise(Extended a) {
       m, e < least_exponent ? zero_exponent : metal::min(e, -zero_exponent)};
 }
 
-// As a plain float, of a number below 2^127.
-METAL_FUNC float to_float(Extended a) {
-  return a.m * power_of_two(a.e);
-}
-
 // The form in memory.
 METAL_FUNC uint64_t pack(Extended a) {
   return (uint64_t(as_type<uint>(a.m)) << 32) | uint64_t(uint(a.e));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
@@ -96,12 +97,12 @@ class Pool {
   // One number, so that a thread that comes late does not take one loop's
   // helpers for another's.
   struct Call {
-    int round;
-    int helpers;
+    uint32_t round; // may wrap around
+    int32_t helpers;
   };
 
   void serve(int worker) {
-    int seen = 0;
+    uint32_t seen = 0;
     while (true) {
       Call call =
           wait_for(call_, [&](Call call) { return call.round != seen; });

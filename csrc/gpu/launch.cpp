@@ -210,8 +210,8 @@ Launch gradient_launch(
   // A threadgroup writes a segment's frames if gamma, a float for each label
   // and frame, fits its memory. With fewer frames the segment is rebuilt more
   // than once.
-  int capacity = power_of_two_up_to(std::max(S, simdgroup_width), part);
-  capacity = std::min(capacity, part);
+  int capacity =
+      std::min(power_of_two_up_to(std::max(S, simdgroup_width), part), part);
   int frames = segment(backend);
   while (4 * frames * capacity > threadgroup_bytes) {
     frames /= 2;
