@@ -24,8 +24,8 @@ CALLBACK = ctypes.CFUNCTYPE(
 
 
 class Espeak:
-    """espeak-ng's synthesiser. The same calls in the same order give the same
-    samples, in every process."""
+    """espeak-ng's synthesiser. The same calls in the same order give the same samples,
+    but for the last bits of a few clips in a thousand."""
 
     def __init__(self):
         try:
