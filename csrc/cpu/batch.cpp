@@ -141,6 +141,26 @@ std::vector<int> Batch::longest_first() const {
   return order;
 }
 
+std::vector<int> Batch::shares(const std::vector<int>& order) const {
+  // What a sequence costs: its frames, and what it costs without any.
+  auto cost = [this](int n) { return int64_t(input_lengths_[n]) + 16; };
+  int64_t left = 0;
+  for (int n : order) {
+    left += cost(n);
+  }
+  std::vector<int> begins = {0};
+  int64_t share = 0;
+  for (int i = 0; i < N; ++i) {
+    share += cost(order[i]);
+    if (share * 2 * max_threads() >= left || i + 1 == N) {
+      begins.push_back(i + 1);
+      left -= share;
+      share = 0;
+    }
+  }
+  return begins;
+}
+
 void allocate(mx::array& output) {
   output.set_data(mx::allocator::malloc(output.nbytes()));
   advise_huge_pages(output);

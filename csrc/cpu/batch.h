@@ -35,14 +35,16 @@ class Batch {
     constexpr size_t line = 64;
     std::vector<std::unique_ptr<std::byte[]>> workspaces(max_threads());
     std::vector<int> order = longest_first();
-    parallel_for(N, [&](int64_t k, int worker) {
-      int n = order[k];
+    std::vector<int> begins = shares(order);
+    parallel_for(begins.size() - 1, [&](int64_t k, int worker) {
       auto& workspace = workspaces[worker];
       if (!workspace) {
         workspace.reset(new std::byte[workspace_bytes + line]);
       }
       auto address = reinterpret_cast<uintptr_t>(workspace.get());
-      body(n, workspace.get() + (line - address % line));
+      for (int i = begins[k]; i < begins[k + 1]; ++i) {
+        body(order[i], workspace.get() + (line - address % line));
+      }
     });
   }
 
@@ -59,6 +61,11 @@ class Batch {
 
   // The sequences in an order that lets the threads end together.
   std::vector<int> longest_first() const;
+
+  // Where in that order each share of the work begins, and the end. A share is
+  // for one thread: sequences side by side have cache lines and pages in
+  // common. Shares become smaller, so that the threads end together.
+  std::vector<int> shares(const std::vector<int>& order) const;
 
   const char* op_;
   const mx::array& log_probs_;

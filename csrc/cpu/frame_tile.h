@@ -43,6 +43,7 @@ class FrameTile {
         store_block(row + c, block, frames);
       };
       for_each_block(frames_.frame(t), frames_.C, copy);
+      __builtin_prefetch(later + frames_.C - 1, 0, into_l2);
     }
     for (int64_t c = 0; c < frames_.C; c += frames) {
       for (int j = 0; j < frames; ++j) {

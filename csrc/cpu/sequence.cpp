@@ -211,6 +211,7 @@ class Lattice {
         __builtin_prefetch(out + ahead + c, 1);
         store_block(out + c, block, count);
       });
+      __builtin_prefetch(out + ahead + frames_.C - 1, 1);
     } else {
       for (int64_t c = 0; c < frames_.C; ++c) {
         assign(out[c], row[c]);
