@@ -89,6 +89,7 @@ void dispatch(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs,
     Task task) {
+  expect_parallel_for();
   for (auto& out : outputs) {
     allocate(out);
   }

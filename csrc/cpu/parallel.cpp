@@ -83,6 +83,12 @@ class Pool {
     }
   }
 
+  // Ends the threads' sleep: a loop will soon follow.
+  void wake() {
+    call_ = Call{call_.load().round + 1, 0};
+    call_.notify_all();
+  }
+
   // Runs the loop on the calling thread and on `helpers` of the pool's.
   void run(Loop& loop, int helpers) {
     loop_ = &loop;
@@ -132,6 +138,10 @@ Pool& pool() {
   return *current;
 }
 
+// The pool serves one loop at a time. A second stream's loop runs on the thread
+// that asks for it.
+std::mutex busy;
+
 } // namespace
 
 int max_threads() {
@@ -154,10 +164,14 @@ int max_threads() {
   return threads;
 }
 
+void expect_parallel_for() {
+  std::unique_lock lock(busy, std::try_to_lock);
+  if (max_threads() > 1 && lock.owns_lock()) {
+    pool().wake();
+  }
+}
+
 void parallel_for(int64_t n, const std::function<void(int64_t, int)>& body) {
-  // The pool serves one loop at a time. A second stream's loop runs on the
-  // thread that asks for it.
-  static std::mutex busy;
   Loop loop(n, body);
   int helpers = std::min<int64_t>(n, max_threads()) - 1;
   std::unique_lock lock(busy, std::try_to_lock);

@@ -11,6 +11,10 @@ namespace mlx_ctc::cpu {
 // number of threads.
 int max_threads();
 
+// Says that a loop will soon follow, so that threads which sleep are awake when
+// it comes.
+void expect_parallel_for();
+
 // Calls body(i, worker) once for every i in [0, n), in any order, with worker
 // in [0, max_threads()) naming the thread. Returns when all calls have; the
 // first exception is thrown again here.
