@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cpu/batch.h"
+#include "cpu/task.h"
 #include "cpu/viterbi.h"
 
 namespace mlx_ctc::cpu {

@@ -5,12 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include "arguments.h"
-#include "mlx/allocator.h"
 
 namespace mlx_ctc::cpu {
 
@@ -27,20 +22,6 @@ Element element_of(mx::Dtype dtype) {
     default:
       return Element::float32;
   }
-}
-
-// Large fresh memory comes in huge pages where the system has them: a fault for
-// each small one would take as long as the loss.
-void advise_huge_pages([[maybe_unused]] mx::array& a) {
-#ifdef MADV_HUGEPAGE
-  constexpr uintptr_t huge = 2 << 20;
-  auto begin = reinterpret_cast<uintptr_t>(a.data<char>());
-  auto first = (begin + huge - 1) / huge * huge;
-  auto last = (begin + a.nbytes()) / huge * huge;
-  if (first < last) {
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  }
-#endif
 }
 
 } // namespace
@@ -159,19 +140,6 @@ std::vector<int> Batch::shares(const std::vector<int>& order) const {
     }
   }
   return begins;
-}
-
-void allocate(mx::array& output) {
-  output.set_data(mx::allocator::malloc(output.nbytes()));
-  advise_huge_pages(output);
-}
-
-std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays) {
-  std::vector<mx::array> copies;
-  for (const auto& a : arrays) {
-    copies.push_back(mx::array::unsafe_weak_copy(a));
-  }
-  return copies;
 }
 
 } // namespace mlx_ctc::cpu

@@ -9,7 +9,6 @@
 #include "cpu/parallel.h"
 #include "cpu/sequence.h"
 #include "mlx/array.h"
-#include "mlx/backend/cpu/encoder.h"
 
 namespace mlx_ctc::cpu {
 
@@ -75,28 +74,5 @@ class Batch {
   const std::vector<int32_t> target_lengths_;
   const std::vector<int32_t> labels_; // (N, S)
 };
-
-// Gives an output its memory.
-void allocate(mx::array& output);
-
-// Arrays that a task on a stream may use while MLX keeps the originals.
-std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays);
-
-// Queues task(inputs, outputs) on the stream.
-template <typename Task>
-void dispatch(
-    mx::Stream stream,
-    const std::vector<mx::array>& inputs,
-    std::vector<mx::array>& outputs,
-    Task task) {
-  expect_parallel_for();
-  for (auto& out : outputs) {
-    allocate(out);
-  }
-  mx::cpu::get_command_encoder(stream).dispatch(
-      [task,
-       inputs = weak_copies(inputs),
-       outputs = weak_copies(outputs)]() mutable { task(inputs, outputs); });
-}
 
 } // namespace mlx_ctc::cpu

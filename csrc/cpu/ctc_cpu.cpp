@@ -6,6 +6,7 @@
 
 #include "arguments.h"
 #include "cpu/batch.h"
+#include "cpu/task.h"
 
 namespace mlx_ctc::cpu {
 
@@ -104,6 +105,7 @@ void eval_gradient(
   size_t frame_bytes = batch.N * row_bytes;
   // Zero and NaN of any floating type, from bytes.
   mx::array nan(std::numeric_limits<float>::quiet_NaN(), output.dtype());
+  fetch_pages(output);
   batch.for_each_sequence([&](int n, std::byte* workspace) {
     char* gradient = output.data<char>() + n * row_bytes;
     Sequence sequence = batch.sequence(n);

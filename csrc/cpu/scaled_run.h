@@ -217,10 +217,7 @@ class ScaledRun {
         kept &= emit_tile(t, smaller(t + tile_.frames, end), divisor);
       }
     } else {
-      for (int t = begin; t < end && divisor; ++t) {
-        frames_.normalise(t, *divisor);
-      }
-      kept = emit(end);
+      kept = emit(end, divisor);
     }
     // As integers, numbers from 0 up are in order, and NaN is outside.
     int32_t least = least_[0], greatest = greatest_[0];
@@ -246,11 +243,14 @@ class ScaledRun {
 
   // The probabilities that each frame gives the blank and the labels; of
   // logits, as multiples of 2^log2_scale.
-  bool emit(int end) {
+  bool emit(int end, Divisor* divisor) {
     int count = end - begin_;
     bool kept = true;
     for (int j = 0; j < count; ++j) {
       int t = begin_ + j;
+      if (divisor) {
+        frames_.normalise(t, *divisor);
+      }
       log2_scale_[j] = float(frames_.log2_scale(t));
       kept &= std::abs(log2_scale_[j]) <= greatest_log2_scale;
       blank_[j] = frames_.blank_score(t);
