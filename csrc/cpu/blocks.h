@@ -64,12 +64,19 @@ inline Block<T> load_block(const T* x) {
   return block;
 }
 
-// As many floats as a block has doubles, as doubles.
+// As many floats as a block has doubles, as doubles. GCC would convert halves
+// of them.
 inline Block<double> load_widened(const float* x) {
+#if defined(__AVX512F__)
+  return std::bit_cast<Block<double>>(_mm512_cvtps_pd(_mm256_loadu_ps(x)));
+#elif defined(__AVX__)
+  return std::bit_cast<Block<double>>(_mm256_cvtps_pd(_mm_loadu_ps(x)));
+#else
   typedef float Half __attribute__((vector_size(block_bytes / 2)));
   Half half;
   std::memcpy(&half, x, sizeof(half));
   return __builtin_convertvector(half, Block<double>);
+#endif
 }
 
 inline void store_narrowed(float* x, Block<double> block) {

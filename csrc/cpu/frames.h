@@ -75,7 +75,7 @@ class Frames {
   // The whole groups of labels that some frame next to t can be at, among as
   // many frames, from a whole number of them on, as a group has lanes.
   std::pair<int64_t, int64_t> groups_around(int t) const {
-    int begin = t - t % lanes;
+    int begin = round_down(t);
     int end = smaller<int>(begin + lanes, T);
     return {band(begin).first_group(), band(end - 1).last_group()};
   }

@@ -28,7 +28,7 @@ namespace {
 constexpr int64_t lanes = 16;
 
 constexpr int64_t round_down(int64_t i) {
-  return i - i % lanes;
+  return i & -lanes;
 }
 
 constexpr int64_t round_up(int64_t i) {

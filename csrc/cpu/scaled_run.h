@@ -28,15 +28,16 @@ namespace {
 constexpr int renewal_interval = 16;
 
 // A value falls by no more than the least probability in each of these frames.
-// It may begin so low that an alpha times a beta stays above 2^-1000.
+// It may begin so low that an alpha times a beta stays above 2^-1000. It rises
+// so little that what a double's range cuts off is nothing next to it.
 constexpr float least_probability = 0x1p-48f;
-constexpr float greatest_probability = 0x1p48f;
+constexpr float greatest_probability = 16;
 constexpr int least_product = -1000;
 constexpr double greatest_renewed = 0x1p1000;
 constexpr double greatest_log2_scale = 2048;
 
 constexpr int64_t block_down(int64_t i) {
-  return i - i % block_size<double>;
+  return i & -block_size<double>;
 }
 
 constexpr int64_t block_up(int64_t i) {
@@ -289,45 +290,45 @@ class ScaledRun {
     constexpr int frames = FrameTile<In>::frames;
     // The loss has no use for a tile afterwards.
     tile_.load(begin, end, divisor ? 0 : (begin - begin_) / frames);
-    float greatest[frames];
-    float log2_scale[frames] = {};
     float* share = share_ + (begin - begin_);
-    bool kept = true;
-    if (divisor) {
-      store_block(greatest, tile_.greatest(), frames);
-    }
-    for (int j = 0; j < frames && frames_.with_logits; ++j) {
-      int t = smaller(begin + j, end - 1);
-      greatest[j] = divisor ? greatest[j] : frames_.normaliser(t).max;
-      share[j] = divisor ? 1 : 1 / frames_.normaliser(t).sum;
-      log2_scale[j] = frames_.whole_log2(greatest[j]);
-      kept &= std::abs(log2_scale[j]) <= greatest_log2_scale;
-    }
-    if (!kept) {
-      for (int t = begin; t < end && divisor; ++t) {
-        frames_.normalise(t, *divisor);
-      }
-      return false;
-    }
-    auto scale = load_block(log2_scale);
-    tile_.exponentiate(scale);
-    if (frames_.with_logits) {
-      // As multiples of which the normaliser has its sum.
-      auto of_greatest = ScaledExp(scale)(load_block(greatest));
-      store_block(share, load_block(share) / of_greatest, frames);
-    } else {
+    if (!frames_.with_logits) {
+      tile_.exponentiate(Block<float>{});
       store_block(share, filled(1.0f), frames);
-    }
-    if (divisor) {
+    } else if (divisor) {
+      auto greatest = tile_.greatest();
+      auto scale = whole_log2(greatest);
+      if (!is_moderate(scale)) {
+        for (int t = begin; t < end; ++t) {
+          frames_.normalise(t, *divisor);
+        }
+        return false;
+      }
+      tile_.exponentiate(scale);
+      // As multiples of which the normaliser has its sum.
+      auto multiple = 1 / ScaledExp(scale)(greatest);
       double sums[frames];
       tile_.sum(sums);
       double product = 1; // of a few, each near the number of classes at most
       for (int j = 0; j < end - begin; ++j) {
         product *= sums[j];
         frames_.normaliser(begin + j) = {
-            greatest[j], float(sums[j]) * share[j]};
+            greatest[j], float(sums[j]) * multiple[j]};
       }
       divisor->multiply(product, 0);
+    } else {
+      Block<float> greatest, sums;
+      for (int j = 0; j < frames; ++j) {
+        auto z = frames_.normaliser(smaller(begin + j, end - 1));
+        greatest[j] = z.max;
+        sums[j] = z.sum;
+      }
+      auto scale = whole_log2(greatest);
+      if (!is_moderate(scale)) {
+        return false;
+      }
+      tile_.exponentiate(scale);
+      auto multiple = ScaledExp(scale)(greatest);
+      store_block(share, 1 / (sums * multiple), frames);
     }
     int64_t last = last_emitted(end - 1);
     for (int64_t i = first_emitted(begin); i < last; i += frames) {
@@ -345,6 +346,20 @@ class ScaledRun {
     watch(p);
     store_block(blank_ + (begin - begin_), p, frames);
     return true;
+  }
+
+  // log2 exp(x), whole where it is moderate.
+  static Block<float> whole_log2(Block<float> x) {
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+    const Block<float> round = filled(12582912.0f);
+    return (x * float(log2_e) + round) - round;
+  }
+
+  // NaN is not.
+  static bool is_moderate(Block<float> log2_scale) {
+    auto most = filled(float(greatest_log2_scale));
+    auto inside = (log2_scale <= most) & (log2_scale >= -most);
+    return !any(~std::bit_cast<Block<int64_t>>(inside));
   }
 
   // A NaN among log-probabilities counts also where no alignment passes; among
@@ -397,10 +412,12 @@ class ScaledRun {
       auto blank = load_block(previous.blank + i);
       auto label = load_block(previous.label + i);
       auto left = blank + label * load_block(jump_ + i);
-      auto entered = shifted<1>(before, left) * load_block(ratio_ + i);
+      auto p_label = load_widened(p + i);
+      // The next step waits for this one: its ratio times p does not.
+      auto entered =
+          shifted<1>(before, left) * (load_block(ratio_ + i) * p_label);
       store_block(next.blank + i, (blank + label) * p_blank, width);
-      store_block(
-          next.label + i, (label + entered) * load_widened(p + i), width);
+      store_block(next.label + i, label * p_label + entered, width);
       before = left;
     }
     if (end < row_end_) {
