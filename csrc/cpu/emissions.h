@@ -186,16 +186,16 @@ class Emissions {
     if (!is_moderate(log2_scale)) {
       return false;
     }
-    tile_.exponentiate(log2_scale);
     // As multiples of which the normaliser has its sum.
     auto of_greatest = ScaledExp(log2_scale)(greatest);
     if (!divisor) {
+      tile_.exponentiate(log2_scale);
       store_block(share_ + (begin - begin_), 1 / (sum * of_greatest), frames);
       return true;
     }
     auto share = 1 / of_greatest;
     double sums[frames];
-    tile_.sum(sums);
+    tile_.exponentiate_and_sum(log2_scale, sums);
     double product = 1; // of a few, each near the number of classes at most
     for (int j = 0; j < end - begin; ++j) {
       product *= sums[j];

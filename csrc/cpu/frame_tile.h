@@ -2,6 +2,7 @@
 // of them are a block. For targets that use a good part of the classes.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -54,11 +55,21 @@ class FrameTile {
   }
 
   Block<float> greatest() const {
-    auto greatest = filled(-std::numeric_limits<float>::infinity());
-    for (int64_t c = 0; c < frames_.C; ++c) {
-      greatest = classes_[c] > greatest ? classes_[c] : greatest;
+    // In chains, so that none waits for the one before. What fills a block
+    // after the last class is -inf.
+    Block<float> of_chain[chains];
+    std::fill_n(
+        of_chain, chains, filled(-std::numeric_limits<float>::infinity()));
+    for (int64_t c = 0; c < frames_.C; c += chains) {
+      for (int k = 0; k < chains; ++k) {
+        auto x = classes_[c + k];
+        of_chain[k] = x > of_chain[k] ? x : of_chain[k];
+      }
     }
-    return greatest;
+    for (int k = 1; k < chains; ++k) {
+      of_chain[0] = of_chain[k] > of_chain[0] ? of_chain[k] : of_chain[0];
+    }
+    return of_chain[0];
   }
 
   // Takes exp(x) / 2^log2_scale for the scores.
@@ -69,12 +80,14 @@ class FrameTile {
     }
   }
 
-  // sums[j] of frame j. Next to the greatest class a float would lose the last
-  // digits of the others.
-  void sum(double* sums) const {
+  // The same, with sums[j] of frame j. Next to the greatest class a float would
+  // lose the last digits of the others.
+  void exponentiate_and_sum(Block<float> log2_scale, double* sums) {
     constexpr int half = frames / 2;
+    ScaledExp exp(log2_scale);
     Block<double> low[2] = {}, high[2] = {};
     for (int64_t c = 0; c < frames_.C; ++c) {
+      classes_[c] = exp(classes_[c]);
       auto x = reinterpret_cast<const float*>(classes_ + c);
       low[c % 2] += load_widened(x);
       high[c % 2] += load_widened(x + half);
@@ -92,6 +105,8 @@ class FrameTile {
   }
 
  private:
+  static constexpr int chains = 4;
+
   const Frames<In>& frames_;
   const int64_t pitch_;
   Block<float>* tiles_; // (run / frames, C, frames)
