@@ -36,6 +36,12 @@ def with_logits(request):
     return request.param
 
 
+@pytest.fixture(params=[9, 120], ids=["few_classes", "many_classes"])
+def classes(request):
+    """How many: of many, the CPU looks at those in the targets alone."""
+    return request.param
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(2006)

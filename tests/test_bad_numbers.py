@@ -21,8 +21,10 @@ def unused_class(problem, n):
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 3e38])
-def test_numbers_in_padding_frames_do_no_harm(rng, garbage, dtype, with_logits):
-    problem = random_problem(rng, with_logits=with_logits)
+def test_numbers_in_padding_frames_do_no_harm(
+    rng, garbage, dtype, with_logits, classes
+):
+    problem = random_problem(rng, C=classes, with_logits=with_logits)
     loss, gradient = problem.run(dtype)
     for n, length in enumerate(problem.input_lengths):
         problem.inputs[length:, n] = garbage
@@ -41,8 +43,8 @@ def test_labels_in_target_padding_do_no_harm(rng, garbage):
 
 @pytest.mark.parametrize("zero_infinity", [False, True])
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_logit_makes_its_item_nan_and_no_other(rng, bad, zero_infinity):
-    problem = random_problem(rng)
+def test_bad_logit_makes_its_item_nan_and_no_other(rng, bad, zero_infinity, classes):
+    problem = random_problem(rng, C=classes)
     expected_loss, expected_gradient = problem.expected()
     n, length = 2, problem.input_lengths[2]
     problem.inputs[4, n, unused_class(problem, n)] = bad
@@ -55,8 +57,10 @@ def test_bad_logit_makes_its_item_nan_and_no_other(rng, bad, zero_infinity):
 
 @pytest.mark.parametrize("which", ["blank", "label"])
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_log_prob_of_a_used_class_makes_its_item_nan(rng, bad, which, dtype):
-    problem = random_problem(rng, with_logits=False)
+def test_bad_log_prob_of_a_used_class_makes_its_item_nan(
+    rng, bad, which, dtype, classes
+):
+    problem = random_problem(rng, C=classes, with_logits=False)
     expected_loss, expected_gradient = problem.expected(dtype)
     n, length = problem.target_lengths.argmax(), problem.input_lengths
     c = problem.blank if which == "blank" else problem.targets[n, 3]

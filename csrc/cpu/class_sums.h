@@ -49,7 +49,7 @@ class ClassSums {
 
   // An upper bound of the workspace.
   static size_t bytes(int64_t C, int64_t S) {
-    size_t most = round_up(smaller(C, 2 * (S + 1)));
+    size_t most = round_up(smaller(C, most_dense(S)));
     return (S + 1 + most + C) * sizeof(int32_t) +
         2 * most * frames * sizeof(Real) + 5 * 64;
   }

@@ -31,7 +31,7 @@ class Emissions {
   // An upper bound of the workspace.
   static size_t bytes(int64_t C, size_t pitch, size_t run) {
     return (round_up(run) * pitch + 3 * row_pitch(run)) * sizeof(float) +
-        4 * 64 + FrameTile<In>::bytes(smaller<int64_t>(C, 2 * pitch), run);
+        4 * 64 + FrameTile<In>::bytes(smaller(C, most_dense(pitch)), run);
   }
 
   // Finds those of the frames [begin, end), and before, where a divisor takes

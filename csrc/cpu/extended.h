@@ -46,7 +46,7 @@ struct Extended {
 };
 
 template <typename T>
-inline T larger(T a, T b) {
+constexpr T larger(T a, T b) {
   return a > b ? a : b;
 }
 

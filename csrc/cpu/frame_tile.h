@@ -1,5 +1,6 @@
 // As many frames as a block has places, side by side: a class's scores in all
-// of them are a block. For targets that use a good part of the classes.
+// of them are a block. For classes that are few, or of
+// which a target uses a good part.
 #pragma once
 
 #include <algorithm>

@@ -32,6 +32,12 @@ struct Divisor {
   }
 };
 
+// How many classes there may be for the probabilities of all to be worth
+// finding: few, or of which a target of S labels uses a good part.
+constexpr int64_t most_dense(int64_t S) {
+  return larger<int64_t>(96, 2 * (S + 1));
+}
+
 template <typename In>
 class Frames {
  public:
@@ -45,7 +51,7 @@ class Frames {
         C(sequence.classes),
         S(sequence.target_length),
         run(smaller(saved.interval, larger(T, 1))),
-        is_dense(C <= 2 * (S + 1)),
+        is_dense(C <= most_dense(S)),
         with_logits(sequence.with_logits),
         labels(sequence.labels),
         blank(sequence.blank),
@@ -173,7 +179,7 @@ class Frames {
   const int64_t C;
   const int64_t S;
   const int run; // frames in a run
-  const bool is_dense; // the target uses a good part of the classes
+  const bool is_dense; // all classes count, not the target's alone
   const bool with_logits;
   const int32_t* const labels; // (S)
   int32_t* padded_labels; // (S) and the blank, for whole groups
