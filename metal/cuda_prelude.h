@@ -75,6 +75,9 @@ METAL_FUNC bool simd_all(bool x) {
 METAL_FUNC uint min(uint a, uint b) {
   return ::min(a, b);
 }
+METAL_FUNC uint max(uint a, uint b) {
+  return ::max(a, b);
+}
 METAL_FUNC int max(int a, int b) {
   return ::max(a, b);
 }

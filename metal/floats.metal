@@ -1,29 +1,31 @@
 // A few frames of the recursion in plain floats.
 //
-// Exponents move slowly. For the frames of a segment each state's can stand
-// still, its *level*, while a float over that level takes all that happens: a
-// step is then five products, three of them fused with a sum.
+// Exponents move slowly. For a span of frames each state's can stand still, its
+// *level*: the state's Extended keeps its e, while its m takes all that happens
+// and is 0 where no path has come. A step is then five products, three of them
+// fused with a sum. Each span begins with m anew at 2^30.
 //
-// A float has room for a factor of 2^140 down from where it starts. Whatever
-// leaves that range is noticed, and the segment done again by the steps of
-// recursion.metal, which have no limits. What stayed inside is right: values
-// are 2^-80 at least, so that something lost to underflow, below 2^-126, was
-// to be added to something 2^46 times as large. And as no probability is below
-// 2^-45, nothing becomes 0 before it is noticed: 0 is a state out of reach.
+// Whatever leaves a float's range is noticed, and the segment done again by the
+// steps of recursion.metal, which have no limits. What stayed inside is right:
+// values of every second frame are 2^-56 at least and no probability is below
+// 2^-35, so that those between are at least 2^-91, and something lost to
+// underflow, below 2^-126, was to be added to something 2^35 times as large.
+// For the same reason nothing becomes 0 before it is noticed.
 
-constant constexpr int start_exponent = 60; // a state starts at m * 2^60
-constant constexpr float greatest_float = 1.2980742e33f; // 2^110
-constant constexpr uint least_float = (127 - 80) << 23; // the bits of 2^-80
-constant constexpr uint most_doublings = 45; // of a probability, either way
+constant constexpr int span = 4; // frames
+constant constexpr int start_exponent = 30;
+constant constexpr uint least_float = (127 - 56) << 23; // the bits of 2^-56
+constant constexpr uint greatest_float = (127 + 110) << 23; // of 2^110
+constant constexpr uint most_doublings = 35; // of a probability, either way
+
+// Of a step from one state to another: forbidden, it leads nowhere. (Allowed,
+// it is a float's bias.)
+constant constexpr int allowed = 127;
+constant constexpr int forbidden = 2 * zero_exponent;
 
 struct Floats {
   float blank;
   float label;
-};
-
-struct Levels {
-  int blank;
-  int label;
 };
 
 // The greatest of the lanes' floats. Their bits are compared, as integers.
@@ -34,9 +36,9 @@ METAL_FUNC float greatest_of_lanes(float x) {
   return as_type<float>(greatest ^ ((greatest >> 31) & 0x7fffffff));
 }
 
-// 2^(from - to); 0 or infinity beyond a float.
-METAL_FUNC float level_ratio(int from, int to) {
-  return as_type<float>(uint(metal::clamp(from - to + 127, 0, 255)) << 23);
+// 2^(from - to), 0 or infinity beyond a float; 0 for a forbidden step.
+METAL_FUNC float level_ratio(int from, int to, int step) {
+  return as_type<float>(uint(metal::clamp(from + step - to, 0, 255)) << 23);
 }
 
 // exp(x) over the unit as a float. What is too small or too large for a
@@ -54,121 +56,192 @@ METAL_FUNC float plain_probability(float x, Unit unit) {
       : metal::numeric_limits<float>::quiet_NaN();
 }
 
-// Normalised numbers, each over its own exponent.
-METAL_FUNC Floats floats_of(Pair a) {
-  const float one = level_ratio(start_exponent, 0);
-  return Floats{
-      is_zero(a.blank) ? 0.0f : a.blank.m * one,
-      is_zero(a.label) ? 0.0f : a.label.m * one};
+// Behind the last frame of a sequence only blanks follow, for certain. That
+// leaves the ends of the paths as they are.
+constant constexpr float p_blank_behind = 1.0f;
+constant constexpr float p_label_behind = 0.0f;
+
+METAL_FUNC Extended never_reached() {
+  return Extended{0.0f, zero_exponent};
 }
 
-// The number that a float stands for, also one that was stored as it was.
+METAL_FUNC bool is_reached(Extended a) {
+  return a.m > 0.0f;
+}
+
+// The number again, normalised.
 METAL_FUNC Extended as_number(Extended a) {
-  return a.m > 0.0f ? normalise(a) : extended_zero();
+  return choose(is_reached(a), normalise(a), extended_zero());
 }
 
-METAL_FUNC Extended of_float(float value, int level) {
-  return Extended{value, level - start_exponent};
+METAL_FUNC Pair as_numbers(Pair a) {
+  return Pair{as_number(a.blank), as_number(a.label)};
 }
 
-METAL_FUNC Pair numbers_of(Floats a, Levels levels) {
+METAL_FUNC Extended from_number(Extended a) {
+  return Extended{is_zero(a) ? 0.0f : a.m, a.e};
+}
+
+METAL_FUNC Pair from_numbers(Pair a) {
+  return Pair{from_number(a.blank), from_number(a.label)};
+}
+
+METAL_FUNC Pair with_floats(Pair levels, Floats a) {
   return Pair{
-      as_number(of_float(a.blank, levels.blank)),
-      as_number(of_float(a.label, levels.label))};
+      Extended{a.blank, levels.blank.e}, Extended{a.label, levels.label.e}};
 }
 
-// What was the least of all floats so far, as bits. 0 passes for the greatest.
-METAL_FUNC uint least_of(uint least, Floats a) {
-  return metal::min(
-      metal::min(as_type<uint>(a.blank) - 1u, as_type<uint>(a.label) - 1u),
-      least);
+// The blanks or the labels of a span.
+METAL_FUNC void leave_span(
+    device uint* to,
+    int frames,
+    Pair levels,
+    thread const Floats (&a)[span],
+    bool blanks) {
+  const uint e = as_type<uint>(blanks ? levels.blank.e : levels.label.e);
+  *(device uint4*)to = uint4{
+      as_type<uint>(blanks ? a[0].blank : a[0].label),
+      as_type<uint>(blanks ? a[1].blank : a[1].label),
+      as_type<uint>(blanks ? a[2].blank : a[2].label),
+      as_type<uint>(blanks ? a[3].blank : a[3].label)};
+  *(device uint4*)(to + frames) = uint4{e, e, e, e};
 }
 
-// Whether a segment that ends with `last` has been in range all the time:
-// infinity and NaN do not go away.
-METAL_FUNC bool stayed_in_range(Floats last, uint least) {
-  return least >= least_float && last.blank < greatest_float &&
-      last.label < greatest_float;
+// The same number, m at 2^start_exponent.
+METAL_FUNC Extended on_new_level(Extended a) {
+  constexpr int start = 127 + start_exponent;
+  const uint bits = as_type<uint>(a.m);
+  const uint m = (bits & 0x007fffffu) | (uint(start) << 23);
+  const int e = a.e + int(bits >> 23) - start;
+  return Extended{
+      is_reached(a) ? as_type<float>(m) : 0.0f,
+      is_reached(a) ? e : zero_exponent};
 }
 
-// What enters a window with the frames, all over one level; lane f has frame
-// f's number.
-METAL_FUNC float entering_float(Extended a, int level) {
-  return is_zero(a) ? 0.0f : a.m * level_ratio(a.e + start_exponent, level);
+METAL_FUNC Pair on_new_levels(Pair a) {
+  return Pair{on_new_level(a.blank), on_new_level(a.label)};
 }
 
-METAL_FUNC bool entering_fits(Extended a, int level) {
-  return is_zero(a) || level - a.e <= 80;
+// In memory what passes between windows with a segment's frames is all their
+// floats, then all their levels, as words.
+template <typename To>
+METAL_FUNC void leave_number(To to, int k, int frames, Extended a) {
+  to[k] = as_type<uint>(a.m);
+  to[frames + k] = as_type<uint>(a.e);
 }
 
-// Which states a lane has. Those behind the last are never reached.
+METAL_FUNC Extended edge_number(uint m, uint e) {
+  return Extended{as_type<float>(m), as_type<int>(e)};
+}
+
+// What enters a window, lane k of each eight with frame k's, on one level for
+// each span; NaN where that cannot be, which is noticed.
+METAL_FUNC Extended on_common_levels(Extended a) {
+  static_assert(span == 4, "lanes are shuffled by 1 and 2");
+  const int lane_e = metal::simd_shuffle_xor(a.e, 1);
+  int top = metal::simd_shuffle_xor(metal::max(a.e, lane_e), 2);
+  if (!metal::simd_all(a.e == lane_e && a.e == top)) {
+    const Extended number = as_number(a);
+    top = metal::max(number.e, metal::simd_shuffle_xor(number.e, 1));
+    top = metal::max(top, metal::simd_shuffle_xor(top, 2));
+    const float m =
+        number.m * level_ratio(number.e + start_exponent, top, allowed);
+    const float nan = metal::numeric_limits<float>::quiet_NaN();
+    a.m = is_zero(number) ? 0.0f : (top - number.e <= 80 ? m : nan);
+    a.e = top - start_exponent;
+  }
+  return a;
+}
+
+// Which states a lane has.
 struct Has {
   bool blank;
   bool label;
 };
 
-METAL_FUNC bool all_reached(Pair a, Has has) {
-  return metal::simd_all(
-      !(has.blank && is_zero(a.blank)) && !(has.label && is_zero(a.label)));
+// Where a lane has no state a float stands alone, so that all are reached.
+METAL_FUNC Pair with_all(Pair a, Has has) {
+  return Pair{
+      choose(has.blank, a.blank, extended_one()),
+      choose(has.label, a.label, extended_one())};
+}
+
+METAL_FUNC Pair without_others(Pair a, Has has) {
+  return Pair{
+      choose(has.blank, a.blank, extended_zero()),
+      choose(has.label, a.label, extended_zero())};
+}
+
+// The steps into a lane's pair, or from it to the next one's: allowed or
+// forbidden.
+struct Steps {
+  int between_blank_and_label; // of the pair
+  int before; // from the label before to the blank
+  int jump; // from the label before to the label
+};
+
+METAL_FUNC bool all_reached(Pair a) {
+  return metal::simd_all(is_reached(a.blank) && is_reached(a.label));
 }
 
 // A state that is out of reach has the level of the state it is reached from.
 
 // For alpha it lies to the left; at last what enters.
-METAL_FUNC Levels levels_of_alpha(Pair alpha, Has has, int entering, int lane) {
-  Levels levels = Levels{alpha.blank.e, alpha.label.e};
-  if (all_reached(alpha, has)) {
-    return levels;
+METAL_FUNC Pair with_levels_of_alpha(Pair alpha, int entering, int lane) {
+  if (all_reached(alpha)) {
+    return alpha;
   }
-  int label = is_zero(alpha.label) ? levels.blank : levels.label;
-  label = label < least_exponent && lane == 0 ? entering : label;
+  const bool reached = is_reached(alpha.blank) || is_reached(alpha.label);
+  int label = is_reached(alpha.label) ? alpha.label.e : alpha.blank.e;
+  label = reached ? label : (lane == 0 ? entering : zero_exponent);
   for (int step = 1; step < 32; step *= 2) {
     const int other = metal::simd_shuffle_up(label, step);
     label = label < least_exponent && lane >= step ? other : label;
   }
   const int before = metal::simd_shuffle_up(label, 1);
-  levels.label = label;
-  if (is_zero(alpha.blank)) {
-    levels.blank = lane == 0 ? entering : before;
+  if (!is_reached(alpha.blank)) {
+    alpha.blank.e = lane == 0 ? entering : before;
   }
-  return levels;
+  alpha.label.e = label;
+  return alpha;
 }
 
 // For w to the right.
-METAL_FUNC Levels levels_of_w(Pair w, Has has, int entering, int lane) {
-  Levels levels = Levels{w.blank.e, w.label.e};
-  if (all_reached(w, has)) {
-    return levels;
+METAL_FUNC Pair with_levels_of_w(Pair w, int entering, int lane) {
+  if (all_reached(w)) {
+    return w;
   }
-  int blank = is_zero(w.blank) ? levels.label : levels.blank;
-  blank = blank < least_exponent && lane == 31 ? entering : blank;
+  const bool reached = is_reached(w.blank) || is_reached(w.label);
+  int blank = is_reached(w.blank) ? w.blank.e : w.label.e;
+  blank = reached ? blank : (lane == 31 ? entering : zero_exponent);
   for (int step = 1; step < 32; step *= 2) {
     const int other = metal::simd_shuffle_down(blank, step);
     blank = blank < least_exponent && lane + step < 32 ? other : blank;
   }
   const int behind = metal::simd_shuffle_down(blank, 1);
-  levels.blank = blank;
-  if (is_zero(w.label)) {
-    levels.label = lane == 31 ? entering : behind;
+  if (!is_reached(w.label)) {
+    w.label.e = lane == 31 ? entering : behind;
   }
-  return levels;
+  w.blank.e = blank;
+  return w;
 }
 
 // From one state's level to another's, for the steps into this lane's pair.
 struct Arrivals {
   float label_before_to_blank;
-  float label_before_to_label; // 0 where that is forbidden
+  float label_before_to_label;
   float blank_to_label;
 };
 
 METAL_FUNC Arrivals
-arrivals(Levels levels, Has has, int entering_level, int jump, int lane) {
-  int before = metal::simd_shuffle_up(levels.label, 1);
+arrivals(Pair levels, int entering_level, Steps steps, int lane) {
+  int before = metal::simd_shuffle_up(levels.label.e, 1);
   before = lane == 0 ? entering_level : before;
   return Arrivals{
-      has.blank ? level_ratio(before, levels.blank) : 0.0f,
-      has.label ? level_ratio(before + jump, levels.label) : 0.0f,
-      has.label ? level_ratio(levels.blank, levels.label) : 0.0f};
+      level_ratio(before, levels.blank.e, steps.before),
+      level_ratio(before, levels.label.e, steps.jump),
+      level_ratio(
+          levels.blank.e, levels.label.e, steps.between_blank_and_label)};
 }
 
 METAL_FUNC Floats arrive(Floats a, float label_before, Arrivals to) {
@@ -184,19 +257,24 @@ METAL_FUNC Floats arrive(Floats a, float label_before, Arrivals to) {
 struct Departures {
   float label_to_blank;
   float blank_behind_to_label;
-  float label_behind_to_label; // 0 where that is forbidden
+  float label_behind_to_label;
 };
 
-METAL_FUNC Departures
-departures(Levels levels, int entering_level, int jump, int lane) {
-  int blank = metal::simd_shuffle_down(levels.blank, 1);
-  int label = metal::simd_shuffle_down(levels.label, 1);
-  blank = lane == 31 ? entering_level : blank;
-  label = lane == 31 ? entering_level : label;
+METAL_FUNC Departures departures(
+    Pair levels,
+    int blank_entering,
+    int label_entering,
+    Steps steps,
+    int lane) {
+  int blank = metal::simd_shuffle_down(levels.blank.e, 1);
+  int label = metal::simd_shuffle_down(levels.label.e, 1);
+  blank = lane == 31 ? blank_entering : blank;
+  label = lane == 31 ? label_entering : label;
   return Departures{
-      level_ratio(levels.label, levels.blank),
-      level_ratio(blank, levels.label),
-      level_ratio(label + jump, levels.label)};
+      level_ratio(
+          levels.label.e, levels.blank.e, steps.between_blank_and_label),
+      level_ratio(blank, levels.label.e, steps.between_blank_and_label),
+      level_ratio(label, levels.label.e, steps.jump)};
 }
 
 METAL_FUNC Floats leave(Floats w, Floats behind, Departures to) {
@@ -210,4 +288,30 @@ METAL_FUNC Floats leave(Floats w, Floats behind, Departures to) {
 
 METAL_FUNC Floats emit(Floats arrived, float p_blank, float p_label) {
   return Floats{arrived.blank * p_blank, arrived.label * p_label};
+}
+
+// What the floats have come to, as bits.
+struct Extent {
+  uint least; // of every second frame; 0 passes for the greatest
+  uint greatest; // at the spans' ends: infinity and NaN do not go away
+};
+
+METAL_FUNC Extent no_extent() {
+  return Extent{0xffffffffu, 0u};
+}
+
+// After the span's k-th frame.
+METAL_FUNC void note(thread Extent& extent, Floats a, int k) {
+  const uint blank = as_type<uint>(a.blank);
+  const uint label = as_type<uint>(a.label);
+  if (k % 2 == 1) {
+    extent.least = metal::min(extent.least, metal::min(blank - 1u, label - 1u));
+  }
+  if (k == span - 1) {
+    extent.greatest = metal::max(extent.greatest, metal::max(blank, label));
+  }
+}
+
+METAL_FUNC bool stayed_in_range(Extent extent) {
+  return extent.least >= least_float && extent.greatest < greatest_float;
 }

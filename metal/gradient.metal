@@ -76,6 +76,14 @@ const int begin = t0 / SEGMENT * SEGMENT;
 const int own = t0 - begin;
 const Segment segment =
     {n, T, S, T_n, S_n, t0 / SEGMENT, begin, metal::min(SEGMENT, T_n - begin)};
+const auto tables = tables_of(
+    segment,
+    SEGMENT,
+    checkpoints,
+    checkpoints_shape[2],
+    edges,
+    edges_shape[1],
+    edges_shape[2]);
 if (thread_index >= count && thread_index < FRAMES) { // exp(0) * scale
   softmax[thread_index] = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
 }
@@ -95,7 +103,8 @@ if (simdgroup == 0) { // a frame for each of its first lanes
   }
   const Unit of_segment = unit_of(greatest_of_lanes(top));
   if (lane < SEGMENT) {
-    p_blank[lane] = has_frame ? plain_probability(score, of_segment) : 0.0f;
+    p_blank[lane] =
+        has_frame ? plain_probability(score, of_segment) : p_blank_behind;
   }
   if (lane == 0) {
     unit[0] = of_segment;
@@ -115,17 +124,16 @@ for (int part = 0; part * PART <= S_n; ++part) {
   for (int window = part_begin / 32 + simdgroup;
        count > 0 && window * 32 <= S_n && window * 32 < part_begin + PART;
        window += simdgroups) {
-    const Place place = place_of(
-        targets + target, targets_strides[1], window * 32 + lane, S_n, BLANK);
-    const Ends ends = ends_of(
-        segment,
-        place,
-        checkpoints,
-        checkpoints_shape[2],
-        edges,
-        edges_shape[1],
-        window,
-        lane);
+    const int i = window * 32 + lane;
+    if (!has_path(window, segment.begin, SEGMENT, T_n, S_n)) {
+      for (int f = 0; f < count && i < S_n; ++f) {
+        gammas[f][i - part_begin] = 0.0f;
+      }
+      continue;
+    }
+    const Place place =
+        place_of(targets + target, targets_strides[1], i, S_n, BLANK);
+    const Ends ends = ends_of(segment, SEGMENT, place, tables, window, lane);
     const int64_t at = item + begin * frame_stride;
     Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
         segment,
@@ -142,7 +150,7 @@ for (int part = 0; part * PART <= S_n; ++part) {
 #pragma unroll
     for (int f = 0; f < SEGMENT; ++f) {
       if (place.has.label && f >= own && f < own + count) {
-        gammas[f - own][place.i - part_begin] = gamma.label[f];
+        gammas[f - own][i - part_begin] = gamma.label[f];
       }
       gamma.label[f] += gamma.blank[f];
     }

@@ -52,6 +52,14 @@ const int frames = bad || is_zero(z) ? 0 : left;
 const int S_n = frames > 0 ? target_lengths[n * target_lengths_strides[0]] : 0;
 const Segment segment = {n, T, S, T_n, S_n, begin / SEGMENT, begin, frames};
 
+const auto tables = tables_of(
+    segment,
+    SEGMENT,
+    checkpoints,
+    checkpoints_shape[2],
+    edges,
+    edges_shape[1],
+    edges_shape[2]);
 const int64_t item = n * log_probs_strides[1];
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t class_stride = log_probs_strides[2];
@@ -69,7 +77,8 @@ if (simdgroup == 0) { // a frame for each of its first lanes
   }
   const Unit of_segment = unit_of(greatest_of_lanes(top));
   if (lane < SEGMENT) {
-    p_blank[lane] = has_frame ? plain_probability(score, of_segment) : 0.0f;
+    p_blank[lane] =
+        has_frame ? plain_probability(score, of_segment) : p_blank_behind;
   }
   if (lane == 0) {
     unit[0] = of_segment;
@@ -83,21 +92,16 @@ metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
 for (int window = simdgroup; frames > 0 && window * 32 <= S_n;
      window += simdgroups) {
+  const int i = window * 32 + lane;
+  if (!has_path(window, segment.begin, SEGMENT, T_n, S_n)) {
+    for (int f = 0; f < frames && i < S_n; ++f) {
+      by_label[(first_row + f) * (S + 1) + i + 1] = 0.0f;
+    }
+    continue;
+  }
   const Place place = place_of(
-      targets + n * targets_strides[0],
-      targets_strides[1],
-      window * 32 + lane,
-      S_n,
-      BLANK);
-  const Ends ends = ends_of(
-      segment,
-      place,
-      checkpoints,
-      checkpoints_shape[2],
-      edges,
-      edges_shape[1],
-      window,
-      lane);
+      targets + n * targets_strides[0], targets_strides[1], i, S_n, BLANK);
+  const Ends ends = ends_of(segment, SEGMENT, place, tables, window, lane);
   const int64_t at = item + begin * frame_stride;
   Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
       segment,
@@ -114,7 +118,7 @@ for (int window = simdgroup; frames > 0 && window * 32 <= S_n;
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
     if (place.has.label && f < frames) {
-      by_label[(first_row + f) * (S + 1) + place.i + 1] = gamma.label[f];
+      by_label[(first_row + f) * (S + 1) + i + 1] = gamma.label[f];
     }
     gamma.label[f] += gamma.blank[f];
   }

@@ -6,21 +6,44 @@
 // alpha with frames and states in reverse. beta-hat(t, s) leaves out frame t's
 // own emission: the beta of eq. 9 without a division in gamma.
 
-// A segment of frames as it is scanned, from frame `first` on.
-struct Frames {
-  int t0; // the earliest
-  int count; // none, where there is no such segment
+// A path passes a label in each frame at most, and needs a frame for each label
+// to come. The first and the last frame in which one may be among a window's 32
+// pairs, of alpha or of w; or one frame off, where it leaves something to a
+// neighbour.
+METAL_FUNC int first_frame(int window) {
+  return metal::max(32 * window - 2, 0);
+}
+
+METAL_FUNC int last_frame(int window, int T_n, int S_n) {
+  return metal::min(T_n - 1, T_n - S_n + 32 * window + 32);
+}
+
+// Whether it may be in a segment from frame `begin` on.
+METAL_FUNC bool has_path(int window, int begin, int size, int T_n, int S_n) {
+  return begin >= 0 && begin + size > first_frame(window) &&
+      begin <= last_frame(window, T_n, S_n);
+}
+
+// Segments in the order of a scan.
+struct Turns {
   int first;
+  int last; // before the first, where there is none
 };
 
-METAL_FUNC Frames
-frames_of(int segment, int segments, int size, int T_n, bool backward) {
-  if (segment < 0 || segment >= segments) {
-    return Frames{0, 0, 0};
+METAL_FUNC Turns
+turns_of(int window, int T_n, int S_n, int size, int segments, bool backward) {
+  const int first = first_frame(window);
+  const int last = last_frame(window, T_n, S_n);
+  if (first > last) {
+    return Turns{0, -1};
   }
-  const int t0 = (backward ? segments - 1 - segment : segment) * size;
-  const int count = metal::min(size, T_n - t0);
-  return Frames{t0, count, backward ? t0 + count - 1 : t0};
+  return Turns{
+      backward ? segments - 1 - last / size : first / size,
+      backward ? segments - 1 - first / size : last / size};
+}
+
+METAL_FUNC bool contains(Turns turns, int turn) {
+  return turn >= turns.first && turn <= turns.last;
 }
 
 struct Pair {

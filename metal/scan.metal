@@ -21,10 +21,11 @@
 //                      with a label or length out of range
 //      checkpoints     (N, 2, B, 2, S + 1) alpha's blanks and labels after the
 //                      last frame of a segment, and w's at its first frame
-//      edges           (N, 3, V, T) what enters window v + 1 at frame t from
+//      edges           (N, 3, V, B, 2, SEGMENT) what enters window v + 1 from
 //                      its left, alpha's label (0), and window v from its
-//                      right, w's blank (1) and label (2), w's frames from the
-//                      last to the first; with ROUNDS a fourth for the scan
+//                      right, w's blank (1) and label (2): the floats of each
+//                      frame of a segment, w's from the last to the first, and
+//                      their levels; with ROUNDS a fourth for the scan
 //      heads           (N, P, C) the first place of a class in a part of the
 //                      target, or -1
 //      nexts           (N, S) the label's next place in its part, or -1
@@ -40,10 +41,10 @@
 const float infinity = metal::numeric_limits<float>::infinity();
 
 // Of the segment that is computed, and of the next, for each window.
-threadgroup float p_labels[MAX_WINDOWS][2][SEGMENT][32];
-threadgroup float p_blanks[MAX_WINDOWS][2][SEGMENT];
-threadgroup Unit units[MAX_WINDOWS][2];
-threadgroup uint64_t inbox[MAX_WINDOWS][2][SEGMENT]; // the labels that enter
+threadgroup float p_labels[MAX_WINDOWS * 2 * SEGMENT * 32];
+threadgroup float p_blanks[MAX_WINDOWS * 2 * 32];
+threadgroup Unit units[MAX_WINDOWS * 2];
+threadgroup uint inbox[MAX_WINDOWS * 2 * 2 * SEGMENT]; // the labels that enter
 threadgroup uint64_t last[2]; // alpha's two states that end a path
 threadgroup uint64_t scale[2 * MAX_WINDOWS]; // product of units over sums
 threadgroup int flags[2 * MAX_WINDOWS];
@@ -124,7 +125,6 @@ const bool fetches = simdgroup >= at_once;
 for (int first = 0; first < windows; first += at_once) {
   const int window = first + own;
   const int working = metal::min(at_once, windows - first);
-  const int scanned = own < working ? segments : 0;
 
   // Backward, the first lane has the last pair, and a pair is a blank with
   // the label before it.
@@ -135,25 +135,40 @@ for (int first = 0; first < windows; first += at_once) {
       Has{own < working && blank_index <= S_n,
           own < working && label_index >= 0 && label_index < S_n};
   int y = BLANK;
-  int jump = zero_exponent;
+  Steps steps = {forbidden, forbidden, forbidden};
+  const int other = backward ? label_index + 1 : label_index - 1;
+  const bool has_before = other >= 0 && other < S_n;
+  if (has_before && has.blank) {
+    steps.before = allowed;
+  }
   if (has.label) {
+    steps.between_blank_and_label = allowed;
     y = targets[target + label_index * targets_strides[1]];
-    const int other = backward ? label_index + 1 : label_index - 1;
-    if (other >= 0 && other < S_n) {
-      jump =
-          targets[target + other * targets_strides[1]] != y ? 0 : zero_exponent;
+    if (has_before && targets[target + other * targets_strides[1]] != y) {
+      steps.jump = allowed;
     }
   }
   const int64_t label_at = item + y * log_probs_strides[2];
 
-  // Where the segment after the next is read; the blank's score and the
-  // greatest of its k-th frame by lane k.
-  const int first_frame = backward ? T_n - 1 : 0;
-  const int lanes_frame = backward ? first_frame - lane : lane;
+  // The segments to scan by their turn, those where a path may be; all of
+  // log-probabilities, to look for bad ones.
+  const int along = backward ? windows - 1 - window : window;
+  const int before = backward ? along + 1 : along - 1;
+  Turns turns = {0, own < working ? segments - 1 : -1};
+  Turns entering = {0, window > 0 ? turns.last : -1};
+  if (LOGITS && own < working) {
+    turns = turns_of(along, T_n, S_n, SEGMENT, segments, backward);
+  }
+  if (LOGITS && own < working && window > 0) {
+    entering = turns_of(before, T_n, S_n, SEGMENT, segments, backward);
+  }
+
+  // What is read two segments ahead, the blank's score and the greatest of its
+  // k-th frame by lane k, and made probabilities one segment ahead.
+  const int begin = backward ? segments - 1 - turns.first : turns.first;
+  const int from_frame = begin * SEGMENT + (backward ? SEGMENT - 1 : 0);
   const int64_t step = backward ? -frame_stride : frame_stride;
-  auto label_from = log_probs + label_at + first_frame * frame_stride;
-  auto blank_from = log_probs + blank_at + lanes_frame * frame_stride;
-  auto greatest_from = normalisers + (int64_t(n) * T + lanes_frame) * 2;
+  auto label_from = log_probs + label_at + from_frame * frame_stride;
   float scores[SEGMENT];
   float blank_score = 0.0f;
   float greatest = 0.0f;
@@ -164,173 +179,212 @@ for (int first = 0; first < windows; first += at_once) {
 
   // Where the window's last lanes leave what enters the next one, and where the
   // segments' ends are kept.
+  const int64_t B = (T + SEGMENT - 1) / SEGMENT;
+  const int64_t V = metal::max(S / 32, 1);
+  const int64_t to_row = V * B * 2 * SEGMENT;
   const bool edge_is_blank = backward && lane == 31;
   const bool has_edge =
       window + 1 < windows && (lane == 31 || (backward && lane == 30));
-  const int64_t V = metal::max(S / 32, 1);
-  const int64_t edge = int64_t(n) * (ROUNDS ? 4 : 3) * V +
-      (backward ? (edge_is_blank ? V : 2 * V) + windows - 2 - window : window);
-  device uint64_t* leaving = edges + edge * T;
-  const int64_t to_row_3 = 2 * V * T;
-  const int64_t row = 2 * (S + 1); // of checkpoints
-  const int64_t B = (T + SEGMENT - 1) / SEGMENT;
-  device uint64_t* checkpoint = checkpoints +
-      ((int64_t(n) * 2 + task) * B + (backward ? segments - 1 : 0)) * row;
+  const int64_t of_edges = int64_t(n) * (ROUNDS ? 4 : 3) * to_row;
+  const int edge_row = backward ? (edge_is_blank ? 1 : 2) : 0;
+  const int edge = backward ? windows - 2 - window : window;
+  device uint* leaving =
+      edges + of_edges + edge_row * to_row + (edge * B + begin) * 2 * SEGMENT;
+  const int row = 2 * (S + 1); // of checkpoints
+  device uint64_t* checkpoint =
+      checkpoints + ((int64_t(n) * 2 + task) * B + begin) * row + blank_index;
+  const int to_label = backward ? S : S + 1;
+
+  // The last lane's labels are sent to the next window.
+  const bool is_sent = lane == 31 && own + 1 < working;
+  const int receiver = is_sent ? own + 1 : 0;
 
   // Before its first frame a path is at its first blank.
-  Pair state = no_states();
+  Pair state = Pair{never_reached(), never_reached()};
   if (blank_index == (backward ? S_n : 0)) {
     state.blank = extended_one();
   }
+  state = with_all(state, has);
 
   for (int phase = -2; phase < segments + working - 1; ++phase) {
-    const int segment = phase - own;
-    const Frames now = frames_of(segment, scanned, SEGMENT, T_n, backward);
+    const int turn = phase - own;
     if (fetches) {
-      const int next =
-          frames_of(segment + 1, scanned, SEGMENT, T_n, backward).count;
-      const int after =
-          frames_of(segment + 2, scanned, SEGMENT, T_n, backward).count;
-      const int slot = (segment + 1) & 1;
+      if (contains(turns, turn + 1)) {
+        const int segment = backward ? segments - 2 - turn : turn + 1;
+        const int frames = metal::min(SEGMENT, T_n - segment * SEGMENT);
+        const int begin = backward ? SEGMENT - frames : 0;
+        const bool has_frame = lane >= begin && lane < begin + frames;
+        const int room = own * 2 + ((turn + 1) & 1);
+        const int to = room * SEGMENT * 32 + lane;
 
-      const Unit unit =
-          unit_of(greatest_of_lanes(lane < next ? greatest : -infinity));
-      const float p_blank = plain_probability(blank_score, unit);
-      if (lane < SEGMENT) {
-        p_blanks[own][slot][lane] = lane < next ? p_blank : 0.0f;
-      }
-      if (lane == 0) {
-        units[own][slot] = unit;
-      }
-      // The normalisers tell of bad logits.
-      good = good && (LOGITS || lane >= next || blank_score < 2.9e6f);
-      if (lane < after) {
-        blank_score = float(*blank_from);
-        if (LOGITS) {
-          greatest = *greatest_from;
+        const Unit unit =
+            unit_of(greatest_of_lanes(has_frame ? greatest : -infinity));
+        const float p_blank = plain_probability(blank_score, unit);
+        p_blanks[room * 32 + lane] = has_frame ? p_blank : p_blank_behind;
+        if (lane == 0) {
+          units[room] = unit;
         }
-      }
-      blank_from += after * step;
-      greatest_from += backward ? -2 * after : 2 * after;
-
-      const int of_label = has.label ? after : 0;
+        // The normalisers tell of bad logits.
+        good = good && (LOGITS || !has_frame || blank_score < 2.9e6f);
 #pragma unroll
-      for (int k = 0; k < SEGMENT; ++k) {
-        const float p_label = plain_probability(scores[k], unit);
-        p_labels[own][slot][k][lane] = has.label ? p_label : 0.0f;
-        good = good && (LOGITS || scores[k] < 2.9e6f);
-        scores[k] = 0.0f;
-        if (k < of_label) {
-          scores[k] = float(*label_from);
+        for (int k = 0; k < SEGMENT; ++k) {
+          p_labels[to + k * 32] = plain_probability(scores[k], unit);
+          good = good && (LOGITS || scores[k] < 2.9e6f);
         }
-        label_from += step;
+        if (frames < SEGMENT) {
+          for (int k = frames; k < SEGMENT; ++k) {
+            p_labels[to + (backward ? SEGMENT - 1 - k : k) * 32] =
+                has.label ? p_label_behind : 1.0f;
+          }
+        }
       }
-      label_from += (after - SEGMENT) * step;
-    } else if (now.count > 0) {
-      const int slot = segment & 1;
+      if (contains(turns, turn + 2)) {
+        const int segment = backward ? segments - 3 - turn : turn + 2;
+        const int frames = metal::min(SEGMENT, T_n - segment * SEGMENT);
+        const int begin = backward ? SEGMENT - frames : 0;
+        if (lane >= begin && lane < begin + frames) {
+          const int t =
+              segment * SEGMENT + (backward ? SEGMENT - 1 - lane : lane);
+          blank_score = float(log_probs[blank_at + t * frame_stride]);
+          if (LOGITS) {
+            greatest = normalisers[(int64_t(n) * T + t) * 2];
+          }
+        }
+        if (frames == SEGMENT) {
+#pragma unroll
+          for (int k = 0; k < SEGMENT; ++k) {
+            scores[k] = float(*label_from);
+            label_from += step;
+          }
+        } else {
+#pragma unroll
+          for (int k = 0; k < SEGMENT; ++k) {
+            scores[k] = 0.0f;
+            if (k >= begin && k < begin + frames) {
+              scores[k] = float(*label_from);
+            }
+            label_from += step;
+          }
+        }
+      }
+    } else if (contains(turns, turn)) {
+      const int segment = backward ? segments - 1 - turn : turn;
+      const int slot = turn & 1;
+      const int room = own * 2 + slot;
+      const int sent_to = (receiver * 2 + slot) * 2 * SEGMENT;
 
       // Lane k has what enters with the k-th frame. A round's first window
       // continues from the last of the round before.
-      Extended entering = extended_zero();
-      if (window > 0 && lane < now.count) {
+      Extended from_left = never_reached();
+      if (contains(entering, turn)) {
         if (ROUNDS && own == 0) {
-          const int64_t from = int64_t(n) * 4 * V +
-              (backward ? 3 * V + windows - 1 - window : window - 1);
-          const int begin = backward ? T_n - now.t0 - now.count : now.t0;
-          entering = unpack(edges[from * T + begin + lane]);
-        } else {
-          entering = unpack(inbox[own][slot][lane]);
-        }
-        entering = as_number(entering);
-      }
-      const int level = metal::simd_max(entering.e);
-      const float entering_floats = entering_float(entering, level);
-
-      const Levels levels = levels_of_alpha(state, has, level, lane);
-      const Arrivals to = arrivals(levels, has, level, jump, lane);
-      const int left = has_edge ? now.count : 0;
-      const int sent = lane == 31 && own + 1 < working ? now.count : 0;
-      float p_blank[SEGMENT];
-      float p_label[SEGMENT];
-#pragma unroll
-      for (int k = 0; k < SEGMENT; ++k) {
-        p_blank[k] = p_blanks[own][slot][k];
-        p_label[k] = p_labels[own][slot][k][lane];
-      }
-      Floats floats = floats_of(state);
-      Floats before[SEGMENT]; // each frame
-      uint least = 0xffffffffu;
-#pragma unroll
-      for (int k = 0; k < SEGMENT; ++k) {
-        before[k] = floats;
-        const float from_window = metal::simd_broadcast(entering_floats, k);
-        const float from_lane = metal::simd_shuffle_up(floats.label, 1);
-        const Floats moved = emit(
-            arrive(floats, lane == 0 ? from_window : from_lane, to),
-            p_blank[k],
-            p_label[k]);
-        least = least_of(least, moved);
-        floats.blank = k < now.count ? moved.blank : floats.blank;
-        floats.label = k < now.count ? moved.label : floats.label;
-      }
-
-      if (metal::simd_all(
-              stayed_in_range(floats, least) &&
-              entering_fits(entering, level))) {
-        state = numbers_of(floats, levels);
-#pragma unroll
-        for (int k = 0; k < SEGMENT; ++k) {
-          const uint64_t label = pack(of_float(before[k].label, levels.label));
-          const uint64_t blank = pack(of_float(before[k].blank, levels.blank));
-          if (k < sent) {
-            inbox[own + 1][slot][k] = label;
-          }
-          if (k < left) {
-            leaving[k] = edge_is_blank ? blank : label;
-          }
-          if (ROUNDS && edge_is_blank && k < left) {
-            leaving[to_row_3 + k] = label;
-          }
-        }
-      } else { // again, without limits
-        const Unit unit = units[own][slot];
-#pragma unroll 1
-        for (int k = 0; k < now.count; ++k) {
-          if (k < sent) {
-            inbox[own + 1][slot][k] = pack(state.label);
-          }
-          if (k < left) {
-            leaving[k] = pack(edge_is_blank ? state.blank : state.label);
-          }
-          if (ROUNDS && edge_is_blank && k < left) {
-            leaving[to_row_3 + k] = pack(state.label);
-          }
+          const int64_t last_row = of_edges + (backward ? 3 : 0) * to_row;
+          const int v = backward ? windows - 1 - window : window - 1;
           const int64_t at =
-              (backward ? now.first - k : now.first + k) * frame_stride;
-          const Extended p_blank =
-              probability(float(log_probs[blank_at + at]), unit);
-          Extended p_label = extended_zero();
-          if (has.label) {
-            p_label = probability(float(log_probs[label_at + at]), unit);
-          }
-          const Extended label_before = choose(
-              lane == 0, broadcast(entering, k), shuffle_up(state.label));
-          state = emit(arrive(state, label_before, jump), p_blank, p_label);
-          state = normalise(state);
+              last_row + (v * B + segment) * 2 * SEGMENT + lane % SEGMENT;
+          from_left = edge_number(edges[at], edges[at + SEGMENT]);
+        } else {
+          const int at = room * 2 * SEGMENT + lane % SEGMENT;
+          from_left = edge_number(inbox[at], inbox[at + SEGMENT]);
         }
       }
-      leaving += now.count;
+      const Extended enters = on_common_levels(from_left);
+
+      Pair scanned = state;
+      Extent extent = no_extent();
+#pragma unroll
+      for (int begin = 0; begin < SEGMENT; begin += span) {
+        const int level = metal::simd_broadcast(enters.e, begin);
+        scanned = with_levels_of_alpha(on_new_levels(scanned), level, lane);
+        const Arrivals to = arrivals(scanned, level, steps, lane);
+        Floats floats = Floats{scanned.blank.m, scanned.label.m};
+        Floats before[span]; // each frame
+        float p_blank[span];
+        float p_label[span];
+#pragma unroll
+        for (int k = 0; k < span; ++k) {
+          p_blank[k] = p_blanks[room * 32 + begin + k];
+          p_label[k] = p_labels[(room * SEGMENT + begin + k) * 32 + lane];
+        }
+#pragma unroll
+        for (int k = 0; k < span; ++k) {
+          before[k] = floats;
+          const float from_window = metal::simd_broadcast(enters.m, begin + k);
+          const float from_lane = metal::simd_shuffle_up(floats.label, 1);
+          const float label_before = lane == 0 ? from_window : from_lane;
+          floats =
+              emit(arrive(floats, label_before, to), p_blank[k], p_label[k]);
+          note(extent, floats, k);
+          if (is_sent) {
+            inbox[sent_to + begin + k] = as_type<uint>(before[k].label);
+            inbox[sent_to + SEGMENT + begin + k] =
+                as_type<uint>(scanned.label.e);
+          }
+        }
+        if (has_edge) {
+          leave_span(leaving + begin, SEGMENT, scanned, before, edge_is_blank);
+        }
+        if (ROUNDS && edge_is_blank && has_edge) {
+          leave_span(
+              leaving + 2 * to_row + begin, SEGMENT, scanned, before, false);
+        }
+        scanned = with_floats(scanned, floats);
+      }
+
+      if (metal::simd_all(stayed_in_range(extent))) {
+        state = scanned;
+      } else { // again, without limits
+        const Unit unit = units[room];
+        const Extended exact = as_number(from_left);
+        Pair numbers = without_others(as_numbers(state), has);
+#pragma unroll 1
+        for (int k = 0; k < SEGMENT; ++k) {
+          const Pair left = from_numbers(numbers);
+          if (is_sent) {
+            inbox[sent_to + k] = as_type<uint>(left.label.m);
+            inbox[sent_to + SEGMENT + k] = as_type<uint>(left.label.e);
+          }
+          if (has_edge) {
+            leave_number(
+                leaving,
+                k,
+                SEGMENT,
+                choose(edge_is_blank, left.blank, left.label));
+          }
+          if (ROUNDS && edge_is_blank && has_edge) {
+            leave_number(leaving + 2 * to_row, k, SEGMENT, left.label);
+          }
+          const int t = segment * SEGMENT + (backward ? SEGMENT - 1 - k : k);
+          if (t < T_n) {
+            const int64_t at = t * frame_stride;
+            const Extended p_blank =
+                probability(float(log_probs[blank_at + at]), unit);
+            Extended p_label = extended_zero();
+            if (has.label) {
+              p_label = probability(float(log_probs[label_at + at]), unit);
+            }
+            const Extended label_before = choose(
+                lane == 0, broadcast(exact, k), shuffle_up(numbers.label));
+            numbers = normalise(emit(
+                arrive(numbers, label_before, steps.jump - allowed),
+                p_blank,
+                p_label));
+          }
+        }
+        state = with_all(from_numbers(numbers), has);
+      }
 
       // Where a segment ends, for alpha, or begins, for w.
-      if (segment + 1 < segments) {
+      if (turn < turns.last) {
         if (has.blank) {
-          checkpoint[blank_index] = pack(state.blank);
+          checkpoint[0] = pack(state.blank);
         }
         if (has.label) {
-          checkpoint[S + 1 + label_index] = pack(state.label);
+          checkpoint[to_label] = pack(state.label);
         }
-        checkpoint += backward ? -row : row;
       }
+      leaving += backward ? -2 * SEGMENT : 2 * SEGMENT;
+      checkpoint += backward ? -row : row;
     }
     metal::threadgroup_barrier(
         metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
@@ -338,13 +392,13 @@ for (int first = 0; first < windows; first += at_once) {
 
   if (!fetches && !backward) {
     if (has.blank && blank_index == S_n) {
-      last[0] = pack(state.blank);
+      last[0] = pack(as_number(state.blank));
       if (S_n == 0) {
         last[1] = pack(extended_zero());
       }
     }
     if (has.label && label_index == S_n - 1) {
-      last[1] = pack(state.label);
+      last[1] = pack(as_number(state.label));
     }
   }
 }

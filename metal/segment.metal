@@ -19,22 +19,27 @@ struct Place {
   int i;
   int y; // the label; BLANK behind the last
   Has has;
-  int jump; // from the label before: 0, or zero_exponent to forbid it
+  Steps steps;
   int jump_on; // to the label behind
 };
 
 template <typename Target>
 METAL_FUNC Place
 place_of(Target target, int64_t stride, int i, int S_n, int blank) {
-  Place place = {
-      i, blank, Has{i <= S_n, i < S_n}, zero_exponent, zero_exponent};
-  if (place.has.label) {
+  const Has has = Has{i <= S_n, i < S_n};
+  Steps steps = {forbidden, forbidden, forbidden};
+  Place place = {i, blank, has, steps, forbidden};
+  if (i > 0 && has.blank) {
+    place.steps.before = allowed;
+  }
+  if (has.label) {
     place.y = target[i * stride];
+    place.steps.between_blank_and_label = allowed;
     if (i > 0 && target[(i - 1) * stride] != place.y) {
-      place.jump = 0;
+      place.steps.jump = allowed;
     }
     if (i + 1 < S_n && target[(i + 1) * stride] != place.y) {
-      place.jump_on = 0;
+      place.jump_on = allowed;
     }
   }
   return place;
@@ -43,59 +48,90 @@ place_of(Target target, int64_t stride, int i, int S_n, int blank) {
 struct Ends {
   Pair alpha; // before the segment
   Pair w; // behind it
-  Extended left; // lane f: alpha's label that enters with frame f
+  Extended left; // lane f of each eight: alpha's label that enters with frame f
   Pair right; // and w's pair
 };
+
+// Where in the scan's tables a segment begins.
+template <typename Checkpoints, typename Edges>
+struct Tables {
+  Checkpoints alpha; // of the segment before
+  Checkpoints w; // of the one behind
+  Edges edges;
+  int window_edges; // words from a window's to the next one's
+  int row_edges; // windows of a row
+};
+
+template <typename Checkpoints, typename Edges>
+METAL_FUNC Tables<Checkpoints, Edges> tables_of(
+    Segment segment,
+    int size, // of a segment
+    Checkpoints checkpoints, // (N, 2, B, 2, S + 1)
+    int B,
+    Edges edges, // (N, rows, V, B, 2, size)
+    int rows,
+    int V) {
+  const int n = segment.n;
+  const int b = segment.index;
+  const int row = 2 * (segment.S + 1);
+  return Tables<Checkpoints, Edges>{
+      checkpoints + int64_t(n * 2 * B + b - 1) * row,
+      checkpoints + int64_t((n * 2 + 1) * B + b + 1) * row,
+      edges + int64_t(n * rows * V * B + b) * (2 * size),
+      2 * size * B,
+      V};
+}
 
 template <typename Checkpoints, typename Edges>
 METAL_FUNC Ends ends_of(
     Segment segment,
+    int size,
     Place place,
-    Checkpoints checkpoints, // (N, 2, B, 2, S + 1)
-    int64_t B,
-    Edges edges, // (N, rows, V, T)
-    int64_t rows,
+    Tables<Checkpoints, Edges> tables,
     int window,
     int lane) {
-  Ends ends = {no_states(), no_states(), extended_zero(), no_states()};
-  const int64_t row = 2 * (segment.S + 1);
-  const int64_t before =
-      (segment.n * 2 * B + segment.index - 1) * row + place.i;
-  const int64_t behind =
-      ((segment.n * 2 + 1) * B + segment.index + 1) * row + place.i;
-  if (segment.index > 0) {
+  const Pair no_pair = Pair{never_reached(), never_reached()};
+  Ends ends = {no_pair, no_pair, never_reached(), no_pair};
+  const int T_n = segment.T_n;
+  const int S_n = segment.S_n;
+  const int begin = segment.begin;
+  const int end = begin + size;
+  const bool from_left =
+      window > 0 && has_path(window - 1, begin, size, T_n, S_n);
+  const bool from_right =
+      32 * (window + 1) <= S_n && has_path(window + 1, begin, size, T_n, S_n);
+  if (has_path(window, begin - size, size, T_n, S_n)) {
     if (place.has.blank) {
-      ends.alpha.blank = unpack(checkpoints[before]);
+      ends.alpha.blank = unpack(tables.alpha[place.i]);
     }
     if (place.has.label) {
-      ends.alpha.label = unpack(checkpoints[before + segment.S + 1]);
+      ends.alpha.label = unpack(tables.alpha[segment.S + 1 + place.i]);
     }
-  } else if (place.i == 0) {
+  } else if (begin == 0 && place.i == 0) {
     ends.alpha.blank = extended_one();
   }
-  if (segment.begin + segment.frames < segment.T_n) {
+  if (has_path(window, end, size, T_n, S_n)) {
     if (place.has.blank) {
-      ends.w.blank = unpack(checkpoints[behind]);
+      ends.w.blank = unpack(tables.w[place.i]);
     }
-    if (place.has.label) {
-      ends.w.label = unpack(checkpoints[behind + segment.S + 1]);
+    // A window's last label is of the next one in the scan of w.
+    if (place.has.label && (lane < 31 || from_right)) {
+      ends.w.label = unpack(tables.w[segment.S + 1 + place.i]);
     }
-  } else if (place.i == segment.S_n) {
+  } else if (end >= T_n && place.i == S_n) {
     ends.w.blank = extended_one();
   }
-  if (lane < segment.frames) {
-    const int64_t T = segment.T;
-    const int64_t V = metal::max(segment.S / 32, 1);
-    const int64_t edge = segment.n * rows * V + window;
-    const int t = segment.begin + lane;
-    if (window > 0) {
-      ends.left = as_number(unpack(edges[(edge - 1) * T + t]));
-    }
-    if ((window + 1) * 32 <= segment.S_n) {
-      const int64_t at = (edge + V) * T + segment.T_n - 1 - t;
-      ends.right.blank = as_number(unpack(edges[at]));
-      ends.right.label = as_number(unpack(edges[at + V * T]));
-    }
+  const int f = lane % size;
+  if (from_left) {
+    auto edges = tables.edges + int64_t(window - 1) * tables.window_edges + f;
+    ends.left = edge_number(edges[0], edges[size]);
+  }
+  if (from_right) {
+    auto edges = tables.edges +
+        int64_t(window + tables.row_edges) * tables.window_edges + size - 1 - f;
+    ends.right.blank = edge_number(edges[0], edges[size]);
+    edges += int64_t(tables.row_edges) * tables.window_edges;
+    ends.right.label = edge_number(edges[0], edges[size]);
   }
   return ends;
 }
@@ -122,6 +158,20 @@ struct Gammas {
   float label[FRAMES];
 };
 
+// 2^d in two factors, for one float may not hold it. With these, neither takes
+// a float out of range.
+struct Factors {
+  float first;
+  float second;
+};
+
+constant constexpr int most_factor = 32;
+
+METAL_FUNC Factors factors_of(int d) {
+  const int e = metal::min(d, most_factor) >> 1;
+  return Factors{power_of_two(e), power_of_two(d - e)};
+}
+
 // gamma = alpha beta-hat / Z in floats. Tells whether they were in range.
 template <int FRAMES, typename Scores, typename Blanks>
 METAL_FUNC bool gammas_in_floats(
@@ -130,95 +180,108 @@ METAL_FUNC bool gammas_in_floats(
     Place place,
     Ends ends,
     Emissions<Scores> emissions,
-    Blanks p_blank, // (FRAMES), 0 behind the last frame
+    Blanks p_blank, // (FRAMES)
     Extended z,
     int lane) {
   // All scores are asked for before the first is used.
   float p_label[FRAMES];
+  auto from = emissions.label;
+  if (segment.frames == FRAMES) {
 #pragma unroll
-  for (int f = 0; f < FRAMES; ++f) {
-    p_label[f] = 0.0f;
-    if (f < segment.frames && place.has.label) {
-      p_label[f] = float(emissions.label[f * emissions.stride]);
+    for (int f = 0; f < FRAMES; ++f) {
+      p_label[f] = float(*from);
+      from += emissions.stride;
+    }
+  } else {
+#pragma unroll
+    for (int f = 0; f < FRAMES; ++f) {
+      p_label[f] = 0.0f;
+      if (f < segment.frames) {
+        p_label[f] = float(*from);
+      }
+      from += emissions.stride;
     }
   }
+  const Extended left = on_common_levels(ends.left);
+  const Extended right_blank = on_common_levels(ends.right.blank);
+  const Extended right_label = on_common_levels(ends.right.label);
 #pragma unroll
   for (int f = 0; f < FRAMES; ++f) {
     const float p = plain_probability(p_label[f], emissions.unit);
-    p_label[f] = place.has.label && f < segment.frames ? p : 0.0f;
+    p_label[f] = f < segment.frames ? p : p_label_behind;
   }
 
-  const int left_level = metal::simd_max(ends.left.e);
-  const Levels alpha_levels =
-      levels_of_alpha(ends.alpha, place.has, left_level, lane);
-  const Arrivals to =
-      arrivals(alpha_levels, place.has, left_level, place.jump, lane);
-  const float left = entering_float(ends.left, left_level);
-
-  Floats alpha = floats_of(ends.alpha);
-  uint least = 0xffffffffu;
+  Pair alpha = with_all(ends.alpha, place.has);
+  Extent extent = no_extent();
+  Pair alpha_levels[FRAMES / span];
 #pragma unroll
-  for (int f = 0; f < FRAMES; ++f) {
-    const float entering = metal::simd_broadcast(left, f);
-    const float from_lane = metal::simd_shuffle_up(alpha.label, 1);
-    const float label_before = lane == 0 ? entering : from_lane;
-    alpha = emit(arrive(alpha, label_before, to), p_blank[f], p_label[f]);
-    least = least_of(least, alpha);
-    gammas.blank[f] = alpha.blank;
-    gammas.label[f] = alpha.label;
+  for (int begin = 0; begin < FRAMES; begin += span) {
+    const int level = metal::simd_broadcast(left.e, begin);
+    alpha = with_levels_of_alpha(on_new_levels(alpha), level, lane);
+    const Arrivals to = arrivals(alpha, level, place.steps, lane);
+    Floats floats = Floats{alpha.blank.m, alpha.label.m};
+#pragma unroll
+    for (int k = 0; k < span; ++k) {
+      const int f = begin + k;
+      const float enters = metal::simd_broadcast(left.m, f);
+      const float from_lane = metal::simd_shuffle_up(floats.label, 1);
+      const float label_before = lane == 0 ? enters : from_lane;
+      floats = emit(arrive(floats, label_before, to), p_blank[f], p_label[f]);
+      note(extent, floats, k);
+      gammas.blank[f] = floats.blank;
+      gammas.label[f] = floats.label;
+    }
+    alpha = with_floats(alpha, floats);
+    alpha_levels[begin / span] = alpha;
   }
 
-  const int right_level =
-      metal::simd_max(metal::max(ends.right.blank.e, ends.right.label.e));
-  const Levels w_levels = levels_of_w(ends.w, place.has, right_level, lane);
-  const Departures onward =
-      departures(w_levels, right_level, place.jump_on, lane);
-  const float right_blank = entering_float(ends.right.blank, right_level);
-  const float right_label = entering_float(ends.right.label, right_level);
-
-  // 2^(levels - Z's) in two factors, for one float may not hold it.
-  const int blank_level =
-      alpha_levels.blank + w_levels.blank - 2 * start_exponent - z.e;
-  const int label_level =
-      alpha_levels.label + w_levels.label - 2 * start_exponent - z.e;
-  const int blank_half = metal::clamp(blank_level, -250, 250) / 2;
-  const int label_half = metal::clamp(label_level, -250, 250) / 2;
-  const float blank_factor = level_ratio(blank_half, 0);
-  const float label_factor = level_ratio(label_half, 0);
   const float inverse_z = 1.0f / z.m;
-  const float blank_rest =
-      level_ratio(metal::clamp(blank_level, -250, 250), blank_half) * inverse_z;
-  const float label_rest =
-      level_ratio(metal::clamp(label_level, -250, 250), label_half) * inverse_z;
-
-  Floats w = floats_of(ends.w);
+  Pair w = with_all(ends.w, place.has);
+  int factor = 0; // the greatest, as an exponent
+  Steps onward_steps = place.steps;
+  onward_steps.jump = place.jump_on;
 #pragma unroll
-  for (int f = FRAMES - 1; f >= 0; --f) {
-    const Floats entering = Floats{
-        metal::simd_broadcast(right_blank, f),
-        metal::simd_broadcast(right_label, f)};
-    const Floats from_lane = Floats{
-        metal::simd_shuffle_down(w.blank, 1),
-        metal::simd_shuffle_down(w.label, 1)};
-    const Floats behind = Floats{
-        lane == 31 ? entering.blank : from_lane.blank,
-        lane == 31 ? entering.label : from_lane.label};
-    const Floats beta = leave(w, behind, onward); // beta-hat
-    gammas.blank[f] *= blank_factor;
-    gammas.blank[f] *= beta.blank * blank_rest;
-    gammas.label[f] *= label_factor;
-    gammas.label[f] *= beta.label * label_rest;
-    // Behind the last frame all probabilities are 0, and w stays what it was.
-    const Floats next = emit(beta, p_blank[f], p_label[f]);
-    w.blank = f < segment.frames ? next.blank : w.blank;
-    w.label = f < segment.frames ? next.label : w.label;
-    least = least_of(least, w);
+  for (int begin = FRAMES - span; begin >= 0; begin -= span) {
+    const int level_of_blank = metal::simd_broadcast(right_blank.e, begin);
+    const int level_of_label = metal::simd_broadcast(right_label.e, begin);
+    w = with_levels_of_w(
+        on_new_levels(w), metal::max(level_of_blank, level_of_label), lane);
+    const Departures onward =
+        departures(w, level_of_blank, level_of_label, onward_steps, lane);
+    const Pair levels = alpha_levels[begin / span];
+    const int of_blank =
+        place.has.blank ? levels.blank.e + w.blank.e - z.e : zero_exponent;
+    const int of_label =
+        place.has.label ? levels.label.e + w.label.e - z.e : zero_exponent;
+    factor = metal::max(factor, metal::max(of_blank, of_label));
+    Factors blank = factors_of(of_blank);
+    Factors label = factors_of(of_label);
+    blank.second *= inverse_z;
+    label.second *= inverse_z;
+    Floats floats = Floats{w.blank.m, w.label.m};
+#pragma unroll
+    for (int k = 0; k < span; ++k) {
+      const int f = begin + span - 1 - k;
+      const Floats enters = Floats{
+          metal::simd_broadcast(right_blank.m, f),
+          metal::simd_broadcast(right_label.m, f)};
+      const Floats from_lane = Floats{
+          metal::simd_shuffle_down(floats.blank, 1),
+          metal::simd_shuffle_down(floats.label, 1)};
+      const Floats behind = Floats{
+          lane == 31 ? enters.blank : from_lane.blank,
+          lane == 31 ? enters.label : from_lane.label};
+      const Floats beta = leave(floats, behind, onward); // beta-hat
+      gammas.blank[f] *= blank.first;
+      gammas.blank[f] *= beta.blank * blank.second;
+      gammas.label[f] *= label.first;
+      gammas.label[f] *= beta.label * label.second;
+      floats = emit(beta, p_blank[f], p_label[f]);
+      note(extent, floats, k);
+    }
+    w = with_floats(w, floats);
   }
-  return metal::simd_all(
-      stayed_in_range(alpha, least) && stayed_in_range(w, least) &&
-      entering_fits(ends.left, left_level) &&
-      entering_fits(ends.right.blank, right_level) &&
-      entering_fits(ends.right.label, right_level));
+  return metal::simd_all(stayed_in_range(extent) && factor <= most_factor);
 }
 
 // The same without limits. Rarely needed, so alpha is rebuilt for each frame
@@ -232,10 +295,12 @@ METAL_FUNC void gammas_without_limits(
     Emissions<Scores> emissions,
     Extended z,
     int lane) {
-  Pair w = ends.w;
+  const Extended left = as_number(ends.left);
+  const Pair right = as_numbers(ends.right);
+  Pair w = as_numbers(ends.w);
 #pragma unroll 1
   for (int last = segment.frames - 1; last >= 0; --last) {
-    Pair alpha = ends.alpha;
+    Pair alpha = as_numbers(ends.alpha);
     Extended p_blank = extended_zero();
     Extended p_label = extended_zero();
 #pragma unroll 1
@@ -246,17 +311,17 @@ METAL_FUNC void gammas_without_limits(
         p_label = probability(float(emissions.label[at]), emissions.unit);
       }
       const Extended label_before =
-          choose(lane == 0, broadcast(ends.left, f), shuffle_up(alpha.label));
-      alpha = emit(arrive(alpha, label_before, place.jump), p_blank, p_label);
-      alpha = normalise(alpha);
+          choose(lane == 0, broadcast(left, f), shuffle_up(alpha.label));
+      alpha = normalise(emit(
+          arrive(alpha, label_before, place.steps.jump - allowed),
+          p_blank,
+          p_label));
     }
     const Pair behind = choose(
         lane == 31,
-        Pair{
-            broadcast(ends.right.blank, last),
-            broadcast(ends.right.label, last)},
+        Pair{broadcast(right.blank, last), broadcast(right.label, last)},
         Pair{shuffle_down(w.blank), shuffle_down(w.label)});
-    const Pair beta = leave(w, behind, place.jump_on); // beta-hat
+    const Pair beta = leave(w, behind, place.jump_on - allowed); // beta-hat
     const float blank = gamma(alpha.blank, beta.blank, z);
     const float label = gamma(alpha.label, beta.label, z);
 #pragma unroll
@@ -268,7 +333,7 @@ METAL_FUNC void gammas_without_limits(
   }
 }
 
-// gamma of a lane's pair in the segment's frames; 0 in those behind it.
+// gamma of a lane's pair in the segment's frames.
 template <int FRAMES, typename Scores, typename Blanks>
 METAL_FUNC Gammas<FRAMES> gammas_of(
     Segment segment,
@@ -279,19 +344,7 @@ METAL_FUNC Gammas<FRAMES> gammas_of(
     Extended z,
     int lane) {
   Gammas<FRAMES> gammas;
-#pragma unroll
-  for (int f = 0; f < FRAMES; ++f) {
-    gammas.blank[f] = 0.0f;
-    gammas.label[f] = 0.0f;
-  }
-  const bool reached = !metal::simd_all(
-      is_zero(ends.alpha.blank) && is_zero(ends.alpha.label) &&
-      is_zero(ends.left));
-  const bool reaches_end = !metal::simd_all(
-      is_zero(ends.w.blank) && is_zero(ends.w.label) &&
-      is_zero(ends.right.blank) && is_zero(ends.right.label));
-  if (reached && reaches_end &&
-      !gammas_in_floats(
+  if (!gammas_in_floats(
           gammas, segment, place, ends, emissions, p_blank, z, lane)) {
     gammas_without_limits(gammas, segment, place, ends, emissions, z, lane);
   }

@@ -165,14 +165,16 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
            {N,
             rounds ? 4 : 3,
             std::max(sizes.windows() - 1, 1),
-            std::max(T, 1)},
+            segments,
+            2,
+            segment(backend)},
            {N, S / part + 1, C},
            {N, std::max(S, 1)}},
       .output_dtypes =
           {mx::float32,
            mx::uint64,
            mx::uint64,
-           mx::uint64,
+           mx::uint32,
            mx::int32,
            mx::int32},
       .template_args =
