@@ -14,7 +14,8 @@
 //      input_lengths   (N)
 //      target_lengths  (N)
 //      cotangent       (N)
-//      normalisers, partition, checkpoints, edges, heads, nexts: see the scan
+//      normalisers, partition, checkpoints, edges, classes, places: see the
+//      scan
 // out  gradient        (T, N, C)
 //
 // LOGITS, BLANK    the op's options
@@ -31,7 +32,7 @@ threadgroup float p_blank[SEGMENT];
 threadgroup Unit unit[1]; // of the segment
 threadgroup float2 softmax[FRAMES]; // the greatest score, cotangent / sum
 threadgroup float gamma_scale[FRAMES];
-threadgroup float gammas[FRAMES][CAPACITY]; // of labels, then of classes
+threadgroup float gammas[FRAMES][CAPACITY]; // of labels
 threadgroup float blank_gammas[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float frame_gammas[MAX_SIMDGROUPS][SEGMENT]; // of all states
 
@@ -69,13 +70,21 @@ const int64_t item = n * log_probs_strides[1];
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t class_stride = log_probs_strides[2];
 const int64_t target = n * targets_strides[0];
-const int64_t listed = int64_t(S / PART + 1) * C; // of heads
+const int64_t listed = int64_t(S / PART + 1) * C; // of classes
 
 // The segment's frames, and where this threadgroup's begin among them.
 const int begin = t0 / SEGMENT * SEGMENT;
 const int own = t0 - begin;
-const Segment segment =
-    {n, T, S, T_n, S_n, t0 / SEGMENT, begin, metal::min(SEGMENT, T_n - begin)};
+const Segment segment = {
+    n,
+    T,
+    S,
+    T_n,
+    S_n,
+    t0 / SEGMENT,
+    begin,
+    metal::min(SEGMENT, T_n - begin),
+    band_of(begin, begin + SEGMENT, T_n, S_n)};
 const auto tables = tables_of(
     segment,
     SEGMENT,
@@ -119,13 +128,13 @@ metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 for (int part = 0; part * PART <= S_n; ++part) {
   const int part_begin = part * PART;
   const int part_end = metal::min(part_begin + PART, S_n);
-  const int64_t heads_at = n * listed + int64_t(part) * C;
+  const int64_t classes_at = n * listed + int64_t(part) * C;
 
   for (int window = part_begin / 32 + simdgroup;
        count > 0 && window * 32 <= S_n && window * 32 < part_begin + PART;
        window += simdgroups) {
     const int i = window * 32 + lane;
-    if (!has_path(window, segment.begin, SEGMENT, T_n, S_n)) {
+    if (!has_path(segment, window)) {
       for (int f = 0; f < count && i < S_n; ++f) {
         gammas[f][i - part_begin] = 0.0f;
       }
@@ -164,20 +173,6 @@ for (int part = 0; part * PART <= S_n; ++part) {
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-  // gamma of a class is summed where the class comes first.
-  for (int i = part_begin + thread_index; i < part_end; i += threads) {
-    const int y = targets[target + i * targets_strides[1]];
-    int next = nexts[int64_t(n) * S + i];
-    if (heads[heads_at + y] != i) {
-      next = -1;
-    }
-    while (next >= 0) {
-      for (int f = 0; f < count; ++f) {
-        gammas[f][i - part_begin] += gammas[f][next - part_begin];
-      }
-      next = nexts[int64_t(n) * S + next];
-    }
-  }
   if (thread_index < count) {
     const int f = own + thread_index;
     for (int k = 1; k < simdgroups; ++k) {
@@ -220,7 +215,7 @@ for (int part = 0; part * PART <= S_n; ++part) {
         }
         from += from_stride;
       }
-      const int head = count > 0 ? heads[heads_at + c] : -1;
+      const uint listed = count > 0 ? classes[classes_at + c] : 0;
 #pragma unroll
       for (int k = 0; k < FRAMES; ++k) {
         const float2 frame = softmax[(first + k * at_once) % FRAMES];
@@ -228,14 +223,29 @@ for (int part = 0; part * PART <= S_n; ++part) {
             LOGITS ? share(values[k] - frame.x) : plain_exp(values[k]);
         values[k] = e * frame.y;
       }
-      if (head >= 0 || c == BLANK) {
+      if (listed != 0 || c == BLANK) {
+        float sums[FRAMES]; // of gamma, by place
+#pragma unroll
+        for (int k = 0; k < FRAMES; ++k) {
+          sums[k] = 0.0f;
+        }
+        const int begin = part_begin + int(listed >> 16);
+        const int end = begin + int(listed & 0xffff);
+        for (int place = begin; place < end; ++place) {
+          const int i = places[int64_t(n) * S + place] - part_begin;
+#pragma unroll
+          for (int k = 0; k < FRAMES; ++k) {
+            if (k < reads) {
+              sums[k] += gammas[first + k * at_once][i];
+            }
+          }
+        }
 #pragma unroll
         for (int k = 0; k < FRAMES; ++k) {
           const int f = first + k * at_once;
           if (k < reads) {
-            float gamma = head >= 0 ? gammas[f][head - part_begin] : 0.0f;
-            gamma += c == BLANK ? blank_gammas[0][own + f] : 0.0f;
-            values[k] = metal::fma(gamma, gamma_scale[f], values[k]);
+            sums[k] += c == BLANK ? blank_gammas[0][own + f] : 0.0f;
+            values[k] = metal::fma(sums[k], gamma_scale[f], values[k]);
           }
         }
       }
@@ -250,13 +260,22 @@ for (int part = 0; part * PART <= S_n; ++part) {
     }
   } else {
     // What the part's classes have in it, and the blank.
-    for (int i = part_begin + thread_index; i <= part_end; i += threads) {
-      const bool of_blank = i == part_end;
-      const int y = of_blank ? BLANK : targets[target + i * targets_strides[1]];
-      const int head = heads[heads_at + y];
-      if (head == i || (of_blank && head < 0)) {
+    for (int k = part_begin + thread_index; k <= part_end; k += threads) {
+      int y = BLANK;
+      if (k < part_end) {
+        y = targets[target + places[int64_t(n) * S + k] * targets_strides[1]];
+      }
+      const uint listed = classes[classes_at + y];
+      const int begin = part_begin + int(listed >> 16);
+      const int end = begin + int(listed & 0xffff);
+      const bool is_first = k < part_end && k == begin;
+      const bool is_blank_alone = k == part_end && listed == 0;
+      if (is_first || is_blank_alone) {
         for (int f = 0; f < count; ++f) {
-          float gamma = of_blank ? 0.0f : gammas[f][i - part_begin];
+          float gamma = 0.0f;
+          for (int place = begin; place < end; ++place) {
+            gamma += gammas[f][places[int64_t(n) * S + place] - part_begin];
+          }
           gamma += y == BLANK ? blank_gammas[0][own + f] : 0.0f;
           const int64_t to = (int64_t(t0 + f) * N + n) * C + y;
           gradient[to] =

@@ -6,13 +6,14 @@
 //      targets         (N, S)
 //      input_lengths   (N)
 //      target_lengths  (N)
-//      normalisers, partition, checkpoints, edges, heads, nexts: see the scan
+//      normalisers, partition, checkpoints, edges, classes, places: see the
+//      scan
 // out  by_label        (N, T, S + 1), the blank first
 //      by_class        (N, T, C) with BY_CLASS
 //
 // LOGITS, BLANK, BY_CLASS    the op's options
 // SEGMENT                    frames between checkpoints
-// PART                       labels of a part of heads and nexts
+// PART                       labels of a part of classes and places
 // MAX_SIMDGROUPS             room for so many in a threadgroup
 
 const float nan = metal::numeric_limits<float>::quiet_NaN();
@@ -50,7 +51,16 @@ const int left = metal::clamp(T_n - begin, 0, here);
 const int bad_frames = bad ? left : 0;
 const int frames = bad || is_zero(z) ? 0 : left;
 const int S_n = frames > 0 ? target_lengths[n * target_lengths_strides[0]] : 0;
-const Segment segment = {n, T, S, T_n, S_n, begin / SEGMENT, begin, frames};
+const Segment segment = {
+    n,
+    T,
+    S,
+    T_n,
+    S_n,
+    begin / SEGMENT,
+    begin,
+    frames,
+    band_of(begin, begin + SEGMENT, T_n, S_n)};
 
 const auto tables = tables_of(
     segment,
@@ -93,7 +103,7 @@ metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 for (int window = simdgroup; frames > 0 && window * 32 <= S_n;
      window += simdgroups) {
   const int i = window * 32 + lane;
-  if (!has_path(window, segment.begin, SEGMENT, T_n, S_n)) {
+  if (!has_path(segment, window)) {
     for (int f = 0; f < frames && i < S_n; ++f) {
       by_label[(first_row + f) * (S + 1) + i + 1] = 0.0f;
     }
@@ -163,7 +173,7 @@ metal::threadgroup_barrier(metal::mem_flags::mem_device);
 
 // The places of a class, in order, part by part.
 const int parts = S_n / PART + 1;
-const int64_t listed = int64_t(S / PART + 1) * C; // of heads
+const int64_t listed = int64_t(S / PART + 1) * C; // of classes
 for (int c = thread_index; c < C; c += threads) {
   float values[SEGMENT];
   for (int f = 0; f < SEGMENT; ++f) {
@@ -173,12 +183,14 @@ for (int c = thread_index; c < C; c += threads) {
     }
   }
   for (int part = 0; frames > 0 && part < parts; ++part) {
-    int i = heads[n * listed + int64_t(part) * C + c];
-    while (i >= 0) {
+    const uint of_class = classes[n * listed + int64_t(part) * C + c];
+    const int begin = part * PART + int(of_class >> 16);
+    const int end = begin + int(of_class & 0xffff);
+    for (int place = begin; place < end; ++place) {
+      const int i = places[int64_t(n) * S + place];
       for (int f = 0; f < frames; ++f) {
         values[f] += by_label[(first_row + f) * (S + 1) + i + 1];
       }
-      i = nexts[int64_t(n) * S + i];
     }
   }
   for (int f = 0; f < here; ++f) {

@@ -18,10 +18,15 @@ METAL_FUNC int last_frame(int window, int T_n, int S_n) {
   return metal::min(T_n - 1, T_n - S_n + 32 * window + 32);
 }
 
-// Whether it may be in a segment from frame `begin` on.
-METAL_FUNC bool has_path(int window, int begin, int size, int T_n, int S_n) {
-  return begin >= 0 && begin + size > first_frame(window) &&
-      begin <= last_frame(window, T_n, S_n);
+// The same the other way round: the windows, by their first labels, in which a
+// path may be between frame `begin` and the one before `end`.
+struct Band {
+  int first;
+  int last;
+};
+
+METAL_FUNC Band band_of(int begin, int end, int T_n, int S_n) {
+  return Band{begin - (T_n - S_n) - 32, end + 1};
 }
 
 // Segments in the order of a scan.

@@ -1,5 +1,5 @@
 // alpha and w (recursion.metal) over all frames of a sequence, and from alpha
-// the loss. A third threadgroup lists the equal labels for the gradient.
+// the loss. A third threadgroup sorts the labels by class for the gradient.
 //
 // A lane holds one pair of states in registers for all frames, a simdgroup a
 // window of 32 pairs. The only thing that passes from lane to lane is a label,
@@ -26,9 +26,9 @@
 //                      right, w's blank (1) and label (2): the floats of each
 //                      frame of a segment, w's from the last to the first, and
 //                      their levels; with ROUNDS a fourth for the scan
-//      heads           (N, P, C) the first place of a class in a part of the
-//                      target, or -1
-//      nexts           (N, S) the label's next place in its part, or -1
+//      classes         (N, P, C) of a part of the target, where its labels of
+//                      a class begin in places, times 2^16, and how many
+//      places          (N, S) a part's labels by class, and in order
 //
 // B = ceil(T / SEGMENT), V = S / 32 windows but the last, P = S / PART + 1
 //
@@ -83,27 +83,28 @@ T_n = in_range ? T_n : 0;
 S_n = in_range ? S_n : 0;
 
 if (task == 2) {
-  const int64_t listed = int64_t(S / PART + 1) * C; // of heads
+  const int64_t listed = int64_t(S / PART + 1) * C; // of classes
   for (int64_t i = thread_index; i < listed; i += threads) {
-    heads[n * listed + i] = -1;
+    classes[n * listed + i] = 0;
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_device);
   for (int i = thread_index; i < S_n; i += threads) {
     const int y = targets[target + i * targets_strides[1]];
     const int begin = i / PART * PART;
     const int end = metal::min(begin + PART, S_n);
-    int next = i + 1;
-    while (next < end && targets[target + next * targets_strides[1]] != y) {
-      ++next;
+    int less = 0;
+    int same = 0;
+    int same_before = 0;
+    for (int other = begin; other < end; ++other) {
+      const int other_y = targets[target + other * targets_strides[1]];
+      less += other_y < y ? 1 : 0;
+      same += other_y == y ? 1 : 0;
+      same_before += other_y == y && other < i ? 1 : 0;
     }
-    nexts[int64_t(n) * S + i] = next < end ? next : -1;
-    int before = i - 1;
-    while (before >= begin &&
-           targets[target + before * targets_strides[1]] != y) {
-      --before;
-    }
-    if (before < begin) {
-      heads[n * listed + int64_t(i / PART) * C + y] = i;
+    places[int64_t(n) * S + begin + less + same_before] = i;
+    if (same_before == 0) {
+      classes[n * listed + int64_t(i / PART) * C + y] =
+          (uint(less) << 16) | uint(same);
     }
   }
   return;

@@ -12,7 +12,12 @@ struct Segment {
   int index;
   int begin; // its first frame
   int frames;
+  Band band;
 };
+
+METAL_FUNC bool has_path(Segment segment, int window) {
+  return 32 * window >= segment.band.first && 32 * window <= segment.band.last;
+}
 
 // A lane's pair of states: the blank before label i, and label i.
 struct Place {
@@ -92,25 +97,22 @@ METAL_FUNC Ends ends_of(
     int lane) {
   const Pair no_pair = Pair{never_reached(), never_reached()};
   Ends ends = {no_pair, no_pair, never_reached(), no_pair};
-  const int T_n = segment.T_n;
   const int S_n = segment.S_n;
-  const int begin = segment.begin;
-  const int end = begin + size;
-  const bool from_left =
-      window > 0 && has_path(window - 1, begin, size, T_n, S_n);
-  const bool from_right =
-      32 * (window + 1) <= S_n && has_path(window + 1, begin, size, T_n, S_n);
-  if (has_path(window, begin - size, size, T_n, S_n)) {
+  const int end = segment.begin + size;
+  const int first = 32 * window; // label
+  const bool from_left = window > 0 && first - 32 >= segment.band.first;
+  const bool from_right = first + 32 <= S_n && first + 32 <= segment.band.last;
+  if (segment.begin > 0 && first <= segment.band.last - size) {
     if (place.has.blank) {
       ends.alpha.blank = unpack(tables.alpha[place.i]);
     }
     if (place.has.label) {
       ends.alpha.label = unpack(tables.alpha[segment.S + 1 + place.i]);
     }
-  } else if (begin == 0 && place.i == 0) {
+  } else if (segment.begin == 0 && place.i == 0) {
     ends.alpha.blank = extended_one();
   }
-  if (has_path(window, end, size, T_n, S_n)) {
+  if (end < segment.T_n && first >= segment.band.first + size) {
     if (place.has.blank) {
       ends.w.blank = unpack(tables.w[place.i]);
     }
@@ -118,7 +120,7 @@ METAL_FUNC Ends ends_of(
     if (place.has.label && (lane < 31 || from_right)) {
       ends.w.label = unpack(tables.w[segment.S + 1 + place.i]);
     }
-  } else if (end >= T_n && place.i == S_n) {
+  } else if (end >= segment.T_n && place.i == S_n) {
     ends.w.blank = extended_one();
   }
   const int f = lane % size;

@@ -77,7 +77,7 @@ using Names = std::vector<std::string>;
 // the kernels before them.
 const Names batch = {"log_probs", "targets", "input_lengths", "target_lengths"};
 const Names tables =
-    {"normalisers", "partition", "checkpoints", "edges", "heads", "nexts"};
+    {"normalisers", "partition", "checkpoints", "edges", "classes", "places"};
 
 Names joined(std::initializer_list<Names> parts) {
   Names all;
@@ -157,7 +157,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .name = "ctc_scan",
       .inputs = joined({batch, {"normalisers"}}),
       .outputs =
-          {"loss", "partition", "checkpoints", "edges", "heads", "nexts"},
+          {"loss", "partition", "checkpoints", "edges", "classes", "places"},
       .output_shapes =
           {{N},
            {N},
@@ -175,7 +175,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
            mx::uint64,
            mx::uint64,
            mx::uint32,
-           mx::int32,
+           mx::uint32,
            mx::int32},
       .template_args =
           {{"LOGITS", options.with_logits},
@@ -237,7 +237,7 @@ Launch gradient_launch(
       .grid = segments_grid(threads, ceil_div(T, frames), N),
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
-      .resident = 6,
+      .resident = 8,
       .headers = {text::extended, text::recursion, text::floats, text::segment},
       .source = text::gradient};
 }

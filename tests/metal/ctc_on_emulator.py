@@ -93,10 +93,10 @@ def in_parts_of(labels: int):
             for name, value in launch.template
         ]
         shapes = dict(zip(launch.output_names, launch.output_shapes, strict=True))
-        if "heads" in shapes:  # a row for each part
-            N, _, C = shapes["heads"]
-            S = shapes["nexts"][1]
-            shapes["heads"] = (N, S // labels + 1, C)
+        if "classes" in shapes:  # a row for each part
+            N, _, C = shapes["classes"]
+            S = shapes["places"][1]
+            shapes["classes"] = (N, S // labels + 1, C)
         return replace(launch, template=template, output_shapes=[*shapes.values()])
 
     return edit

@@ -204,7 +204,7 @@ HEADER_FAULTS = {
     ),
     "floats that are never found out of range": (
         "ctc_scan",
-        "return least >= least_float &&",
+        "return extent.least >= least_float &&",
         "return true ||",
         "Not equal",
     ),
