@@ -40,10 +40,14 @@
 
 const float infinity = metal::numeric_limits<float>::infinity();
 
+// Segments that the windows are apart at most, and the next.
+constexpr int ROOMS = 32;
+static_assert(ROOMS >= MAX_WINDOWS + 2, "the windows are within the rooms");
+
 // Of the segment that is computed, and of the next, for each window.
 threadgroup float p_labels[MAX_WINDOWS * 2 * SEGMENT * 32];
-threadgroup float p_blanks[MAX_WINDOWS * 2 * 32];
-threadgroup Unit units[MAX_WINDOWS * 2];
+threadgroup float p_blanks[ROOMS * SEGMENT]; // of all windows
+threadgroup Unit units[ROOMS];
 threadgroup uint inbox[MAX_WINDOWS * 2 * 2 * SEGMENT]; // the labels that enter
 threadgroup uint64_t last[2]; // alpha's two states that end a path
 threadgroup uint64_t scale[2 * MAX_WINDOWS]; // product of units over sums
@@ -210,23 +214,32 @@ for (int first = 0; first < windows; first += at_once) {
   for (int phase = -2; phase < segments + working - 1; ++phase) {
     const int turn = phase - own;
     if (fetches) {
-      if (contains(turns, turn + 1)) {
-        const int segment = backward ? segments - 2 - turn : turn + 1;
-        const int frames = metal::min(SEGMENT, T_n - segment * SEGMENT);
-        const int begin = backward ? SEGMENT - frames : 0;
+      // The unit and the blank's probabilities are the same for all windows,
+      // and the first has them first.
+      const int next = turn + 1;
+      const int segment = backward ? segments - 1 - next : next;
+      const int frames = metal::min(SEGMENT, T_n - segment * SEGMENT);
+      const int begin = backward ? SEGMENT - frames : 0;
+      Unit unit = {0.0f, 0};
+      if (own > 0 && contains(turns, next)) {
+        unit = units[next % ROOMS];
+      }
+      if (own == 0 && next >= 0 && next < segments) {
         const bool has_frame = lane >= begin && lane < begin + frames;
-        const int room = own * 2 + ((turn + 1) & 1);
-        const int to = room * SEGMENT * 32 + lane;
-
-        const Unit unit =
-            unit_of(greatest_of_lanes(has_frame ? greatest : -infinity));
-        const float p_blank = plain_probability(blank_score, unit);
-        p_blanks[room * 32 + lane] = has_frame ? p_blank : p_blank_behind;
+        unit = unit_of(greatest_of_lanes(has_frame ? greatest : -infinity));
+        if (lane < SEGMENT) {
+          const float p_blank = plain_probability(blank_score, unit);
+          p_blanks[next % ROOMS * SEGMENT + lane] =
+              has_frame ? p_blank : p_blank_behind;
+        }
         if (lane == 0) {
-          units[room] = unit;
+          units[next % ROOMS] = unit;
         }
         // The normalisers tell of bad logits.
         good = good && (LOGITS || !has_frame || blank_score < 2.9e6f);
+      }
+      if (contains(turns, next)) {
+        const int to = (own * 2 + (next & 1)) * SEGMENT * 32 + lane;
 #pragma unroll
         for (int k = 0; k < SEGMENT; ++k) {
           p_labels[to + k * 32] = plain_probability(scores[k], unit);
@@ -239,19 +252,19 @@ for (int first = 0; first < windows; first += at_once) {
           }
         }
       }
-      if (contains(turns, turn + 2)) {
-        const int segment = backward ? segments - 3 - turn : turn + 2;
-        const int frames = metal::min(SEGMENT, T_n - segment * SEGMENT);
-        const int begin = backward ? SEGMENT - frames : 0;
-        if (lane >= begin && lane < begin + frames) {
-          const int t =
-              segment * SEGMENT + (backward ? SEGMENT - 1 - lane : lane);
-          blank_score = float(log_probs[blank_at + t * frame_stride]);
-          if (LOGITS) {
-            greatest = normalisers[(int64_t(n) * T + t) * 2];
-          }
+      const int after = segment + (backward ? -1 : 1);
+      const int frames_after = metal::min(SEGMENT, T_n - after * SEGMENT);
+      const int begin_after = backward ? SEGMENT - frames_after : 0;
+      if (own == 0 && next + 1 < segments && lane >= begin_after &&
+          lane < begin_after + frames_after) {
+        const int t = after * SEGMENT + (backward ? SEGMENT - 1 - lane : lane);
+        blank_score = float(log_probs[blank_at + t * frame_stride]);
+        if (LOGITS) {
+          greatest = normalisers[(int64_t(n) * T + t) * 2];
         }
-        if (frames == SEGMENT) {
+      }
+      if (contains(turns, next + 1)) {
+        if (frames_after == SEGMENT) {
 #pragma unroll
           for (int k = 0; k < SEGMENT; ++k) {
             scores[k] = float(*label_from);
@@ -261,7 +274,7 @@ for (int first = 0; first < windows; first += at_once) {
 #pragma unroll
           for (int k = 0; k < SEGMENT; ++k) {
             scores[k] = 0.0f;
-            if (k >= begin && k < begin + frames) {
+            if (k >= begin_after && k < begin_after + frames_after) {
               scores[k] = float(*label_from);
             }
             label_from += step;
@@ -304,7 +317,7 @@ for (int first = 0; first < windows; first += at_once) {
         float p_label[span];
 #pragma unroll
         for (int k = 0; k < span; ++k) {
-          p_blank[k] = p_blanks[room * 32 + begin + k];
+          p_blank[k] = p_blanks[turn % ROOMS * SEGMENT + begin + k];
           p_label[k] = p_labels[(room * SEGMENT + begin + k) * 32 + lane];
         }
 #pragma unroll
@@ -335,7 +348,7 @@ for (int first = 0; first < windows; first += at_once) {
       if (metal::simd_all(stayed_in_range(extent))) {
         state = scanned;
       } else { // again, without limits
-        const Unit unit = units[room];
+        const Unit unit = units[turn % ROOMS];
         const Extended exact = as_number(from_left);
         Pair numbers = without_others(as_numbers(state), has);
 #pragma unroll 1
