@@ -32,7 +32,7 @@ threadgroup float p_blank[SEGMENT];
 threadgroup Unit unit[1]; // of the segment
 threadgroup float2 softmax[FRAMES]; // the greatest score, cotangent / sum
 threadgroup float gamma_scale[FRAMES];
-threadgroup float gammas[FRAMES][CAPACITY]; // of labels
+threadgroup float gammas[FRAMES][CAPACITY]; // of labels, by class
 threadgroup float blank_gammas[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float frame_gammas[MAX_SIMDGROUPS][SEGMENT]; // of all states
 
@@ -134,9 +134,10 @@ for (int part = 0; part * PART <= S_n; ++part) {
        count > 0 && window * 32 <= S_n && window * 32 < part_begin + PART;
        window += simdgroups) {
     const int i = window * 32 + lane;
+    const int rank = i < S_n ? int(ranks[(int64_t(n) * S + i) * 2]) : 0;
     if (!has_path(segment, window)) {
       for (int f = 0; f < count && i < S_n; ++f) {
-        gammas[f][i - part_begin] = 0.0f;
+        gammas[f][rank] = 0.0f;
       }
       continue;
     }
@@ -159,7 +160,7 @@ for (int part = 0; part * PART <= S_n; ++part) {
 #pragma unroll
     for (int f = 0; f < SEGMENT; ++f) {
       if (place.has.label && f >= own && f < own + count) {
-        gammas[f - own][i - part_begin] = gamma.label[f];
+        gammas[f - own][rank] = gamma.label[f];
       }
       gamma.label[f] += gamma.blank[f];
     }
@@ -224,19 +225,18 @@ for (int part = 0; part * PART <= S_n; ++part) {
         values[k] = e * frame.y;
       }
       if (listed != 0 || c == BLANK) {
-        float sums[FRAMES]; // of gamma, by place
+        float sums[FRAMES]; // of gamma, in the order of places
 #pragma unroll
         for (int k = 0; k < FRAMES; ++k) {
           sums[k] = 0.0f;
         }
-        const int begin = part_begin + int(listed >> 16);
+        const int begin = int(listed >> 16);
         const int end = begin + int(listed & 0xffff);
-        for (int place = begin; place < end; ++place) {
-          const int i = places[int64_t(n) * S + place] - part_begin;
+        for (int rank = begin; rank < end; ++rank) {
 #pragma unroll
           for (int k = 0; k < FRAMES; ++k) {
             if (k < reads) {
-              sums[k] += gammas[first + k * at_once][i];
+              sums[k] += gammas[first + k * at_once][rank];
             }
           }
         }
@@ -260,21 +260,23 @@ for (int part = 0; part * PART <= S_n; ++part) {
     }
   } else {
     // What the part's classes have in it, and the blank.
-    for (int k = part_begin + thread_index; k <= part_end; k += threads) {
+    const int labels = part_end - part_begin;
+    for (int k = thread_index; k <= labels; k += threads) {
       int y = BLANK;
-      if (k < part_end) {
-        y = targets[target + places[int64_t(n) * S + k] * targets_strides[1]];
+      if (k < labels) {
+        const int place = ranks[(int64_t(n) * S + part_begin + k) * 2 + 1];
+        y = targets[target + (part_begin + place) * targets_strides[1]];
       }
       const uint listed = classes[classes_at + y];
-      const int begin = part_begin + int(listed >> 16);
+      const int begin = int(listed >> 16);
       const int end = begin + int(listed & 0xffff);
-      const bool is_first = k < part_end && k == begin;
-      const bool is_blank_alone = k == part_end && listed == 0;
+      const bool is_first = k < labels && k == begin;
+      const bool is_blank_alone = k == labels && listed == 0;
       if (is_first || is_blank_alone) {
         for (int f = 0; f < count; ++f) {
           float gamma = 0.0f;
-          for (int place = begin; place < end; ++place) {
-            gamma += gammas[f][places[int64_t(n) * S + place] - part_begin];
+          for (int rank = begin; rank < end; ++rank) {
+            gamma += gammas[f][rank];
           }
           gamma += y == BLANK ? blank_gammas[0][own + f] : 0.0f;
           const int64_t to = (int64_t(t0 + f) * N + n) * C + y;

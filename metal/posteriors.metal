@@ -13,7 +13,7 @@
 //
 // LOGITS, BLANK, BY_CLASS    the op's options
 // SEGMENT                    frames between checkpoints
-// PART                       labels of a part of classes and places
+// PART                       labels of a part of classes and ranks
 // MAX_SIMDGROUPS             room for so many in a threadgroup
 
 const float nan = metal::numeric_limits<float>::quiet_NaN();
@@ -186,8 +186,8 @@ for (int c = thread_index; c < C; c += threads) {
     const uint of_class = classes[n * listed + int64_t(part) * C + c];
     const int begin = part * PART + int(of_class >> 16);
     const int end = begin + int(of_class & 0xffff);
-    for (int place = begin; place < end; ++place) {
-      const int i = places[int64_t(n) * S + place];
+    for (int k = begin; k < end; ++k) {
+      const int i = part * PART + int(ranks[(int64_t(n) * S + k) * 2 + 1]);
       for (int f = 0; f < frames; ++f) {
         values[f] += by_label[(first_row + f) * (S + 1) + i + 1];
       }

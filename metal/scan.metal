@@ -26,9 +26,11 @@
 //                      right, w's blank (1) and label (2): the floats of each
 //                      frame of a segment, w's from the last to the first, and
 //                      their levels; with ROUNDS a fourth for the scan
-//      classes         (N, P, C) of a part of the target, where its labels of
-//                      a class begin in places, times 2^16, and how many
-//      places          (N, S) a part's labels by class, and in order
+//      classes         (N, P, C) of a part's labels in the order of their
+//                      classes, where those of a class begin, times 2^16, and
+//                      how many they are
+//      ranks           (N, S, 2) the rank of a part's i-th label in that order,
+//                      and the place of the label with rank i
 //
 // B = ceil(T / SEGMENT), V = S / 32 windows but the last, P = S / PART + 1
 //
@@ -105,7 +107,10 @@ if (task == 2) {
       same += other_y == y ? 1 : 0;
       same_before += other_y == y && other < i ? 1 : 0;
     }
-    places[int64_t(n) * S + begin + less + same_before] = i;
+    const int rank = less + same_before;
+    const int64_t part_at = int64_t(n) * S + begin;
+    ranks[(part_at + i - begin) * 2] = uint16_t(rank);
+    ranks[(part_at + rank) * 2 + 1] = uint16_t(i - begin);
     if (same_before == 0) {
       classes[n * listed + int64_t(i / PART) * C + y] =
           (uint(less) << 16) | uint(same);

@@ -77,7 +77,7 @@ using Names = std::vector<std::string>;
 // the kernels before them.
 const Names batch = {"log_probs", "targets", "input_lengths", "target_lengths"};
 const Names tables =
-    {"normalisers", "partition", "checkpoints", "edges", "classes", "places"};
+    {"normalisers", "partition", "checkpoints", "edges", "classes", "ranks"};
 
 Names joined(std::initializer_list<Names> parts) {
   Names all;
@@ -157,7 +157,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .name = "ctc_scan",
       .inputs = joined({batch, {"normalisers"}}),
       .outputs =
-          {"loss", "partition", "checkpoints", "edges", "classes", "places"},
+          {"loss", "partition", "checkpoints", "edges", "classes", "ranks"},
       .output_shapes =
           {{N},
            {N},
@@ -169,14 +169,14 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
             2,
             segment(backend)},
            {N, S / part + 1, C},
-           {N, std::max(S, 1)}},
+           {N, std::max(S, 1), 2}},
       .output_dtypes =
           {mx::float32,
            mx::uint64,
            mx::uint64,
            mx::uint32,
            mx::uint32,
-           mx::int32},
+           mx::uint16},
       .template_args =
           {{"LOGITS", options.with_logits},
            {"BLANK", options.blank},

@@ -77,6 +77,7 @@ CASES = {
         sharp(Case(T=90, S=40, C=60)),
         spoilt_label(Case(T=90, S=40, C=60, ragged=False, with_logits=False)),
         Case(T=285, S=270, C=30, N=1, ragged=False),
+        Case("posteriors by class", T=20, S=5, C=6),
     ],
     "ctc_gradient": [
         Case(T=90, S=40, C=30),
