@@ -15,6 +15,7 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 import numpy as np
+from ctc_loss import ratios
 
 COLORS = {
     "ours": "#1f6fb4",
@@ -27,10 +28,9 @@ TIMINGS = {"seconds": "", "queued seconds": ", steps queued"}
 LETTERS = {"T": "frames", "N": "sequences", "S": "labels"}
 
 
-def ratios(record, timing, rival):
+def spread(record, timing, rival):
     """How many times as long as ours the rival takes: median, least, greatest."""
-    turns = zip(record[timing]["ours"], record[timing][rival], strict=True)
-    of_turns = [rival / ours for ours, rival in turns]
+    of_turns = ratios(record[timing], rival)
     return median(of_turns), min(of_turns), max(of_turns)
 
 
@@ -65,7 +65,7 @@ def plot_ratios(report, threads):
     for k, (label, (rival, key)) in enumerate(bars.items()):
         seen[rival] = seen.get(rival, -1) + 1
         of_bar = [
-            (shapes.index(record["shape"]), *ratios(record, key[1], key[2]))
+            (shapes.index(record["shape"]), *spread(record, key[1], key[2]))
             for record in records
             if record["task"] == key[0] and record[key[1]].get(key[2])
         ]
