@@ -5,28 +5,15 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-from speech import FOLDER
-from tones import RATE, place, save_as_latest, tones, trained_recogniser, write
-
-# isort: split
 import align
 import matplotlib.image
+import numpy as np
+import pytest
 import soundfile
 import transcribe
 from data import Alphabet
 from recogniser import Recogniser
-
-
-@pytest.fixture(scope="module")
-def recogniser():
-    return trained_recogniser()
-
-
-@pytest.fixture
-def saved(tmp_path, monkeypatch):
-    return save_as_latest(tmp_path, monkeypatch)
+from tones import RATE, place, tones, write_text
 
 
 @pytest.fixture
@@ -34,7 +21,7 @@ def recording(rng, tmp_path):
     """A function that writes a text as tones to a file of some rate and format."""
 
     def record(text, name="tones.wav", **options):
-        return write(tmp_path / name, text, rng, **options)
+        return write_text(tmp_path / name, text, rng, **options)
 
     return record
 
@@ -169,8 +156,8 @@ def test_alignment_of_no_recording_is_refused_by_name(saved, tmp_path):
 
 
 def test_tools_end_without_a_traceback(saved, tmp_path):
-    for tool in ("transcribe.py", "align.py"):
-        command = [sys.executable, str(FOLDER / tool), str(tmp_path / "none.wav"), "a"]
+    for tool in (transcribe, align):
+        command = [sys.executable, tool.__file__, str(tmp_path / "none.wav"), "a"]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 1
         assert "none.wav: no such file" in run.stderr

@@ -2,17 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
-import numpy as np
-import pytest
-from speech import FOLDER, tone, write_digits, write_tone
-
-# isort: split
 import audio
 import corpora
 import main
+import numpy as np
+import pytest
 import soundfile
 from corpora import CorpusError, folder, fsdd, librispeech, synthetic
+from tones import tone, write_digits, write_tone
 
 
 def texts(utterances):
@@ -29,7 +28,8 @@ def synthesised(folder, say):
         f"counts = {{'train': 8, 'dev': 4, 'test': 4}}; "
         f"synthetic.synthesise(Path({str(folder)!r}), {say!r}, counts)"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=FOLDER, check=True)
+    example = Path(main.__file__).parent
+    subprocess.run([sys.executable, "-c", code], cwd=example, check=True)
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

@@ -2,28 +2,16 @@
 
 import os
 
+import matplotlib.image
 import mlx.core as mx
 import numpy as np
-import pytest
-from tones import random_text, save_as_latest, tones, trained_recogniser
-
-# isort: split
-import matplotlib.image
 import paths
 import pictures
+import pytest
 from corpora import Utterance
 from evaluate import Result, evaluate
 from recogniser import Recogniser
-
-
-@pytest.fixture(scope="module")
-def recogniser():
-    return trained_recogniser()
-
-
-@pytest.fixture
-def saved(tmp_path, monkeypatch):
-    return save_as_latest(tmp_path, monkeypatch)
+from tones import random_text, tones
 
 
 def utterance(text, speaker, rng):

@@ -1,0 +1,142 @@
+# The speech example's command: a run that is stopped, killed, resumed, refused.
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import main
+import mlx.core as mx
+import numpy as np
+import pytest
+import train
+from checkpoint import CheckpointError
+from recogniser import Recogniser
+from runs import arguments, history, losses
+from tones import untrained_recogniser
+
+
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    """What a run leaves that was never stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    main.main(main.parse_arguments(arguments(digits, out, steps=120)))
+    return out
+
+
+def test_command_trains_tests_and_saves(digits, tmp_path, capsys):
+    main.main(main.parse_arguments(arguments(digits, tmp_path / "out")))
+    printed = capsys.readouterr().out
+    assert "FSDD digit strings, tested on the official split" in printed
+    assert "anna" in printed.partition("test of the best model")[2]
+    assert str(tmp_path / "out") in printed
+    lines = history(tmp_path / "out")
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 24]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    saved = {path.name for path in (tmp_path / "out").iterdir()}
+    assert saved >= {"model.safetensors", "recogniser.json", "curves.png"}
+
+
+def test_best_model_is_the_one_kept(digits, corpus, tmp_path, monkeypatch):
+    class Result:
+        wer = 1.0
+
+        def __init__(self, cer):
+            self.cer = cer
+
+    errors = iter([0.5, 0.2, 0.4])
+    weights = []
+
+    def evaluate(recogniser, utterances):
+        assert utterances == corpus.dev
+        weights.append(np.array(recogniser.model.classify.weight))
+        return Result(next(errors))
+
+    monkeypatch.setattr(train, "evaluate", evaluate)
+    args = main.parse_arguments(arguments(digits, tmp_path, steps=6, every=2))
+    train.train(
+        corpus, untrained_recogniser(corpus.characters), args, mx.distributed.init()
+    )
+    kept = np.array(Recogniser.load(tmp_path).model.classify.weight)
+    assert np.array_equal(kept, weights[1])
+    assert not np.array_equal(kept, weights[2])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+def test_stopped_run_goes_on_as_if_it_had_not_stopped(digits, whole, tmp_path, how):
+    command = arguments(digits, tmp_path, steps=120)
+    saved = tmp_path / "checkpoint.safetensors"
+    run = subprocess.Popen(
+        [sys.executable, main.__file__, *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not saved.exists():
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.005)
+    run.send_signal(how)
+    _, messages = run.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert run.returncode == 130
+        assert "--resume goes on" in messages
+    _, metadata = mx.load(str(saved), return_metadata=True)
+    assert 4 <= json.loads(metadata["progress"])["step"] < 120
+    main.main(main.parse_arguments([*command, "--resume"]))
+    assert losses(tmp_path) == losses(whole)
+    expected = mx.load(str(whole / saved.name))
+    weights = mx.load(str(saved))
+    assert weights.keys() == expected.keys()
+    for name in weights:
+        assert mx.array_equal(weights[name], expected[name]), name
+
+
+def test_resume_refuses_another_recipe_and_what_is_no_checkpoint(
+    digits, corpus, tmp_path
+):
+    def run(*more):
+        line = arguments(digits, tmp_path, *more, steps=2, every=2)
+        args = main.parse_arguments(line)
+        train.train(
+            corpus, untrained_recogniser(corpus.characters), args, mx.distributed.init()
+        )
+
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        run("--resume")
+    run()
+    with pytest.raises(CheckpointError, match=r"begun with seed 0, not 1\."):
+        run("--seed", "1", "--resume")
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"not one")
+    with pytest.raises(CheckpointError, match="no checkpoint of this model"):
+        run("--resume")
+
+
+def test_loss_that_is_not_a_number_stops_the_run(digits, corpus, tmp_path):
+    recogniser = untrained_recogniser(corpus.characters)
+    recogniser.model.front.bias = recogniser.model.front.bias * mx.nan
+    args = main.parse_arguments(arguments(digits, tmp_path))
+    with pytest.raises(SystemExit, match="loss of step 1 is not a number"):
+        train.train(corpus, recogniser, args, mx.distributed.init())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--corpus fsdd", "which need it"),
+        ("--data somewhere", "which need it"),
+        ("--held-out-speaker anna", "is for --corpus fsdd"),
+        ("--say phrases --text digits", "is for digit strings"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(line, message, capsys):
+    with pytest.raises(SystemExit):
+        main.parse_arguments(line.split())
+    assert message in capsys.readouterr().err
+
+
+def test_bad_corpus_ends_in_one_line(tmp_path, capsys):
+    line = f"--corpus librispeech --data {tmp_path} --out {tmp_path / 'out'} --cpu"
+    with pytest.raises(SystemExit) as stop:
+        main.main(main.parse_arguments(line.split()))
+    assert str(stop.value) == f"{tmp_path} has no folder train-*."
