@@ -18,11 +18,6 @@ constant constexpr uint least_float = (127 - 56) << 23; // the bits of 2^-56
 constant constexpr uint greatest_float = (127 + 110) << 23; // of 2^110
 constant constexpr uint most_doublings = 35; // of a probability, either way
 
-// Of a step from one state to another: forbidden, it leads nowhere. (Allowed,
-// it is a float's bias.)
-constant constexpr int allowed = 127;
-constant constexpr int forbidden = 2 * zero_exponent;
-
 struct Floats {
   float blank;
   float label;
@@ -55,11 +50,6 @@ METAL_FUNC float plain_probability(float x, Unit unit) {
       ? as_type<float>(p)
       : metal::numeric_limits<float>::quiet_NaN();
 }
-
-// Behind the last frame of a sequence only blanks follow, for certain. That
-// leaves the ends of the paths as they are.
-constant constexpr float p_blank_behind = 1.0f;
-constant constexpr float p_label_behind = 0.0f;
 
 METAL_FUNC Extended never_reached() {
   return Extended{0.0f, zero_exponent};
@@ -153,12 +143,6 @@ METAL_FUNC Extended on_common_levels(Extended a) {
   return a;
 }
 
-// Which states a lane has.
-struct Has {
-  bool blank;
-  bool label;
-};
-
 // Where a lane has no state a float stands alone, so that all are reached.
 METAL_FUNC Pair with_all(Pair a, Has has) {
   return Pair{
@@ -171,14 +155,6 @@ METAL_FUNC Pair without_others(Pair a, Has has) {
       choose(has.blank, a.blank, extended_zero()),
       choose(has.label, a.label, extended_zero())};
 }
-
-// The steps into a lane's pair, or from it to the next one's: allowed or
-// forbidden.
-struct Steps {
-  int between_blank_and_label; // of the pair
-  int before; // from the label before to the blank
-  int jump; // from the label before to the label
-};
 
 METAL_FUNC bool all_reached(Pair a) {
   return metal::simd_all(is_reached(a.blank) && is_reached(a.label));
@@ -234,14 +210,13 @@ struct Arrivals {
 };
 
 METAL_FUNC Arrivals
-arrivals(Pair levels, int entering_level, Steps steps, int lane) {
+arrivals(Pair levels, int entering_level, Place place, int lane) {
   int before = metal::simd_shuffle_up(levels.label.e, 1);
   before = lane == 0 ? entering_level : before;
   return Arrivals{
-      level_ratio(before, levels.blank.e, steps.before),
-      level_ratio(before, levels.label.e, steps.jump),
-      level_ratio(
-          levels.blank.e, levels.label.e, steps.between_blank_and_label)};
+      level_ratio(before, levels.blank.e, place.into_blank),
+      level_ratio(before, levels.label.e, place.jump),
+      level_ratio(levels.blank.e, levels.label.e, place.into_label)};
 }
 
 METAL_FUNC Floats arrive(Floats a, float label_before, Arrivals to) {
@@ -264,17 +239,16 @@ METAL_FUNC Departures departures(
     Pair levels,
     int blank_entering,
     int label_entering,
-    Steps steps,
+    Place place,
     int lane) {
   int blank = metal::simd_shuffle_down(levels.blank.e, 1);
   int label = metal::simd_shuffle_down(levels.label.e, 1);
   blank = lane == 31 ? blank_entering : blank;
   label = lane == 31 ? label_entering : label;
   return Departures{
-      level_ratio(
-          levels.label.e, levels.blank.e, steps.between_blank_and_label),
-      level_ratio(blank, levels.label.e, steps.between_blank_and_label),
-      level_ratio(label, levels.label.e, steps.jump)};
+      level_ratio(levels.label.e, levels.blank.e, place.into_label),
+      level_ratio(blank, levels.label.e, place.into_label),
+      level_ratio(label, levels.label.e, place.jump_on)};
 }
 
 METAL_FUNC Floats leave(Floats w, Floats behind, Departures to) {

@@ -14,7 +14,7 @@
 //      input_lengths   (N)
 //      target_lengths  (N)
 //      cotangent       (N)
-//      normalisers, partition, checkpoints, edges, classes, places: see the
+//      normalisers, partition, checkpoints, edges, classes, ranks: see the
 //      scan
 // out  gradient        (T, N, C)
 //
@@ -75,16 +75,8 @@ const int64_t listed = int64_t(S / PART + 1) * C; // of classes
 // The segment's frames, and where this threadgroup's begin among them.
 const int begin = t0 / SEGMENT * SEGMENT;
 const int own = t0 - begin;
-const Segment segment = {
-    n,
-    T,
-    S,
-    T_n,
-    S_n,
-    t0 / SEGMENT,
-    begin,
-    metal::min(SEGMENT, T_n - begin),
-    band_of(begin, begin + SEGMENT, T_n, S_n)};
+const Segment segment =
+    segment_of(n, T, S, count > 0 ? T_n : begin, S_n, begin, SEGMENT);
 const auto tables = tables_of(
     segment,
     SEGMENT,
@@ -93,31 +85,29 @@ const auto tables = tables_of(
     edges,
     edges_shape[1],
     edges_shape[2]);
-if (thread_index >= count && thread_index < FRAMES) { // exp(0) * scale
-  softmax[thread_index] = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
-}
+const int64_t first_row = int64_t(n) * T;
 if (simdgroup == 0) { // a frame for each of its first lanes
-  const bool has_frame = count > 0 && lane < segment.frames;
-  const int t = begin + lane;
-  float top = -metal::numeric_limits<float>::infinity();
-  float score = 0.0f;
-  if (has_frame) {
-    const int64_t at = (int64_t(n) * T + t) * 2;
-    top = LOGITS ? float(normalisers[at]) : 0.0f;
-    score = float(log_probs[item + BLANK * class_stride + t * frame_stride]);
-    if (t >= t0 && t < t0 + count) {
-      const float scale = LOGITS ? float(normalisers[at + 1]) : 1.0f;
-      softmax[t - t0] = float2{top, weight * scale};
-    }
+  const bool has_frame = contains(segment.frames, lane);
+  make_blanks<SEGMENT>(
+      frame_scores<LOGITS>(
+          log_probs + item + BLANK * class_stride +
+              (begin + lane) * frame_stride,
+          normalisers + (first_row + begin + lane) * 2,
+          has_frame),
+      has_frame,
+      p_blank,
+      unit,
+      lane);
+}
+if (thread_index < FRAMES) {
+  // exp(0) * scale where no path is.
+  float2 frame = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
+  if (thread_index < count) {
+    const int64_t at = (first_row + t0 + thread_index) * 2;
+    frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
+    frame.y = LOGITS ? weight * float(normalisers[at + 1]) : weight;
   }
-  const Unit of_segment = unit_of(greatest_of_lanes(top));
-  if (lane < SEGMENT) {
-    p_blank[lane] =
-        has_frame ? plain_probability(score, of_segment) : p_blank_behind;
-  }
-  if (lane == 0) {
-    unit[0] = of_segment;
-  }
+  softmax[thread_index] = frame;
 }
 if (lane < SEGMENT) {
   blank_gammas[simdgroup][lane] = 0.0f;
@@ -142,13 +132,12 @@ for (int part = 0; part * PART <= S_n; ++part) {
       continue;
     }
     const Place place =
-        place_of(targets + target, targets_strides[1], i, S_n, BLANK);
-    const Ends ends = ends_of(segment, SEGMENT, place, tables, window, lane);
+        place_of(targets + target, targets_strides[1], S_n, BLANK, i, 1);
     const int64_t at = item + begin * frame_stride;
-    Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
+    const Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
         segment,
         place,
-        ends,
+        tables,
         emissions_of(
             log_probs + at + place.y * class_stride,
             log_probs + at + BLANK * class_stride,
@@ -156,21 +145,15 @@ for (int part = 0; part * PART <= S_n; ++part) {
             unit[0]),
         p_blank,
         z,
+        window,
         lane);
 #pragma unroll
     for (int f = 0; f < SEGMENT; ++f) {
       if (place.has.label && f >= own && f < own + count) {
         gammas[f - own][rank] = gamma.label[f];
       }
-      gamma.label[f] += gamma.blank[f];
     }
-    const float blanks = sums_of_lanes(gamma.blank, lane);
-    const float all = sums_of_lanes(gamma.label, lane);
-    constexpr int LANES = 32 / SEGMENT; // that have the same sum
-    if (lane % LANES == 0) {
-      blank_gammas[simdgroup][lane / LANES] += blanks;
-      frame_gammas[simdgroup][lane / LANES] += all;
-    }
+    add_gammas(gamma, blank_gammas[simdgroup], frame_gammas[simdgroup], lane);
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 

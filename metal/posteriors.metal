@@ -6,7 +6,7 @@
 //      targets         (N, S)
 //      input_lengths   (N)
 //      target_lengths  (N)
-//      normalisers, partition, checkpoints, edges, classes, places: see the
+//      normalisers, partition, checkpoints, edges, classes, ranks: see the
 //      scan
 // out  by_label        (N, T, S + 1), the blank first
 //      by_class        (N, T, C) with BY_CLASS
@@ -51,17 +51,8 @@ const int left = metal::clamp(T_n - begin, 0, here);
 const int bad_frames = bad ? left : 0;
 const int frames = bad || is_zero(z) ? 0 : left;
 const int S_n = frames > 0 ? target_lengths[n * target_lengths_strides[0]] : 0;
-const Segment segment = {
-    n,
-    T,
-    S,
-    T_n,
-    S_n,
-    begin / SEGMENT,
-    begin,
-    frames,
-    band_of(begin, begin + SEGMENT, T_n, S_n)};
-
+const Segment segment =
+    segment_of(n, T, S, frames > 0 ? T_n : begin, S_n, begin, SEGMENT);
 const auto tables = tables_of(
     segment,
     SEGMENT,
@@ -76,23 +67,17 @@ const int64_t class_stride = log_probs_strides[2];
 const int64_t first_row = int64_t(n) * T + begin;
 
 if (simdgroup == 0) { // a frame for each of its first lanes
-  const bool has_frame = lane < frames;
-  const int t = begin + lane;
-  float top = -metal::numeric_limits<float>::infinity();
-  float score = 0.0f;
-  if (has_frame) {
-    const int64_t at = (int64_t(n) * T + t) * 2;
-    top = LOGITS ? float(normalisers[at]) : 0.0f;
-    score = float(log_probs[item + BLANK * class_stride + t * frame_stride]);
-  }
-  const Unit of_segment = unit_of(greatest_of_lanes(top));
-  if (lane < SEGMENT) {
-    p_blank[lane] =
-        has_frame ? plain_probability(score, of_segment) : p_blank_behind;
-  }
-  if (lane == 0) {
-    unit[0] = of_segment;
-  }
+  const bool has_frame = contains(segment.frames, lane);
+  make_blanks<SEGMENT>(
+      frame_scores<LOGITS>(
+          log_probs + item + BLANK * class_stride +
+              (begin + lane) * frame_stride,
+          normalisers + (first_row + lane) * 2,
+          has_frame),
+      has_frame,
+      p_blank,
+      unit,
+      lane);
 }
 if (lane < SEGMENT) {
   blanks[simdgroup][lane] = 0.0f;
@@ -110,13 +95,12 @@ for (int window = simdgroup; frames > 0 && window * 32 <= S_n;
     continue;
   }
   const Place place = place_of(
-      targets + n * targets_strides[0], targets_strides[1], i, S_n, BLANK);
-  const Ends ends = ends_of(segment, SEGMENT, place, tables, window, lane);
+      targets + n * targets_strides[0], targets_strides[1], S_n, BLANK, i, 1);
   const int64_t at = item + begin * frame_stride;
-  Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
+  const Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
       segment,
       place,
-      ends,
+      tables,
       emissions_of(
           log_probs + at + place.y * class_stride,
           log_probs + at + BLANK * class_stride,
@@ -124,21 +108,15 @@ for (int window = simdgroup; frames > 0 && window * 32 <= S_n;
           unit[0]),
       p_blank,
       z,
+      window,
       lane);
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
     if (place.has.label && f < frames) {
       by_label[(first_row + f) * (S + 1) + i + 1] = gamma.label[f];
     }
-    gamma.label[f] += gamma.blank[f];
   }
-  const float of_blanks = sums_of_lanes(gamma.blank, lane);
-  const float of_all = sums_of_lanes(gamma.label, lane);
-  constexpr int LANES = 32 / SEGMENT; // that have the same sum
-  if (lane % LANES == 0) {
-    blanks[simdgroup][lane / LANES] += of_blanks;
-    sums[simdgroup][lane / LANES] += of_all;
-  }
+  add_gammas(gamma, blanks[simdgroup], sums[simdgroup], lane);
 }
 metal::threadgroup_barrier(
     metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);

@@ -9,45 +9,27 @@ struct Segment {
   int S;
   int T_n;
   int S_n;
-  int index;
   int begin; // its first frame
-  int frames;
+  Frames frames;
   Band band;
 };
 
-METAL_FUNC bool has_path(Segment segment, int window) {
-  return 32 * window >= segment.band.first && 32 * window <= segment.band.last;
+METAL_FUNC Segment
+segment_of(int n, int T, int S, int T_n, int S_n, int begin, int size) {
+  const int index = begin / size;
+  return Segment{
+      n,
+      T,
+      S,
+      T_n,
+      S_n,
+      begin,
+      Frames{index, 0, metal::min(size, T_n - begin)},
+      band_of(begin, begin + size, T_n, S_n)};
 }
 
-// A lane's pair of states: the blank before label i, and label i.
-struct Place {
-  int i;
-  int y; // the label; BLANK behind the last
-  Has has;
-  Steps steps;
-  int jump_on; // to the label behind
-};
-
-template <typename Target>
-METAL_FUNC Place
-place_of(Target target, int64_t stride, int i, int S_n, int blank) {
-  const Has has = Has{i <= S_n, i < S_n};
-  Steps steps = {forbidden, forbidden, forbidden};
-  Place place = {i, blank, has, steps, forbidden};
-  if (i > 0 && has.blank) {
-    place.steps.before = allowed;
-  }
-  if (has.label) {
-    place.y = target[i * stride];
-    place.steps.between_blank_and_label = allowed;
-    if (i > 0 && target[(i - 1) * stride] != place.y) {
-      place.steps.jump = allowed;
-    }
-    if (i + 1 < S_n && target[(i + 1) * stride] != place.y) {
-      place.jump_on = allowed;
-    }
-  }
-  return place;
+METAL_FUNC bool has_path(Segment segment, int window) {
+  return 32 * window >= segment.band.first && 32 * window <= segment.band.last;
 }
 
 struct Ends {
@@ -77,12 +59,12 @@ METAL_FUNC Tables<Checkpoints, Edges> tables_of(
     int rows,
     int V) {
   const int n = segment.n;
-  const int b = segment.index;
+  const int b = segment.frames.segment;
   const int row = 2 * (segment.S + 1);
   return Tables<Checkpoints, Edges>{
-      checkpoints + int64_t(n * 2 * B + b - 1) * row,
-      checkpoints + int64_t((n * 2 + 1) * B + b + 1) * row,
-      edges + int64_t(n * rows * V * B + b) * (2 * size),
+      checkpoints + (int64_t(n) * 2 * B + b - 1) * row,
+      checkpoints + ((int64_t(n) * 2 + 1) * B + b + 1) * row,
+      edges + (int64_t(n) * rows * V * B + b) * (2 * size),
       2 * size * B,
       V};
 }
@@ -104,23 +86,23 @@ METAL_FUNC Ends ends_of(
   const bool from_right = first + 32 <= S_n && first + 32 <= segment.band.last;
   if (segment.begin > 0 && first <= segment.band.last - size) {
     if (place.has.blank) {
-      ends.alpha.blank = unpack(tables.alpha[place.i]);
+      ends.alpha.blank = unpack(tables.alpha[place.blank]);
     }
     if (place.has.label) {
-      ends.alpha.label = unpack(tables.alpha[segment.S + 1 + place.i]);
+      ends.alpha.label = unpack(tables.alpha[segment.S + 1 + place.label]);
     }
-  } else if (segment.begin == 0 && place.i == 0) {
+  } else if (segment.begin == 0 && place.blank == 0) {
     ends.alpha.blank = extended_one();
   }
   if (end < segment.T_n && first >= segment.band.first + size) {
     if (place.has.blank) {
-      ends.w.blank = unpack(tables.w[place.i]);
+      ends.w.blank = unpack(tables.w[place.blank]);
     }
     // A window's last label is of the next one in the scan of w.
     if (place.has.label && (lane < 31 || from_right)) {
-      ends.w.label = unpack(tables.w[segment.S + 1 + place.i]);
+      ends.w.label = unpack(tables.w[segment.S + 1 + place.label]);
     }
-  } else if (end >= segment.T_n && place.i == S_n) {
+  } else if (end >= segment.T_n && place.blank == S_n) {
     ends.w.blank = extended_one();
   }
   const int f = lane % size;
@@ -185,32 +167,15 @@ METAL_FUNC bool gammas_in_floats(
     Blanks p_blank, // (FRAMES)
     Extended z,
     int lane) {
-  // All scores are asked for before the first is used.
   float p_label[FRAMES];
-  auto from = emissions.label;
-  if (segment.frames == FRAMES) {
-#pragma unroll
-    for (int f = 0; f < FRAMES; ++f) {
-      p_label[f] = float(*from);
-      from += emissions.stride;
-    }
-  } else {
-#pragma unroll
-    for (int f = 0; f < FRAMES; ++f) {
-      p_label[f] = 0.0f;
-      if (f < segment.frames) {
-        p_label[f] = float(*from);
-      }
-      from += emissions.stride;
-    }
-  }
+  fetch(p_label, emissions.label, emissions.stride, segment.frames);
   const Extended left = on_common_levels(ends.left);
   const Extended right_blank = on_common_levels(ends.right.blank);
   const Extended right_label = on_common_levels(ends.right.label);
 #pragma unroll
   for (int f = 0; f < FRAMES; ++f) {
     const float p = plain_probability(p_label[f], emissions.unit);
-    p_label[f] = f < segment.frames ? p : p_label_behind;
+    p_label[f] = contains(segment.frames, f) ? p : p_label_behind;
   }
 
   Pair alpha = with_all(ends.alpha, place.has);
@@ -220,7 +185,7 @@ METAL_FUNC bool gammas_in_floats(
   for (int begin = 0; begin < FRAMES; begin += span) {
     const int level = metal::simd_broadcast(left.e, begin);
     alpha = with_levels_of_alpha(on_new_levels(alpha), level, lane);
-    const Arrivals to = arrivals(alpha, level, place.steps, lane);
+    const Arrivals to = arrivals(alpha, level, place, lane);
     Floats floats = Floats{alpha.blank.m, alpha.label.m};
 #pragma unroll
     for (int k = 0; k < span; ++k) {
@@ -240,8 +205,6 @@ METAL_FUNC bool gammas_in_floats(
   const float inverse_z = 1.0f / z.m;
   Pair w = with_all(ends.w, place.has);
   int factor = 0; // the greatest, as an exponent
-  Steps onward_steps = place.steps;
-  onward_steps.jump = place.jump_on;
 #pragma unroll
   for (int begin = FRAMES - span; begin >= 0; begin -= span) {
     const int level_of_blank = metal::simd_broadcast(right_blank.e, begin);
@@ -249,7 +212,7 @@ METAL_FUNC bool gammas_in_floats(
     w = with_levels_of_w(
         on_new_levels(w), metal::max(level_of_blank, level_of_label), lane);
     const Departures onward =
-        departures(w, level_of_blank, level_of_label, onward_steps, lane);
+        departures(w, level_of_blank, level_of_label, place, lane);
     const Pair levels = alpha_levels[begin / span];
     const int of_blank =
         place.has.blank ? levels.blank.e + w.blank.e - z.e : zero_exponent;
@@ -301,7 +264,7 @@ METAL_FUNC void gammas_without_limits(
   const Pair right = as_numbers(ends.right);
   Pair w = as_numbers(ends.w);
 #pragma unroll 1
-  for (int last = segment.frames - 1; last >= 0; --last) {
+  for (int last = segment.frames.end - 1; last >= 0; --last) {
     Pair alpha = as_numbers(ends.alpha);
     Extended p_blank = extended_zero();
     Extended p_label = extended_zero();
@@ -315,9 +278,7 @@ METAL_FUNC void gammas_without_limits(
       const Extended label_before =
           choose(lane == 0, broadcast(left, f), shuffle_up(alpha.label));
       alpha = normalise(emit(
-          arrive(alpha, label_before, place.steps.jump - allowed),
-          p_blank,
-          p_label));
+          arrive(alpha, label_before, place.jump - allowed), p_blank, p_label));
     }
     const Pair behind = choose(
         lane == 31,
@@ -336,15 +297,17 @@ METAL_FUNC void gammas_without_limits(
 }
 
 // gamma of a lane's pair in the segment's frames.
-template <int FRAMES, typename Scores, typename Blanks>
+template <int FRAMES, typename Tables, typename Scores, typename Blanks>
 METAL_FUNC Gammas<FRAMES> gammas_of(
     Segment segment,
     Place place,
-    Ends ends,
+    Tables tables,
     Emissions<Scores> emissions,
     Blanks p_blank,
     Extended z,
+    int window,
     int lane) {
+  const Ends ends = ends_of(segment, FRAMES, place, tables, window, lane);
   Gammas<FRAMES> gammas;
   if (!gammas_in_floats(
           gammas, segment, place, ends, emissions, p_blank, z, lane)) {
@@ -373,4 +336,22 @@ METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
     x[0] += metal::simd_shuffle_xor(x[0], step);
   }
   return x[0];
+}
+
+// Adds a window's gamma to a simdgroup's sums over the blanks and over all
+// states.
+template <int FRAMES, typename Sums>
+METAL_FUNC void
+add_gammas(Gammas<FRAMES> gamma, Sums of_blanks, Sums of_all, int lane) {
+#pragma unroll
+  for (int f = 0; f < FRAMES; ++f) {
+    gamma.label[f] += gamma.blank[f];
+  }
+  const float blanks = sums_of_lanes(gamma.blank, lane);
+  const float all = sums_of_lanes(gamma.label, lane);
+  constexpr int LANES = 32 / FRAMES; // that have the same sum
+  if (lane % LANES == 0) {
+    of_blanks[lane / LANES] += blanks;
+    of_all[lane / LANES] += all;
+  }
 }

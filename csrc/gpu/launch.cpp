@@ -190,7 +190,15 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .threadgroup = {threads, 1, 1},
       .max_threads = max_threads,
       .resident = std::max((1024 + max_threads / 2) / max_threads, 1),
-      .headers = {text::extended, text::recursion, text::floats},
+      .headers =
+          {text::extended,
+           text::recursion,
+           text::place,
+           text::floats,
+           text::emissions,
+           text::window,
+           text::classes,
+           text::loss},
       .source = text::scan};
 }
 
@@ -238,7 +246,13 @@ Launch gradient_launch(
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 8,
-      .headers = {text::extended, text::recursion, text::floats, text::segment},
+      .headers =
+          {text::extended,
+           text::recursion,
+           text::place,
+           text::floats,
+           text::emissions,
+           text::segment},
       .source = text::gradient};
 }
 
@@ -295,7 +309,13 @@ Launch posteriors_launch(
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 1,
-      .headers = {text::extended, text::recursion, text::floats, text::segment},
+      .headers =
+          {text::extended,
+           text::recursion,
+           text::place,
+           text::floats,
+           text::emissions,
+           text::segment},
       .source = text::posteriors};
 }
 
