@@ -15,7 +15,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description="Print when each word of a known text is said in a recording."
     )
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
+    add("file", type=Path, metavar="FILE", help="a recording")
     add("text", metavar="TEXT", help="what is said in it")
     add("--model", type=Path, metavar="FOLDER", help="default: the one saved last")
     add("--plot", type=Path, metavar="FILE.png", help="draw it too")
@@ -28,8 +28,9 @@ def main(args: argparse.Namespace):
         waveform = audio.read(args.file, recogniser.sample_rate)
     except ValueError as error:
         sys.exit(str(error))
+    logits = recogniser.listen(waveform)
     try:
-        alignment = recogniser.align(recogniser.listen(waveform), args.text)
+        alignment = recogniser.align(logits, args.text)
     except ValueError as error:
         sys.exit(f"{args.file}: {error}")
     print("start s   end s  score  word")
@@ -38,7 +39,7 @@ def main(args: argparse.Namespace):
         print(f"{start:7.2f} {end:7.2f}  {span.score:5.2f}  {word}")
     if args.plot:
         try:
-            save_alignment(recogniser, waveform, args.text, args.plot)
+            save_alignment(recogniser, waveform, logits, alignment, args.plot)
         except (OSError, ValueError) as error:
             sys.exit(f"{args.plot}: {error}")
 

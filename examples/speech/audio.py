@@ -10,12 +10,13 @@ import soxr
 class AudioError(ValueError):
     """A file that is no recording, with its name and the reason in one line."""
 
-    def __init__(self, path: Path, reason: str):
+    def __init__(self, path: Path | str, reason: str):
         super().__init__(f"{path}: {reason}")
 
 
-def header(path: Path) -> tuple[int, int]:
-    """The number of samples and the sample rate that a recording's header says."""
+def header(path: Path | str) -> tuple[int, int]:
+    """The number of samples and the sample rate in Hz that a recording's header says.
+    Raises an :class:`AudioError` for a file that is no recording."""
     if not Path(path).is_file():
         raise AudioError(path, "no such file")
     try:
@@ -27,8 +28,10 @@ def header(path: Path) -> tuple[int, int]:
     return info.frames, info.samplerate
 
 
-def read(path: Path, sample_rate: int) -> np.ndarray:
-    """The samples (samples,) of a recording in float32, its channels' mean."""
+def read(path: Path | str, sample_rate: int) -> np.ndarray:
+    """The samples (samples,) of a recording, its channels' mean, in float32 at
+    ``sample_rate`` Hz. Raises an :class:`AudioError` as :func:`header`
+    does, and for one that ends early or holds NaN."""
     header(path)
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)

@@ -15,32 +15,46 @@ class CheckpointError(ValueError):
 
 
 def save(
-    path: Path, model: nn.Module, optimizer: optim.Optimizer, progress: dict
+    path: Path,
+    recipe: dict,
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    progress: dict,
 ) -> None:
-    """Write the weights, the optimizer's state and ``progress``, which JSON can hold.
-    The random numbers of a step follow from its number, so there is no other state.
-    The file is replaced whole: one that is killed here leaves the one before."""
+    """Write the arguments that a resumed run must share, the weights, the optimizer's
+    state and how far the run has come. The random numbers of a step follow from its
+    number, so there is no other state. The file is replaced whole: a run that is killed
+    here leaves the one before."""
     state = {"model": model.parameters(), "optimizer": optimizer.state}
     unfinished = path.with_name("unfinished.safetensors")
     mx.save_safetensors(
         str(unfinished),
         dict(tree_flatten(state)),
-        {"progress": json.dumps(progress)},
+        {"recipe": json.dumps(recipe), "progress": json.dumps(progress)},
     )
     os.replace(unfinished, path)
 
 
-def load(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> dict:
-    """Give the model and the optimizer what :func:`save` wrote; return the progress."""
+def load(
+    path: Path, recipe: dict, model: nn.Module, optimizer: optim.Optimizer
+) -> dict:
+    """Give the model and the optimizer what :func:`save` wrote; return the progress.
+    Raises a :class:`CheckpointError` that names what is not of this recipe."""
     if not path.is_file():
         raise CheckpointError(f"{path} is not there: nothing to resume.")
     try:
         arrays, metadata = mx.load(str(path), return_metadata=True)
+        begun_with = json.loads(metadata["recipe"])
         progress = json.loads(metadata["progress"])
-        model.update(like(model.parameters(), "model", arrays))
-        optimizer.state = like(optimizer.state, "optimizer", arrays)
     except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of this model.") from error
+        raise CheckpointError(f"{path} is no checkpoint of this example.") from error
+    for name, value in recipe.items():
+        if begun_with.get(name) != value:
+            raise CheckpointError(
+                f"{path} was begun with {name} {begun_with.get(name)}, not {value}."
+            )
+    model.update(like(model.parameters(), "model", arrays))
+    optimizer.state = like(optimizer.state, "optimizer", arrays)
     return progress
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from corpora import Corpus, Utterance
+from corpora import Corpus, Utterance, required
 
 
 class Alphabet:
@@ -21,10 +21,6 @@ class Alphabet:
     @property
     def classes(self) -> int:
         return 1 + len(self.characters)
-
-    def unknown(self, text: str) -> str:
-        """The characters of ``text`` that it lacks, each once."""
-        return "".join(sorted(set(text) - set(self.characters)))
 
     def encode(self, text: str) -> list[int]:
         return [self.labels[character] for character in text]
@@ -93,7 +89,8 @@ def without_infeasible(
     corpus: Corpus, alphabet: Alphabet, frames: Callable[[int], int]
 ) -> Corpus:
     """The corpus without training utterances whose text is longer than their audio
-    allows, which CTC cannot learn from: a recogniser has ``frames(samples)``."""
+    allows, which CTC cannot learn from: a recogniser has ``frames(samples)``. Raises a
+    ``CorpusError`` if there are no others."""
     kept, left_out = [], []
     for utterance in corpus.train:
         needed = frames_needed(alphabet.encode(utterance.text))
@@ -104,6 +101,7 @@ def without_infeasible(
             left_out.append(
                 f"{utterance.name}: its text needs {needed} frames, it has {there}"
             )
+    required("The corpus", left_out, train=kept)
     return replace(corpus, train=kept, left_out=corpus.left_out + left_out)
 
 

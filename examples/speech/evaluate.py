@@ -1,6 +1,7 @@
 # What a recogniser hears, and how far that is from what was said.
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jiwer
@@ -11,18 +12,21 @@ from recogniser import Recogniser
 
 @dataclass(frozen=True)
 class Result:
+    """Of each utterance its speaker, what was said, and what was heard."""
+
     speakers: list[str]
     references: list[str]
     transcripts: list[str]
 
     @property
     def cer(self) -> float:
-        """The part of the characters that is wrong, missing or too much."""
+        """The character error rate: how many of them are substituted, deleted or
+        inserted, as a fraction of those that were said."""
         return jiwer.cer(self.references, self.transcripts)
 
     @property
     def wer(self) -> float:
-        """The part of the words that is wrong, missing or too much."""
+        """The word error rate, as a fraction of the words that were said."""
         return jiwer.wer(self.references, self.transcripts)
 
     def __str__(self) -> str:
@@ -51,22 +55,24 @@ class Result:
 
 
 def evaluate(
-    recogniser: Recogniser, utterances: list[Utterance], beam_width: int | None = None
-) -> Result:
-    """Transcribe what was said, greedily or with a beam search of ``beam_width``."""
+    recogniser: Recogniser,
+    utterances: list[Utterance],
+    beam_widths: Sequence[int | None] = (None,),
+) -> list[Result]:
+    """Transcribe the utterances, and decode the logits in each of several ways: by the
+    best path for ``None``, by a beam search for a width."""
     utterances = sorted(utterances, key=lambda utterance: utterance.samples)
     training = recogniser.model.training
     recogniser.model.eval()
-    transcripts = []
+    transcripts = [[] for _ in beam_widths]
     for i in range(0, len(utterances), 16):
         batch = collate(
             utterances[i : i + 16], recogniser.alphabet, recogniser.sample_rate
         )
-        logits = recogniser(batch.audio, batch.audio_lengths)
-        transcripts += recogniser.transcripts(*logits, beam_width)
+        logits, lengths = recogniser(batch.audio, batch.audio_lengths)
+        for texts, beam_width in zip(transcripts, beam_widths, strict=True):
+            texts += recogniser.transcripts(logits, lengths, beam_width)
     recogniser.model.train(training)
-    return Result(
-        [utterance.speaker for utterance in utterances],
-        [utterance.text for utterance in utterances],
-        transcripts,
-    )
+    speakers = [utterance.speaker for utterance in utterances]
+    references = [utterance.text for utterance in utterances]
+    return [Result(speakers, references, texts) for texts in transcripts]

@@ -1,8 +1,8 @@
 # Train a small CTC speech recogniser, test it, and keep it.
 
 import argparse
-import contextlib
 import platform
+import shlex
 import signal
 import sys
 import time
@@ -17,60 +17,10 @@ from corpora import Corpus, CorpusError, folder, fsdd, librispeech, synthetic
 from data import Alphabet, without_infeasible
 from evaluate import evaluate
 from features import LogMel
-from model import SIZES, Encoder
-from paths import models_folder
+from model import Encoder
+from options import parse_arguments
 from recogniser import Recogniser
 from train import train
-
-DIGIT_STRINGS = ("synth", "digits"), ("fsdd", "digits")
-
-
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a small CTC recogniser.")
-    add = parser.add_argument_group("data").add_argument
-    add("--corpus", choices=["synth", "fsdd", "librispeech", "folder"], default="synth")
-    add(
-        "--data", type=Path, metavar="FOLDER", help="where the corpus is; not for synth"
-    )
-    add("--say", choices=["digits", "phrases"], default="digits", help="for synth")
-    add(
-        "--text",
-        choices=["words", "digits"],
-        default="words",
-        help="how to write digits",
-    )
-    add("--held-out-speaker", metavar="NAME", help="whom to test on, for fsdd")
-    add("--characters", default=corpora.LETTERS, help="of the texts, for folder")
-    add = parser.add_argument_group("model").add_argument
-    add("--model", choices=SIZES, default="small", help="its size")
-    add("--bands", type=int, help="of the mel scale, in place of the size's")
-    add("--channels", type=int, help="in place of the size's")
-    add("--blocks", type=int, help="in place of the size's")
-    add("--dtype", choices=["float32", "bfloat16"], default="float32")
-    add = parser.add_argument_group("training").add_argument
-    add("--steps", type=int, default=1500)
-    add("--batch-size", type=int, default=8)
-    add("--learning-rate", type=float, default=3e-3)
-    add("--evaluate-every", type=int, default=250, metavar="STEPS")
-    add("--seed", type=int, default=0)
-    add("--beam", type=int, default=20, metavar="WIDTH", help="of the test's search")
-    add("--out", type=Path, metavar="FOLDER", help="where to save the model")
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--cpu", action="store_true", help="train on the CPU where there is a GPU")
-    args = parser.parse_args(argv)
-    if (args.corpus == "synth") == (args.data is not None):
-        parser.error("--data is for the corpora other than synth, which need it")
-    if args.held_out_speaker and args.corpus != "fsdd":
-        parser.error("--held-out-speaker is for --corpus fsdd")
-    if args.text == "digits" and (args.corpus, args.say) not in DIGIT_STRINGS:
-        parser.error("--text digits is for digit strings: fsdd, or synth's digits")
-    if args.beam < 1:
-        parser.error(f"--beam is a width of 1 or more, not {args.beam}")
-    for name, size in SIZES[args.model].items():
-        setattr(args, name, getattr(args, name) or size)
-    name = args.say if args.corpus == "synth" else args.corpus
-    args.out = args.out or models_folder() / f"{name}-{args.model}"
-    return args
 
 
 def load_corpus(args: argparse.Namespace) -> Corpus:
@@ -98,7 +48,8 @@ def hint_at_slow_matrix_products():
     if speed < 20:
         print(f"MLX multiplies matrices at only {speed:.0f} GFLOP/s here. Far faster:")
         print("    apt-get install libopenblas0-pthread")
-        print(f"    LD_PRELOAD=libopenblas.so.0 python {' '.join(sys.argv)}")
+        command = shlex.join([sys.executable, *sys.argv])
+        print(f"    LD_PRELOAD=libopenblas.so.0 {command}")
 
 
 def describe(corpus: Corpus, recogniser: Recogniser, out: Path) -> None:
@@ -108,29 +59,40 @@ def describe(corpus: Corpus, recogniser: Recogniser, out: Path) -> None:
     print(f"{recogniser.parameters / 1e6:.2f} M parameters, {mx.default_device()}")
     print(f"saving to {out}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "left-out.txt").write_text("".join(f"{x}\n" for x in corpus.left_out))
+    listed = out / "left-out.txt"
+    listed.write_text("".join(f"{reason}\n" for reason in corpus.left_out))
+    if corpus.left_out:
+        print(f"left out: {len(corpus.left_out)}, listed in {listed}", flush=True)
     for reason in corpus.left_out[:5]:
-        print(f"left out: {reason}")
-    if len(corpus.left_out) > 5:
-        print(f"left out: {len(corpus.left_out) - 5} more, see left-out.txt there")
+        print(f"  {reason}", flush=True)
 
 
-def report(corpus: Corpus, history: list[dict], out: Path, beam: int) -> None:
-    """Test the best model: its errors, some of its transcripts, pictures."""
-    recogniser = Recogniser.load(out)
-    result = evaluate(recogniser, corpus.test)
-    print(f"test of the best model:\n{result.table()}")
-    for i in range(0, len(result.references), max(1, len(result.references) // 8)):
-        print(f"  said  {result.references[i]}\n  heard {result.transcripts[i]}")
+def report(recogniser: Recogniser, corpus: Corpus, beam: int) -> None:
+    """Print the errors on the test's utterances, and some of the transcripts."""
+    best_path, best_of_beam = evaluate(recogniser, corpus.test, (None, beam))
+    print(f"test of the best model:\n{best_path.table()}")
+    said, heard = best_path.references, best_path.transcripts
+    for i in range(0, len(said), max(1, len(said) // 8)):
+        print(f"  said  {said[i]}\n  heard {heard[i]}")
+    print(f"test, best path   {best_path}")
+    print(f"test, beam of {beam:3} {best_of_beam}")
+
+
+def draw(
+    recogniser: Recogniser, corpus: Corpus, history: list[dict], out: Path
+) -> None:
+    """Save curves.png, and the alignment of a test utterance of about 3 seconds."""
     pictures.save_curves(history, out / "curves.png")
     shown = min(corpus.test, key=lambda u: abs(u.samples / corpus.sample_rate - 3))
-    with contextlib.suppress(ValueError):  # its text is longer than its audio allows
-        pictures.save_alignment(
-            recogniser, shown.audio(), shown.text, out / "alignment.png"
-        )
-    print(f"test, best path   {result}")
-    print(f"test, beam of {beam:3} {evaluate(recogniser, corpus.test, beam)}")
-    print(f"the model, curves.png and alignment.png are in {out}")
+    waveform = shown.audio()
+    logits = recogniser.listen(waveform)
+    try:
+        alignment = recogniser.align(logits, shown.text)
+    except ValueError as error:
+        print(f"no alignment.png of {shown.name}: {error}")
+        return
+    picture = out / "alignment.png"
+    pictures.save_alignment(recogniser, waveform, logits, alignment, picture)
 
 
 def run(args: argparse.Namespace, group: mx.distributed.Group) -> None:
@@ -147,7 +109,10 @@ def run(args: argparse.Namespace, group: mx.distributed.Group) -> None:
     history = train(corpus, recogniser, args, group)
     if group.rank() == 0:
         print(f"trained in {time.perf_counter() - start:.0f} s")
-        report(corpus, history, args.out, args.beam)
+        best = Recogniser.load(args.out)
+        report(best, corpus, args.beam)
+        draw(best, corpus, history, args.out)
+        print(f"the model and its pictures are in {args.out}")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -155,16 +120,19 @@ def main(args: argparse.Namespace) -> None:
         mx.set_default_device(mx.cpu)
     group = mx.distributed.init()
     if args.batch_size % group.size():
-        sys.exit(f"--batch-size {args.batch_size} does not divide by {group.size()}")
+        sys.exit(
+            f"--batch-size {args.batch_size} is no multiple of the number of "
+            f"processes, {group.size()}"
+        )
     on_linux_cpu = platform.system() == "Linux" and mx.default_device() == mx.cpu
     if on_linux_cpu and group.rank() == 0:
         hint_at_slow_matrix_products()
     try:
         run(args, group)
-    except (AudioError, CorpusError, CheckpointError) as error:
+    except (AudioError, CorpusError, CheckpointError, OSError) as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("\nStopped. The same command with --resume goes on.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nStopped. {stop}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

@@ -13,7 +13,7 @@ def models_folder() -> Path:
 
 
 def latest_model() -> Path:
-    """The folder of the model saved last."""
+    """The folder of the model saved last. Raises a ``ValueError`` if there is none."""
     saved = models_folder().glob("*/recogniser.json")
     latest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
     if latest is None:

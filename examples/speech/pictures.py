@@ -5,13 +5,13 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 from matplotlib.figure import Figure
-from recogniser import Recogniser
+from recogniser import Alignment, Recogniser
 
 from mlx_ctc import ctc_posteriors
 from mlx_ctc.plot import plot_alignment, plot_posteriors
 
 
-def save_curves(history: list[dict], path: Path):
+def save_curves(history: list[dict], path: Path) -> None:
     """Loss, each step's and the mean of 50, and error rates against steps.
 
     Each entry has ``step``, ``cer`` and ``wer`` as fractions, and ``losses`` in nats
@@ -40,11 +40,18 @@ def save_curves(history: list[dict], path: Path):
     figure.savefig(path, dpi=120)
 
 
-def save_alignment(recogniser: Recogniser, waveform: np.ndarray, text: str, path: Path):
-    """A spectrogram with the words of ``text``, and under it how probable each
-    character is over time, and the waveform with their spans."""
-    logits = recogniser.listen(waveform)
-    alignment = recogniser.align(logits, text)
+def save_alignment(
+    recogniser: Recogniser,
+    waveform: np.ndarray,
+    logits: mx.array,
+    alignment: Alignment,
+    path: Path,
+) -> None:
+    """A spectrogram with the aligned words, and under it how probable each character is
+    over time, and the waveform with the characters' spans.
+
+    The recogniser heard the waveform (samples,) as these logits (T, C).
+    """
     T = len(logits)
     duration = T * recogniser.frame_duration
     labels = recogniser.alphabet.encode(alignment.text)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from corpora import normalised
+from corpora import normalised, unknown
 from data import Alphabet, frames_needed
 from features import LogMel
 from mlx.utils import tree_flatten
@@ -77,7 +77,8 @@ class Recogniser:
     def transcripts(
         self, logits: mx.array, lengths: mx.array, beam_width: int | None = None
     ) -> list[str]:
-        """What was said: the best path's text, or the best text of a beam search."""
+        """What logits (T, N, C) of lengths (N,) say: N texts, those of the best paths
+        or, with a width, the best ones of a beam search."""
         if beam_width:
             found = beam_search_decode(logits, lengths, beam_width, with_logits=True)
             return [self.alphabet.decode(best.labels) for best, *_ in found]
@@ -90,9 +91,9 @@ class Recogniser:
         what it cannot write."""
         space = " " if " " in self.alphabet.characters else ""
         spelled = space.join(normalised(text).split())
-        if unknown := self.alphabet.unknown(spelled):
+        if other := unknown(spelled, self.alphabet.characters):
             raise ValueError(
-                f"the recogniser writes {self.alphabet.characters!r}, not {unknown!r}"
+                f"the recogniser writes {self.alphabet.characters!r}, not {other!r}"
             )
         if not spelled:
             raise ValueError("there is no text")

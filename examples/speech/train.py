@@ -8,6 +8,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -47,9 +48,10 @@ def make_update(
     group: mx.distributed.Group,
 ) -> tuple[Callable[..., mx.array], list]:
     """A function that learns from one batch, and the state that it changes. It takes a
-    batch's arrays and a flag, and returns the mean loss per label, how many utterances
-    were too short for their text, and the flag; each as the mean of all processes. The
-    weights are float32; the network computes in ``dtype``."""
+    flag and a batch's arrays, and returns three numbers (3,): the mean loss in nats per
+    label, how many utterances were infeasible, that is, too short for their text, and
+    the flag; each as the mean of all processes. The weights are float32; the network
+    computes in ``dtype``."""
     model, features = recogniser.model, recogniser.features
     ctc_loss = CTCLoss(reduction="none", with_logits=True)
 
@@ -96,6 +98,17 @@ class Interruption:
         signal.signal(signal.SIGINT, self.before)
 
 
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    history: list[dict] = field(default_factory=list)  # an entry for each evaluation
+    # Since the last one:
+    losses: list[float] = field(default_factory=list)  # of each step, per label
+    infeasible: int = 0  # utterances too short for their text
+
+
 def train(
     corpus: Corpus,
     recogniser: Recogniser,
@@ -103,26 +116,20 @@ def train(
     group: mx.distributed.Group,
 ) -> list[dict]:
     """Train, and keep in ``args.out`` the model that was best on ``corpus.dev``. Return
-    the history, a line for each evaluation. Of several processes the first evaluates,
+    the history, an entry for each evaluation. Of several processes the first evaluates,
     prints and writes. Ctrl-C ends with a checkpoint and a ``KeyboardInterrupt``."""
     first = group.rank() == 0
-    optimizer = make_optimizer(args.learning_rate, args.steps)
-    optimizer.init(recogniser.model.trainable_parameters())
+    model, optimizer = recogniser.model, make_optimizer(args.learning_rate, args.steps)
+    optimizer.init(model.trainable_parameters())
     recipe = {name: getattr(args, name) for name in RECIPE}
-    progress = {
-        "recipe": recipe,
-        "step": 0,
-        "losses": [],
-        "too_short": 0,
-        "history": [],
-    }
+    progress = Progress()
     file = args.out / "checkpoint.safetensors"
     if args.resume and first:
-        progress = resumed(file, recipe, recogniser.model, optimizer)
+        progress = Progress(**checkpoint.load(file, recipe, model, optimizer))
     elif first:
         file.unlink(missing_ok=True)  # of another run
-    checkpoint.share(recogniser.model, optimizer, group)
-    step = mx.distributed.all_sum(mx.array(progress["step"]), group=group).item()
+    checkpoint.share(model, optimizer, group)
+    step = mx.distributed.all_sum(mx.array(progress.step), group=group).item()
 
     update, state = make_update(recogniser, optimizer, getattr(mx, args.dtype), group)
     batches = TrainingBatches(
@@ -143,68 +150,54 @@ def train(
             mx.async_eval(metrics, state)
             step += 1
             batch = batches[step]  # read while the device computes
-            loss, too_short, interrupted = metrics.tolist()
+            loss, infeasible, interrupted = metrics.tolist()
             if math.isnan(loss):
                 sys.exit(f"The loss of step {step} is not a number.")
             if first:
-                progress["step"] = step
-                progress["losses"].append(loss)
-                progress["too_short"] += round(too_short * group.size())
-                at_line = step % args.evaluate_every == 0 or step == args.steps
-                if at_line:
-                    add_line(progress, corpus, recogniser, args.out, bar)
-                if at_line or interrupted:
-                    checkpoint.save(file, recogniser.model, optimizer, progress)
+                progress.step = step
+                progress.losses.append(loss)
+                progress.infeasible += round(infeasible * group.size())
+                is_due = step % args.evaluate_every == 0 or step == args.steps
+                if is_due:
+                    bar.write(record(progress, corpus, recogniser, args.out))
+                if is_due or interrupted:
+                    checkpoint.save(file, recipe, model, optimizer, asdict(progress))
                 show(bar, progress)
             if interrupted:
-                raise KeyboardInterrupt
-    return progress["history"]
+                raise KeyboardInterrupt("The same command with --resume goes on.")
+    return progress.history
 
 
-def resumed(
-    file: Path, recipe: dict, model: nn.Module, optimizer: optim.Optimizer
-) -> dict:
-    """The progress of the run that ``file`` has, which was begun with this recipe."""
-    progress = checkpoint.load(file, model, optimizer)
-    for name, value in recipe.items():
-        before = progress["recipe"].get(name)
-        if before != value:
-            raise checkpoint.CheckpointError(
-                f"{file} was begun with {name} {before}, not {value}."
-            )
-    return progress
-
-
-def add_line(
-    progress: dict, corpus: Corpus, recogniser: Recogniser, out: Path, bar: tqdm
-) -> None:
-    """Evaluate on ``corpus.dev``; save the model if there was no better one; add a line
-    to the history, on the terminal and in the file."""
-    result = evaluate(recogniser, corpus.dev)
-    history, losses = progress["history"], progress["losses"]
-    if all(result.cer <= line["cer"] for line in history):
-        recogniser.save(out)
-    line = {
-        "step": progress["step"],
-        "loss": sum(losses) / len(losses),
+def record(
+    progress: Progress, corpus: Corpus, recogniser: Recogniser, out: Path
+) -> str:
+    """Evaluate on ``corpus.dev``, and save the model if none was better. Return a line
+    for the terminal; the history gets an entry."""
+    [result] = evaluate(recogniser, corpus.dev)
+    entry = {
+        "step": progress.step,
+        "loss": sum(progress.losses) / len(progress.losses),
         "cer": result.cer,
         "wer": result.wer,
-        "too_short": progress["too_short"],
-        "losses": losses,
+        "infeasible": progress.infeasible,
+        "losses": progress.losses,
     }
-    history.append(line)
-    progress.update(losses=[], too_short=0)
-    (out / "history.json").write_text(json.dumps(history) + "\n")
-    text = f"step {line['step']:5}  loss {line['loss']:6.3f}  dev {result}"
-    if line["too_short"]:
-        text += f"  {line['too_short']} utterances shorter than their text"
-    bar.write(text)
+    if all(entry["cer"] <= before["cer"] for before in progress.history):
+        recogniser.save(out)
+    progress.history.append(entry)
+    progress.losses, progress.infeasible = [], 0
+    (out / "history.json").write_text(json.dumps(progress.history) + "\n")
+    line = f"step {entry['step']:5}  loss {entry['loss']:6.3f}  dev {result}"
+    if entry["infeasible"]:
+        line += f"  {entry['infeasible']} utterances too short for their text"
+    return line
 
 
-def show(bar: tqdm, progress: dict) -> None:
-    recent = (progress["losses"] or progress["history"][-1]["losses"])[-50:]
+def show(bar: tqdm, progress: Progress) -> None:
+    """Move the bar one step on, with the mean of the last losses and the last CER."""
+    recent = (progress.losses or progress.history[-1]["losses"])[-50:]
     shown = {"loss": f"{sum(recent) / len(recent):.3f}"}
-    if progress["history"]:
-        shown["CER"] = f"{100 * progress['history'][-1]['cer']:.1f} %"
+    if progress.history:
+        shown["CER"] = f"{100 * progress.history[-1]['cer']:.1f} %"
     bar.set_postfix(shown, refresh=False)
     bar.update()

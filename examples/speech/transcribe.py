@@ -6,6 +6,7 @@ from pathlib import Path
 
 import audio
 import mlx.core as mx
+from options import at_least
 from paths import latest_model
 from recogniser import Recogniser
 
@@ -15,18 +16,22 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description="Transcribe recordings: wav, flac, mp3 and more, of any rate."
     )
     add = parser.add_argument
-    add("files", type=Path, nargs="+", metavar="FILE")
+    add("files", type=Path, nargs="+", metavar="FILE", help="a recording")
     add("--model", type=Path, metavar="FOLDER", help="default: the one saved last")
-    add("--beam", type=int, metavar="WIDTH", help="search with a beam of so many texts")
-    args = parser.parse_args(argv)
-    if args.beam is not None and args.beam < 1:
-        parser.error(f"--beam is a width of 1 or more, not {args.beam}")
-    return args
+    add(
+        "--beam",
+        type=at_least(1),
+        metavar="WIDTH",
+        help="search with a beam of so many texts; default: the best path",
+    )
+    return parser.parse_args(argv)
 
 
 def transcribe(
     recogniser: Recogniser, file: Path, beam_width: int | None = None
 ) -> str:
+    """What a recording says, by the best path or by a beam search. Raises an
+    ``AudioError`` for a file that is none."""
     logits = recogniser.listen(audio.read(file, recogniser.sample_rate))
     lengths = mx.array([len(logits)])
     [text] = recogniser.transcripts(logits[:, None], lengths, beam_width)

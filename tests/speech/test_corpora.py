@@ -177,6 +177,14 @@ def test_librispeech_names_files_that_are_missing(tmp_path):
     assert len(corpus.train) == 3
 
 
+def test_librispeech_names_transcripts_that_are_not_text(tmp_path):
+    write_librispeech(tmp_path)
+    [transcripts] = tmp_path.rglob("61-198.trans.txt")
+    transcripts.write_bytes(b"61-198-0000 GR\xd6SSE\n")
+    with pytest.raises(CorpusError, match=rf"{transcripts} is not text in UTF-8"):
+        librispeech.load(tmp_path)
+
+
 def test_folder_that_is_not_librispeech_is_refused(tmp_path):
     with pytest.raises(CorpusError, match=r"has no folder train-\*"):
         librispeech.load(tmp_path)
@@ -251,18 +259,18 @@ def test_alphabet_of_a_folder_can_be_another(tmp_path):
     assert texts(corpus.train)[1] == "größe 42"
 
 
-def test_one_table_is_divided(tmp_path):
+@pytest.mark.parametrize(("files", "held_out"), [(3, 1), (100, 5)])
+def test_one_table_is_divided(tmp_path, files, held_out):
     lines = ["path,text"]
-    for i in range(100):
+    for i in range(files):
         write_tone(tmp_path / f"{i}.wav", seconds=0.1)
         lines.append(f'{i}.wav,"one, two"')
     table = tmp_path / "all.csv"
     table.write_text("\n".join(lines))
     corpus = folder.load(table)
     names = [u.name for part in (corpus.train, corpus.dev, corpus.test) for u in part]
-    assert len(set(names)) == len(names) == 100
-    assert 1 <= len(corpus.dev) <= 12
-    assert 1 <= len(corpus.test) <= 12
+    assert len(set(names)) == len(names) == files
+    assert len(corpus.dev) == len(corpus.test) == held_out
     assert set(texts(corpus.train)) == {"one two"}
 
 
@@ -302,14 +310,16 @@ def test_file_that_ends_early_is_named_when_it_is_read(tmp_path):
 def test_command_trains_on_it_and_says_what_was_left_out(tmp_path, capsys, kind):
     data, out = tmp_path / "data", tmp_path / "out"
     if kind == "librispeech":
+        lost = 1
         write_librispeech(data)
         next(data.rglob("19-198-0001.flac")).unlink()
     else:
+        lost = 3  # one of each table
         write_common_voice(data, [("a", "lost.wav", "lost")])
     line = f"--corpus {kind} --data {data} --out {out} --cpu --channels 16 --blocks 2 "
     line += "--steps 2 --batch-size 2"
     main.main(main.parse_arguments(line.split()))
     printed = capsys.readouterr().out
-    assert "left out: " in printed
+    assert f"left out: {lost}, listed in {out / 'left-out.txt'}" in printed
     assert "no such file" in (out / "left-out.txt").read_text()
     assert "test of the best model" in printed

@@ -51,7 +51,7 @@ def test_best_model_is_the_one_kept(digits, corpus, tmp_path, monkeypatch):
     def evaluate(recogniser, utterances):
         assert utterances == corpus.dev
         weights.append(np.array(recogniser.model.classify.weight))
-        return Result(next(errors))
+        return [Result(next(errors))]
 
     monkeypatch.setattr(train, "evaluate", evaluate)
     args = main.parse_arguments(arguments(digits, tmp_path, steps=6, every=2))
@@ -98,17 +98,18 @@ def test_resume_refuses_another_recipe_and_what_is_no_checkpoint(
     def run(*more):
         line = arguments(digits, tmp_path, *more, steps=2, every=2)
         args = main.parse_arguments(line)
-        train.train(
-            corpus, untrained_recogniser(corpus.characters), args, mx.distributed.init()
-        )
+        recogniser = untrained_recogniser(corpus.characters, args.blocks)
+        train.train(corpus, recogniser, args, mx.distributed.init())
 
     with pytest.raises(CheckpointError, match="nothing to resume"):
         run("--resume")
     run()
     with pytest.raises(CheckpointError, match=r"begun with seed 0, not 1\."):
         run("--seed", "1", "--resume")
+    with pytest.raises(CheckpointError, match=r"begun with blocks 2, not 3\."):
+        run("--blocks", "3", "--resume")
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not one")
-    with pytest.raises(CheckpointError, match="no checkpoint of this model"):
+    with pytest.raises(CheckpointError, match="no checkpoint of this example"):
         run("--resume")
 
 
@@ -127,15 +128,42 @@ def test_loss_that_is_not_a_number_stops_the_run(digits, corpus, tmp_path):
         ("--data somewhere", "which need it"),
         ("--held-out-speaker anna", "is for --corpus fsdd"),
         ("--say phrases --text digits", "is for digit strings"),
+        ("--corpus fsdd --data somewhere --characters abc", "is for --corpus folder"),
+        ("--steps 0", "argument --steps: 0 is less than 1"),
+        ("--batch-size -8", "argument --batch-size: -8 is less than 1"),
+        ("--evaluate-every 0", "argument --evaluate-every: 0 is less than 1"),
+        ("--channels 0", "argument --channels: 0 is less than 1"),
+        ("--seed -1", "argument --seed: -1 is less than 0"),
+        ("--beam x", "argument --beam: invalid"),
     ],
 )
-def test_arguments_that_do_not_go_together_are_refused(line, message, capsys):
+def test_arguments_of_no_use_are_refused(line, message, capsys):
     with pytest.raises(SystemExit):
         main.parse_arguments(line.split())
     assert message in capsys.readouterr().err
 
 
-def test_bad_corpus_ends_in_one_line(tmp_path, capsys):
+def test_stop_before_training_does_not_speak_of_resuming(
+    digits, tmp_path, monkeypatch, capsys
+):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "load_corpus", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main.main(main.parse_arguments(arguments(digits, tmp_path)))
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.strip() == "Stopped."
+
+
+def test_folder_that_cannot_be_written_ends_in_one_line(digits, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    line = arguments(digits, tmp_path / "file" / "out")
+    with pytest.raises(SystemExit, match=rf"Not a directory: '{tmp_path}/file/out'"):
+        main.main(main.parse_arguments(line))
+
+
+def test_bad_corpus_ends_in_one_line(tmp_path):
     line = f"--corpus librispeech --data {tmp_path} --out {tmp_path / 'out'} --cpu"
     with pytest.raises(SystemExit) as stop:
         main.main(main.parse_arguments(line.split()))

@@ -90,20 +90,35 @@ def test_error_rates_are_those_of_all_and_of_each_speaker():
     ]
 
 
-@pytest.mark.parametrize("beam_width", [None, 8])
-def test_evaluation_is_of_every_utterance(recogniser, rng, beam_width):
+def test_evaluation_is_of_every_utterance(recogniser, rng):
     texts = [random_text(rng) for _ in range(20)]
     utterances = [utterance(text, f"s{i % 3}", rng) for i, text in enumerate(texts)]
     recogniser.model.train()
-    result = evaluate(recogniser, utterances, beam_width)
+    results = evaluate(recogniser, utterances, (None, 8))
     assert recogniser.model.training
-    assert sorted(result.references) == sorted(texts)
-    assert result.wer < 0.1
-    assert {s: len(r.references) for s, r in result.by_speaker().items()} == {
-        "s0": 7,
-        "s1": 7,
-        "s2": 6,
-    }
+    assert len(results) == 2
+    for result in results:
+        assert sorted(result.references) == sorted(texts)
+        assert result.wer < 0.1
+        assert {s: len(r.references) for s, r in result.by_speaker().items()} == {
+            "s0": 7,
+            "s1": 7,
+            "s2": 6,
+        }
+
+
+def test_evaluation_listens_once_and_decodes_each_way(recogniser, rng, monkeypatch):
+    logits = mx.log(mx.array([[[0.6, 0.0, 0.4, 0.0, 0.0]]] * 2))  # as above
+    listened = []
+
+    def listen(self, audio, lengths):
+        listened.append(audio)
+        return logits, mx.array([2])
+
+    monkeypatch.setattr(Recogniser, "__call__", listen)
+    results = evaluate(recogniser, [utterance("a", "ann", rng)], (None, 5))
+    assert [result.transcripts for result in results] == [[""], ["a"]]
+    assert len(listened) == 1
 
 
 def test_curves_are_drawn(tmp_path):

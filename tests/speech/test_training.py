@@ -1,5 +1,7 @@
 # What a step of the speech example's training learns, and from which batches.
 
+import re
+
 import corpora
 import data
 import features
@@ -77,6 +79,15 @@ def test_text_longer_than_its_audio_is_left_out_by_name(corpus):
     assert "quick.wav: its text needs 5 frames, it has 3" in kept.left_out
     assert text not in kept.train
     assert corpus.train[1] in kept.train
+
+
+def test_corpus_of_nothing_but_such_texts_is_refused(corpus):
+    alphabet = data.Alphabet(corpus.characters)
+    name = re.escape(corpus.train[0].name)
+    with pytest.raises(
+        corpora.CorpusError, match=rf"for train: {name}: its text needs"
+    ):
+        data.without_infeasible(corpus, alphabet, lambda samples: 0)
 
 
 # Features and the network.

@@ -49,6 +49,11 @@ def normalised(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def unknown(text: str, characters: str) -> str:
+    """What ``text`` has that is not one of the characters, in order, each once."""
+    return "".join(sorted(set(text) - set(characters)))
+
+
 def recordings(
     rows: Iterable[tuple[Path, str, str]],
     sample_rate: int,
@@ -62,15 +67,16 @@ def recordings(
         rows, "reading headers", unit="file", delay=2, leave=False
     ):
         text = normalised(text)
-        unknown = "".join(sorted(set(text) - set(characters)))
         try:
             samples, rate = audio.header(path)
         except audio.AudioError as error:
             left_out.append(str(error))
             continue
-        if not text or unknown:
-            reason = f"its text has {unknown!r}" if unknown else "it has no text"
-            left_out.append(f"{path}: {reason}")
+        if not text:
+            left_out.append(f"{path}: it has no text")
+            continue
+        if other := unknown(text, characters):
+            left_out.append(f"{path}: its text has {other!r}")
             continue
         samples = round(samples * sample_rate / rate)
         read = partial(audio.read, path, sample_rate)
@@ -78,12 +84,12 @@ def recordings(
     return utterances
 
 
-def required(folder: Path, left_out: list[str], **parts: list[Utterance]) -> None:
+def required(where: Path | str, left_out: list[str], **parts: list[Utterance]) -> None:
     """Stop where a part of the corpus is empty, with the first reasons why."""
     for name, utterances in parts.items():
         if not utterances:
-            reasons = "; ".join(left_out[:3]) or "none is listed"
-            raise CorpusError(f"{folder} has no utterances for {name}: {reasons}")
+            reasons = "; ".join(left_out[:3]) or "too few are listed"
+            raise CorpusError(f"{where} has no utterances for {name}: {reasons}")
 
 
 def digits_as_symbols(corpus: Corpus) -> Corpus:

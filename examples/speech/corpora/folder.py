@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from corpora import LETTERS, Corpus, CorpusError, recordings, required
+from corpora import LETTERS, Corpus, CorpusError, Utterance, recordings, required
 
 SAMPLE_RATE = 16000
 TEXT = ("sentence", "text", "transcript", "transcription")
@@ -16,8 +16,8 @@ SPEAKER = ("client_id", "speaker", "speaker_id")
 def load(folder: Path, characters: str = LETTERS) -> Corpus:
     """Train on ``train.tsv``, choose by ``dev.tsv`` and test on ``test.tsv``, or the
     same with ``.csv``. Without tables for the last two, or with a single table in place
-    of the folder, some of what there is takes their place: a twentieth each, chosen by
-    the file's name."""
+    of the folder, some of what there is takes their place: a twentieth each, or one
+    recording, chosen by the files' names."""
     if folder.is_file():
         found = {"train": folder}
         folder = folder.parent
@@ -37,12 +37,11 @@ def load(folder: Path, characters: str = LETTERS) -> Corpus:
             parts[part] = recordings(rows(table), SAMPLE_RATE, characters, left_out)
         except (UnicodeDecodeError, csv.Error) as error:
             raise CorpusError(f"{table} is no table in UTF-8: {error}") from error
-    for part, remainder in (("dev", 0), ("test", 1)):
+    count = max(1, len(parts["train"]) // 20)
+    for part in ("dev", "test"):
         if part not in parts:
-            everything, parts["train"], parts[part] = parts["train"], [], []
-            for utterance in everything:
-                place = zlib.crc32(Path(utterance.name).name.encode()) % 20
-                parts[part if place == remainder else "train"].append(utterance)
+            shuffled = sorted(parts["train"], key=checksum_of_name)
+            parts[part], parts["train"] = shuffled[:count], shuffled[count:]
     required(folder, left_out, **parts)
     return Corpus(
         f"recordings of {folder.name}",
@@ -52,6 +51,10 @@ def load(folder: Path, characters: str = LETTERS) -> Corpus:
         **parts,
         left_out=left_out,
     )
+
+
+def checksum_of_name(utterance: Utterance) -> int:
+    return zlib.crc32(Path(utterance.name).name.encode())
 
 
 def rows(table: Path) -> Iterator[tuple[Path, str, str]]:

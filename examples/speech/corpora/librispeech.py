@@ -37,7 +37,11 @@ def load(folder: Path) -> Corpus:
 def transcribed(part: Path) -> Iterator[tuple[Path, str, str]]:
     """The file, speaker and text of each line of the transcripts."""
     for transcripts in sorted(part.glob("*/*/*.trans.txt")):
-        for line in transcripts.read_text(encoding="utf-8").splitlines():
+        try:
+            lines = transcripts.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise CorpusError(f"{transcripts} is not text in UTF-8: {error}") from error
+        for line in lines:
             name, _, text = line.partition(" ")
             speaker = name.partition("-")[0]
             yield transcripts.with_name(f"{name}.flac"), speaker, text
