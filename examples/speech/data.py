@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     audio_lengths: mx.array  # (N,)
     targets: mx.array  # (N, S)
     target_lengths: mx.array  # (N,)
-    masks: mx.array  # (N, 4), what SpecAugment draws, within [0, 1); 0 hides nothing
+    draws: mx.array  # (N, 4) within [0, 1), for SpecAugment; of 0 it hides nothing
 
 
 def padded(rows: list, multiple: int, dtype: type) -> tuple[mx.array, mx.array]:
@@ -48,7 +48,8 @@ def padded(rows: list, multiple: int, dtype: type) -> tuple[mx.array, mx.array]:
 
 
 def perturb(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same words up to a tenth faster or slower, over a little noise."""
+    """The same words up to a tenth faster or slower (speed perturbation, Ko et al.
+    2015), over a little noise."""
     places = np.arange(0, len(audio) - 1, rng.uniform(0.9, 1.1))
     audio = np.interp(places, np.arange(len(audio)), audio)
     noise = np.abs(audio).max() * 10 ** rng.uniform(-4, -2)
@@ -65,23 +66,21 @@ def collate(
     """Read the utterances into one batch. For training each has an ``rng``, which
     SpecAugment and, if asked for, :func:`perturb` draw from."""
     audio = [utterance.audio() for utterance in utterances]
-    masks = np.zeros((len(utterances), 4))
+    draws = np.zeros((len(utterances), 4))
     if rngs:
-        masks = np.stack([rng.random(4) for rng in rngs])
+        draws = np.stack([rng.random(4) for rng in rngs])
     if perturbed:
-        audio = [
-            perturb(samples, rng) for samples, rng in zip(audio, rngs, strict=True)
-        ]
+        audio = [perturb(*pair) for pair in zip(audio, rngs, strict=True)]
     labels = [alphabet.encode(utterance.text) for utterance in utterances]
     return Batch(
         *padded(audio, sample_rate // 8, np.float32),
         *padded(labels, 8, np.int32),
-        mx.array(masks, mx.float32),
+        mx.array(draws, mx.float32),
     )
 
 
 def frames_needed(labels: list[int]) -> int:
-    """The fewest frames that say them: equal neighbours have a blank between."""
+    """The fewest frames that can say them: CTC puts a blank between equal labels."""
     return len(labels) + sum(a == b for a, b in pairwise(labels))
 
 

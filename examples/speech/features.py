@@ -23,8 +23,8 @@ def mel_filters(sample_rate: int, fft_size: int, bands: int) -> np.ndarray:
 
 
 class LogMel:
-    """Log energies of mel bands over 25 ms, every 10 ms, each band with mean 0 and
-    variance 1 over its utterance."""
+    """Logarithms of the energies in mel bands, over 25 ms every 10 ms, each band with
+    mean 0 and variance 1 over its utterance. ``sample_rate`` is in Hz."""
 
     def __init__(self, sample_rate: int, bands: int = 40):
         self.sample_rate = sample_rate
@@ -35,8 +35,8 @@ class LogMel:
         self.window = mx.array(np.hanning(self.window_size).astype(np.float32))
         self.filters = mx.array(mel_filters(sample_rate, self.fft_size, bands))
 
-    def frames(self, samples):
-        """The number of whole windows in a number of samples."""
+    def frames(self, samples: int | mx.array) -> int | mx.array:
+        """The number of whole windows in a number of samples, negative below one."""
         return (samples - self.window_size) // self.hop + 1
 
     def __call__(self, audio: mx.array, lengths: mx.array) -> tuple[mx.array, mx.array]:
@@ -63,21 +63,21 @@ class LogMel:
 def spec_augment(
     features: mx.array,
     lengths: mx.array,
-    masks: mx.array,
+    draws: mx.array,
     frames: int = 6,
     bands: int = 4,
 ) -> mx.array:
-    """Hide up to ``frames`` frames and up to ``bands`` bands of each utterance behind
-    the mean, which is 0 (SpecAugment, Park et al. 2019). How many, and where, is drawn
-    elsewhere: ``masks`` (N, 4) within [0, 1)."""
+    """Mask up to ``frames`` frames and up to ``bands`` bands of each utterance with the
+    features' mean, which is 0 (SpecAugment, Park et al. 2019). ``draws`` (N, 4), random
+    numbers within [0, 1), say how many and where."""
     T, _, F = features.shape
 
-    def hidden(size: int, within: mx.array, widest: int, draws: mx.array) -> mx.array:
+    def mask(size: int, within: mx.array, widest: int, draws: mx.array) -> mx.array:
         width = mx.floor(draws[:, 0] * (widest + 1))
         start = mx.floor(draws[:, 1] * mx.maximum(within - width, 0))
         index = mx.arange(size)[:, None]
         return (start <= index) & (index < start + width)  # (size, N)
 
-    in_time = hidden(T, lengths, frames, masks[:, :2])
-    in_bands = hidden(F, mx.array(F), bands, masks[:, 2:])
+    in_time = mask(T, lengths, frames, draws[:, :2])
+    in_bands = mask(F, mx.array(F), bands, draws[:, 2:])
     return mx.where(in_time[..., None] | in_bands.T, 0, features)

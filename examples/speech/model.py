@@ -1,6 +1,6 @@
 # The network: separable convolutions over time in residual blocks.
-# Letters: T frames, N utterances, C classes. Time is the first axis, so that a
-# frame's neighbours are one slice away and the loss takes the logits as they are.
+# Letters: T frames, N utterances, F mel bands, C classes. Time is the first axis: a
+# frame's neighbours are one slice away, and the loss takes the logits as they are.
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -40,8 +40,9 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From features (T, N, F) to logits (ceil(T / 2), N, C): one row of logits for
-    every second frame. What lies past an utterance's length changes nothing."""
+    """From features (T, N, F), 0 past each utterance's length, and the lengths (N,) to
+    logits (ceil(T / 2), N, C), one row for every second frame, and their lengths (N,).
+    What a batch pads an utterance with changes nothing."""
 
     stride = 2
 
@@ -58,7 +59,9 @@ class Encoder(nn.Module):
         self.norm = nn.RMSNorm(channels)
         self.classify = nn.Linear(channels, classes)
 
-    def __call__(self, features: mx.array, lengths: mx.array):
+    def __call__(
+        self, features: mx.array, lengths: mx.array
+    ) -> tuple[mx.array, mx.array]:
         x = mx.concatenate(neighbours(features, stride=self.stride), axis=-1)
         x = nn.relu(self.front(x))
         lengths = (lengths + self.stride - 1) // self.stride

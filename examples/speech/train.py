@@ -58,7 +58,7 @@ def make_update(
     def loss_of(parameters: dict, batch: Batch) -> tuple[mx.array, mx.array]:
         model.update(tree_map(lambda array: array.astype(dtype), parameters))
         inputs, lengths = features(batch.audio, batch.audio_lengths)
-        inputs = spec_augment(inputs, lengths, batch.masks).astype(dtype)
+        inputs = spec_augment(inputs, lengths, batch.draws).astype(dtype)
         logits, lengths = model(inputs, lengths)
         losses = ctc_loss(logits, batch.targets, lengths, batch.target_lengths)
         infeasible = mx.isinf(losses)  # such an utterance's gradient is 0

@@ -1,10 +1,12 @@
 # The speech example's command: a run that is stopped, killed, resumed, refused.
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import main
 import mlx.core as mx
@@ -168,3 +170,12 @@ def test_bad_corpus_ends_in_one_line(tmp_path):
     with pytest.raises(SystemExit) as stop:
         main.main(main.parse_arguments(line.split()))
     assert str(stop.value) == f"{tmp_path} has no folder train-*."
+
+
+def test_alignment_that_cannot_be_drawn_is_named(recogniser, corpus, tmp_path, capsys):
+    history = [{"step": 1, "losses": [1.0], "cer": 0.5, "wer": 0.5}]
+    quick = replace(corpus.test[0], name="quick.wav", text="abc" * 100)
+    main.draw(recogniser, replace(corpus, test=[quick]), history, tmp_path)
+    message = r"no alignment\.png of quick\.wav: a text of 300 characters takes"
+    assert re.match(message, capsys.readouterr().out)
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]

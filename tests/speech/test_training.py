@@ -49,7 +49,7 @@ def test_ranks_share_each_batch(corpus):
     for rank in range(2):
         part = data.TrainingBatches(corpus, alphabet, 6, 1, rank, ranks=2)[5]
         assert mx.array_equal(part.audio_lengths, whole.audio_lengths[rank::2])
-        assert mx.array_equal(part.masks, whole.masks[rank::2])
+        assert mx.array_equal(part.draws, whole.draws[rank::2])
         samples = min(part.audio.shape[1], whole.audio.shape[1])
         theirs = whole.audio[rank::2, :samples]
         assert mx.array_equal(part.audio[:, :samples], theirs)
@@ -121,8 +121,8 @@ def test_padding_changes_nothing(rng):
 def test_spec_augment_hides_a_few_frames_and_bands(rng):
     inputs = mx.ones((90, 50, 40))
     lengths = mx.array(rng.integers(20, 90, 50))
-    masks = mx.array(rng.random((50, 4)))
-    hidden = np.array(features.spec_augment(inputs, lengths, masks) == 0)
+    draws = mx.array(rng.random((50, 4)))
+    hidden = np.array(features.spec_augment(inputs, lengths, draws) == 0)
     frames, bands = hidden.all(axis=2).sum(axis=0), hidden.all(axis=0).sum(axis=1)
     assert set(frames) == set(range(7))
     assert set(bands) == set(range(5))
@@ -138,7 +138,7 @@ def test_spec_augment_hides_a_few_frames_and_bands(rng):
 def test_loss_is_the_mean_per_label(corpus):
     recogniser = untrained_recogniser(corpus.characters)
     batch = data.TrainingBatches(corpus, recogniser.alphabet, 4, seed=0)[0]
-    batch = batch._replace(masks=mx.zeros((4, 4)))
+    batch = batch._replace(draws=mx.zeros((4, 4)))
     logits, lengths = recogniser(batch.audio, batch.audio_lengths)
     each = ctc_loss(
         logits,
