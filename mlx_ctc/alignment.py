@@ -186,6 +186,9 @@ def merge_tokens(
 
     Returns:
         list(TokenSpan): In order.
+
+    Raises:
+        ValueError: For tokens and scores that are not one for each frame.
     """
     if not shape(tokens) == shape(scores) == (len(tokens),):
         Canonical("merge_tokens").fail(

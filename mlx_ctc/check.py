@@ -42,6 +42,14 @@ class Difference:
     frames: int  # that are aligned otherwise
     seconds: float  # of the first run on the GPU, with compilation
 
+    def within_tolerance(self, dtype):
+        return (
+            self.loss <= LOSS_TOLERANCE
+            and self.gradient <= GRADIENT_TOLERANCE[dtype]
+            and self.posteriors <= POSTERIOR_TOLERANCE
+            and self.frames == 0
+        )
+
 
 def problem(T, N, C, S, spread, dtype):
     """Random scores with sequences of many lengths, one of them infeasible."""
@@ -75,6 +83,14 @@ def alignment_and_posteriors(*arrays, with_logits, device):
     return path, posteriors
 
 
+def run(arrays, with_logits, device):
+    options = {"with_logits": with_logits, "device": device}
+    return (
+        *loss_and_gradient(*arrays, **options),
+        *alignment_and_posteriors(*arrays, **options),
+    )
+
+
 def greatest_difference(a, b):
     """Infinities and NaN are equal to themselves and far from all else."""
     with mx.stream(mx.cpu):
@@ -88,17 +104,10 @@ def greatest_difference(a, b):
 def compare(sizes, dtype, with_logits):
     arrays = problem(*sizes, dtype)
     start = time.perf_counter()
-    loss, gradient = loss_and_gradient(*arrays, with_logits=with_logits, device=mx.gpu)
-    path, posteriors = alignment_and_posteriors(
-        *arrays, with_logits=with_logits, device=mx.gpu
-    )
+    loss, gradient, path, posteriors = run(arrays, with_logits, mx.gpu)
     seconds = time.perf_counter() - start
-    expected_loss, expected_gradient = loss_and_gradient(
-        *arrays, with_logits=with_logits, device=mx.cpu
-    )
-    expected_path, expected_posteriors = alignment_and_posteriors(
-        *arrays, with_logits=with_logits, device=mx.cpu
-    )
+    expected = run(arrays, with_logits, mx.cpu)
+    expected_loss, expected_gradient, expected_path, expected_posteriors = expected
     return Difference(
         greatest_difference(loss, expected_loss),
         greatest_difference(gradient, expected_gradient),
@@ -133,12 +142,7 @@ def main() -> int:
                     failures += 1
                     print(f"  FAILED {name}: {error}")
                     continue
-                good = (
-                    found.loss <= LOSS_TOLERANCE
-                    and found.gradient <= GRADIENT_TOLERANCE[dtype]
-                    and found.posteriors <= POSTERIOR_TOLERANCE
-                    and found.frames == 0
-                )
+                good = found.within_tolerance(dtype)
                 failures += not good
                 print(
                     f"  {'ok    ' if good else 'DIFFER'} {name}: "

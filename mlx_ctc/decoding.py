@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Scorer = Callable[[tuple[int, ...], int | None], float]
 
-MOST = 2**31 - 1
+INT32_MAX = 2**31 - 1
 
 
 def greedy_decode(
@@ -168,9 +168,9 @@ def beam_search_decode(
     for name, value in (
         ("beam_width", beam_width),
         ("nbest", nbest),
-        ("max_labels", MOST if max_labels is None else max_labels),
+        ("max_labels", INT32_MAX if max_labels is None else max_labels),
     ):
-        if not (isinstance(value, int) and 1 <= value <= MOST):
+        if not (isinstance(value, int) and 1 <= value <= INT32_MAX):
             canonical.fail(f"{name} to be a positive int", repr(value))
     for name, value in (
         ("label_threshold", label_threshold),
@@ -193,7 +193,7 @@ def beam_search_decode(
         beam_width=beam_width,
         blank=blank,
         nbest=nbest,
-        max_labels=MOST if max_labels is None else max_labels,
+        max_labels=INT32_MAX if max_labels is None else max_labels,
         label_threshold=label_threshold,
         beam_threshold=beam_threshold,
         scorer=scorer,

@@ -43,6 +43,9 @@ def plot_posteriors(
 
     Returns:
         Axes: What was drawn on.
+
+    Raises:
+        ValueError: For another number of labels than of posteriors.
     """
     ax = plt.gca() if ax is None else ax
     blank, *rows = np.asarray(posteriors).T
@@ -89,6 +92,9 @@ def plot_alignment(
 
     Returns:
         Axes: What was drawn on.
+
+    Raises:
+        ValueError: For another number of labels than of spans.
     """
     ax = plt.gca() if ax is None else ax
     if len(labels) != len(spans):
