@@ -17,7 +17,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="a recording")
     add("text", metavar="TEXT", help="what is said in it")
-    add("--model", type=Path, metavar="FOLDER", help="default: the one saved last")
+    add(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="default: the one saved last in the user's cache folder",
+    )
     add("--plot", type=Path, metavar="FILE.png", help="draw it too")
     return parser.parse_args(argv)
 

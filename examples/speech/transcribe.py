@@ -17,7 +17,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="a recording")
-    add("--model", type=Path, metavar="FOLDER", help="default: the one saved last")
+    add(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="default: the one saved last in the user's cache folder",
+    )
     add(
         "--beam",
         type=at_least(1),

@@ -1,6 +1,8 @@
 # A recogniser is saved and loaded, evaluated and drawn.
 
 import os
+import re
+from pathlib import Path
 
 import matplotlib.image
 import mlx.core as mx
@@ -11,7 +13,7 @@ import pytest
 from corpora import Utterance
 from evaluate import Result, evaluate
 from recogniser import Recogniser
-from tones import random_text, tones
+from tones import random_text, tones, write_text
 
 
 def utterance(text, speaker, rng):
@@ -44,6 +46,16 @@ def test_listening_alone_and_in_a_batch_is_the_same(recogniser, rng):
         alone = recogniser.listen(waveform)
         assert len(alone) == lengths[n].item()
         np.testing.assert_allclose(logits[: len(alone), n], alone, atol=1e-4)
+
+
+def test_code_in_the_readme_runs(saved, rng, tmp_path, monkeypatch):
+    readme = Path(paths.__file__).with_name("README.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    write_text(tmp_path / "recording.wav", "ab c", rng)
+    monkeypatch.chdir(tmp_path)
+    names = {"folder": saved}
+    exec(code.replace("seven three nine", "ab c"), names)
+    assert [word for word, _ in names["alignment"].words] == ["ab", "c"]
 
 
 @pytest.mark.parametrize("samples", [1, 199, 200, 201])

@@ -1,6 +1,7 @@
 # What a step of the speech example's training learns, and from which batches.
 
 import re
+from dataclasses import replace
 
 import corpora
 import data
@@ -71,8 +72,8 @@ def test_text_longer_than_its_audio_is_left_out_by_name(corpus):
     first = corpus.train[0]
     assert data.frames_needed(alphabet.encode("1123")) == 5
     frames = {first.samples: 3}
-    text = corpora.replace(first, name="quick.wav", text="1123")
-    short = corpora.replace(corpus, train=[text, *corpus.train])
+    text = replace(first, name="quick.wav", text="1123")
+    short = replace(corpus, train=[text, *corpus.train])
     kept = data.without_infeasible(
         short, alphabet, lambda samples: frames.get(samples, 1000)
     )
@@ -148,23 +149,35 @@ def test_loss_is_the_mean_per_label(corpus):
         reduction="none",
         with_logits=True,
     )
-    [[loss, too_short, flags]] = updated(recogniser, [batch])
+    [[loss, infeasible, flag]] = updated(recogniser, [batch])
     expected = (each / batch.target_lengths).mean().item()
     assert loss == pytest.approx(expected, rel=1e-5)
-    assert (too_short, flags) == (0, 0)
+    assert (infeasible, flag) == (0, 0)
 
 
-def test_utterances_shorter_than_their_text_are_counted_and_harmless(corpus):
+def test_infeasible_utterances_are_counted_and_harmless(corpus):
     recogniser = untrained_recogniser(corpus.characters)
     batch = data.TrainingBatches(corpus, recogniser.alphabet, 4, seed=0)[0]
     fair, _ = updated(recogniser, [batch, batch])
     short = batch._replace(audio_lengths=batch.audio_lengths * mx.array([1, 1, 1, 0]))
     recogniser = untrained_recogniser(corpus.characters)
-    (loss, too_short, _), _ = updated(recogniser, [short, short])
-    assert too_short == 1
+    (loss, infeasible, _), _ = updated(recogniser, [short, short])
+    assert infeasible == 1
     assert 0 < loss < fair[0]
     for _, array in tree_flatten(recogniser.model.parameters()):
         assert mx.isfinite(array).all()
+
+
+def test_infeasible_utterances_are_shown_since_the_last_evaluation(corpus, tmp_path):
+    recogniser = untrained_recogniser(corpus.characters)
+    progress = train.Progress(step=7, losses=[2.0, 1.0], infeasible=3)
+    line = train.record(progress, corpus, recogniser, tmp_path)
+    assert line.startswith("step     7  loss  1.500  dev CER ")
+    assert line.endswith("%  3 utterances too short for their text")
+    assert progress.history[0]["infeasible"] == 3
+    assert (progress.infeasible, progress.losses) == (0, [])
+    progress.losses = [1.0]
+    assert "short" not in train.record(progress, corpus, recogniser, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=str)
