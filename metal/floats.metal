@@ -81,22 +81,6 @@ METAL_FUNC Pair with_floats(Pair levels, Floats a) {
       Extended{a.blank, levels.blank.e}, Extended{a.label, levels.label.e}};
 }
 
-// The blanks or the labels of a span.
-METAL_FUNC void leave_span(
-    device uint* to,
-    int frames,
-    Pair levels,
-    thread const Floats (&a)[span],
-    bool blanks) {
-  const uint e = as_type<uint>(blanks ? levels.blank.e : levels.label.e);
-  *(device uint4*)to = uint4{
-      as_type<uint>(blanks ? a[0].blank : a[0].label),
-      as_type<uint>(blanks ? a[1].blank : a[1].label),
-      as_type<uint>(blanks ? a[2].blank : a[2].label),
-      as_type<uint>(blanks ? a[3].blank : a[3].label)};
-  *(device uint4*)(to + frames) = uint4{e, e, e, e};
-}
-
 // The same number, m at 2^start_exponent.
 METAL_FUNC Extended on_new_level(Extended a) {
   constexpr int start = 127 + start_exponent;
@@ -114,12 +98,6 @@ METAL_FUNC Pair on_new_levels(Pair a) {
 
 // In memory what passes between windows with a segment's frames is all their
 // floats, then all their levels, as words.
-template <typename To>
-METAL_FUNC void leave_number(To to, int k, int frames, Extended a) {
-  to[k] = as_type<uint>(a.m);
-  to[frames + k] = as_type<uint>(a.e);
-}
-
 METAL_FUNC Extended edge_number(uint m, uint e) {
   return Extended{as_type<float>(m), as_type<int>(e)};
 }

@@ -126,7 +126,7 @@ for (int part = 0; part * PART <= S_n; ++part) {
     const int i = window * 32 + lane;
     const int rank = i < S_n ? int(ranks[(int64_t(n) * S + i) * 2]) : 0;
     if (!has_path(segment, window)) {
-      for (int f = 0; f < count && i < S_n; ++f) {
+      for (int f = 0; f < FRAMES && i < S_n; ++f) {
         gammas[f][rank] = 0.0f;
       }
       continue;
@@ -149,7 +149,7 @@ for (int part = 0; part * PART <= S_n; ++part) {
         lane);
 #pragma unroll
     for (int f = 0; f < SEGMENT; ++f) {
-      if (place.has.label && f >= own && f < own + count) {
+      if (place.has.label && f >= own && f < own + FRAMES) {
         gammas[f - own][rank] = gamma.label[f];
       }
     }
@@ -157,7 +157,7 @@ for (int part = 0; part * PART <= S_n; ++part) {
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-  if (thread_index < count) {
+  if (thread_index < FRAMES) {
     const int f = own + thread_index;
     for (int k = 1; k < simdgroups; ++k) {
       blank_gammas[0][f] += blank_gammas[k][f];
@@ -165,82 +165,29 @@ for (int part = 0; part * PART <= S_n; ++part) {
     }
     // A frame's gamma sums to 1. Dividing by its sum takes out what alpha, w
     // and Z have gathered in rounding, unless parts of it are elsewhere.
-    gamma_scale[thread_index] =
-        S_n < PART ? -weight / frame_gammas[0][f] : -weight;
+    const float of_all = S_n < PART ? frame_gammas[0][f] : 1.0f;
+    gamma_scale[thread_index] = thread_index < count ? -weight / of_all : 0.0f;
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
   if (part == 0) {
-    // Small rows are written several at a time. A thread asks for all its
-    // frames' scores before it uses the first. Its k-th frame is at_once after
-    // the one before, and it reads so many, writes so many.
-    int width = threads;
-    while (width / 2 >= C) {
-      width /= 2;
-    }
-    const int at_once = threads / width;
-    const int first = thread_index / width;
-    const int reads =
-        first < at_once ? (count - first + at_once - 1) / at_once : 0;
-    const int writes =
-        first < at_once ? (here - first + at_once - 1) / at_once : 0;
-    const int64_t from_stride = at_once * frame_stride;
-    const int64_t to_stride = int64_t(at_once) * N * C;
-    auto row = log_probs + item + (t0 + first) * frame_stride;
-    device ELEMENT* to_row = gradient + (int64_t(t0 + first) * N + n) * C;
-    for (int c = thread_index - first * width; c < C; c += width) {
-      auto from = row + c * class_stride;
-      float values[FRAMES];
-#pragma unroll
-      for (int k = 0; k < FRAMES; ++k) {
-        values[k] = 0.0f;
-        if (k < reads) {
-          values[k] = float(*from);
-        }
-        from += from_stride;
-      }
-      const uint listed = count > 0 ? classes[classes_at + c] : 0;
-#pragma unroll
-      for (int k = 0; k < FRAMES; ++k) {
-        const float2 frame = softmax[(first + k * at_once) % FRAMES];
-        const float e =
-            LOGITS ? share(values[k] - frame.x) : plain_exp(values[k]);
-        values[k] = e * frame.y;
-      }
-      if (listed != 0 || c == BLANK) {
-        float sums[FRAMES]; // of gamma, in the order of places
-#pragma unroll
-        for (int k = 0; k < FRAMES; ++k) {
-          sums[k] = 0.0f;
-        }
-        const int begin = int(listed >> 16);
-        const int end = begin + int(listed & 0xffff);
-        for (int rank = begin; rank < end; ++rank) {
-#pragma unroll
-          for (int k = 0; k < FRAMES; ++k) {
-            if (k < reads) {
-              sums[k] += gammas[first + k * at_once][rank];
-            }
-          }
-        }
-#pragma unroll
-        for (int k = 0; k < FRAMES; ++k) {
-          const int f = first + k * at_once;
-          if (k < reads) {
-            sums[k] += c == BLANK ? blank_gammas[0][own + f] : 0.0f;
-            values[k] = metal::fma(sums[k], gamma_scale[f], values[k]);
-          }
-        }
-      }
-      device ELEMENT* to = to_row + c;
-#pragma unroll
-      for (int k = 0; k < FRAMES; ++k) {
-        if (k < writes) {
-          *to = ELEMENT(values[k]);
-        }
-        to += to_stride;
-      }
-    }
+    const auto rows = rows_of(
+        C,
+        BLANK,
+        count,
+        here,
+        log_probs + item + t0 * frame_stride,
+        frame_stride,
+        class_stride,
+        gradient + (int64_t(t0) * N + n) * C,
+        int64_t(N) * C,
+        &softmax[0],
+        &gammas[0][0],
+        CAPACITY,
+        &blank_gammas[0][own],
+        &gamma_scale[0],
+        classes + classes_at);
+    write_rows<FRAMES, LOGITS>(rows, thread_index, threads);
   } else {
     // What the part's classes have in it, and the blank.
     const int labels = part_end - part_begin;
@@ -258,6 +205,7 @@ for (int part = 0; part * PART <= S_n; ++part) {
       if (is_first || is_blank_alone) {
         for (int f = 0; f < count; ++f) {
           float gamma = 0.0f;
+#pragma unroll 1
           for (int rank = begin; rank < end; ++rank) {
             gamma += gammas[f][rank];
           }

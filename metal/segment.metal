@@ -263,6 +263,11 @@ METAL_FUNC void gammas_without_limits(
   const Extended left = as_number(ends.left);
   const Pair right = as_numbers(ends.right);
   Pair w = as_numbers(ends.w);
+#pragma unroll
+  for (int f = 0; f < FRAMES; ++f) {
+    gammas.blank[f] = 0.0f;
+    gammas.label[f] = 0.0f;
+  }
 #pragma unroll 1
   for (int last = segment.frames.end - 1; last >= 0; --last) {
     Pair alpha = as_numbers(ends.alpha);

@@ -32,6 +32,28 @@ METAL_FUNC Exits<Inbox> exits_of(
       blank_at_edge};
 }
 
+template <typename To>
+METAL_FUNC void leave_number(To to, int k, int frames, Extended a) {
+  to[k] = as_type<uint>(a.m);
+  to[frames + k] = as_type<uint>(a.e);
+}
+
+// The blanks or the labels of a span.
+METAL_FUNC void leave_span(
+    device uint* to,
+    int frames,
+    Pair levels,
+    thread const Floats (&a)[span],
+    bool blanks) {
+  const uint e = as_type<uint>(blanks ? levels.blank.e : levels.label.e);
+  *(device uint4*)to = uint4{
+      as_type<uint>(blanks ? a[0].blank : a[0].label),
+      as_type<uint>(blanks ? a[1].blank : a[1].label),
+      as_type<uint>(blanks ? a[2].blank : a[2].label),
+      as_type<uint>(blanks ? a[3].blank : a[3].label)};
+  *(device uint4*)(to + frames) = uint4{e, e, e, e};
+}
+
 template <int FRAMES, typename Inbox>
 METAL_FUNC void leave_frame(Exits<Inbox> exits, int k, Pair a) {
   if (exits.has_inbox) {

@@ -252,7 +252,8 @@ Launch gradient_launch(
            text::place,
            text::floats,
            text::emissions,
-           text::segment},
+           text::segment,
+           text::rows},
       .source = text::gradient};
 }
 

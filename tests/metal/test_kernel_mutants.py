@@ -1,11 +1,13 @@
 # The library's kernels with one thing wrong: each such mutant is noticed.
 #
-# The mutants are made from whatever the kernels' text is: every barrier is taken out
-# or weakened, every store to shared memory left out, a thread made to return before
-# every barrier. So the tests say that nothing of this is in the text without need.
+# The mutants are made from whatever the kernels' text is, their helpers included: every
+# barrier is taken out or weakened, every store to shared memory left out, a thread made
+# to return before every barrier. So the tests say that nothing of this is in the text
+# without need.
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import ctc_on_emulator
 import mlx.core as mx
@@ -14,6 +16,8 @@ import pytest
 from metal_text import without_comments
 from problems import random_problem
 
+# What helpers call the shared arrays that they are given.
+IN_HELPERS = ["p_blanks", "to", "of_blanks", "of_all"]
 BARRIER = re.compile(r"metal::(threadgroup|simdgroup)_barrier\(([^;]*)\);")
 
 
@@ -124,20 +128,22 @@ def report_on(emulator, name, edit):
     return "nothing"
 
 
-def mutants(make):
-    """A test parameter (kernel, source) for each text that make() yields."""
+def mutants(make, *parts):
+    """A test parameter (kernel, edit) for each text that make() yields of a part."""
     parameters = []
     for launch in launches():
-        source = without_comments(launch.source)
-        for place, what, mutant in make(launch, source):
-            line = source[:place].count("\n") + 1
-            id_ = f"{launch.name}, line {line}, {what}"
-            parameters.append(pytest.param(launch.name, mutant, id=id_))
-    return pytest.mark.parametrize(("name", "source"), parameters)
+        for part in parts:
+            text = without_comments(getattr(launch, part))
+            for place, what, mutant in make(launch, text):
+                line = text[:place].count("\n") + 1
+                edit = partial(replace, **{part: mutant})
+                id_ = f"{launch.name}, {part}, line {line}, {what}"
+                parameters.append(pytest.param(launch.name, edit, id=id_))
+    return pytest.mark.parametrize(("name", "edit"), parameters)
 
 
-def weaker_barriers(launch, source):
-    for barrier in BARRIER.finditer(source):
+def weaker_barriers(launch, text):
+    for barrier in BARRIER.finditer(text):
         weaker = {"gone": ""}
         for memory in re.findall(r"mem_(device|threadgroup)", barrier[2]):
             without = barrier[0].replace(f"mem_{memory}", "mem_none")
@@ -145,14 +151,14 @@ def weaker_barriers(launch, source):
         if barrier[1] == "threadgroup":
             smaller = barrier[0].replace("threadgroup_b", "simdgroup_b")
             weaker["for a simdgroup"] = smaller
-        for what, text in weaker.items():
+        for what, other in weaker.items():
             start, end = barrier.span()
-            yield start, what, source[:start] + text + source[end:]
+            yield start, what, text[:start] + other + text[end:]
 
 
-@mutants(weaker_barriers)
-def test_every_barrier_is_needed(emulator, name, source):
-    report = report_on(emulator, name, lambda launch: replace(launch, source=source))
+@mutants(weaker_barriers, "header", "source")
+def test_every_barrier_is_needed(emulator, name, edit):
+    report = report_on(emulator, name, edit)
     assert re.match(f"{name}: (race|uninitialised|divergent)", report), report
 
 
@@ -163,23 +169,25 @@ def early_returns(launch, source):
         yield start, "return before it", source[:start] + leave + source[start:]
 
 
-@mutants(early_returns)
-def test_no_thread_may_return_before_a_barrier(emulator, name, source):
-    report = report_on(emulator, name, lambda launch: replace(launch, source=source))
+@mutants(early_returns, "source")
+def test_no_thread_may_return_before_a_barrier(emulator, name, edit):
+    report = report_on(emulator, name, edit)
     assert re.match(f"{name}: divergent.* has returned", report), report
 
 
-def missing_stores(launch, source):
-    shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", source) + launch.output_names
-    store = re.compile(rf"\b({'|'.join(shared)})\[[^;=]*\] \+?=[^;=]*;")
-    for match in store.finditer(source):
+def missing_stores(launch, text):
+    shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", text) + launch.output_names
+    shared += IN_HELPERS
+    through_name = rf"\b(?:{'|'.join(shared)})\[[^;=]*\]"
+    store = re.compile(rf"({through_name}|\*(?:unit|to|\(device [^;=]*)) \+?=[^;=]*;")
+    for match in store.finditer(text):
         start, end = match.span()
-        yield start, match[1], source[:start] + ";" + source[end:]
+        yield start, match[1], text[:start] + ";" + text[end:]
 
 
-@mutants(missing_stores)
-def test_every_store_is_needed(emulator, name, source):
-    report = report_on(emulator, name, lambda launch: replace(launch, source=source))
+@mutants(missing_stores, "header", "source")
+def test_every_store_is_needed(emulator, name, edit):
+    report = report_on(emulator, name, edit)
     assert report != "nothing"
 
 

@@ -1,0 +1,144 @@
+// The gradient's rows of a few frames: a multiple of the softmax, less the sums
+// of gamma by class.
+
+template <
+    typename Scores,
+    typename Written,
+    typename Softmax,
+    typename Gammas,
+    typename Classes>
+struct Rows {
+  using Element = Written;
+  int C;
+  int blank;
+  int count; // frames with a path; the rows behind them take softmax of 0
+  int here; // frames to write
+  Scores scores; // (count, C), by their strides
+  int64_t frame_stride;
+  int64_t class_stride;
+  device Written* gradient; // (here, C), row_stride apart
+  int64_t row_stride;
+  Softmax softmax; // (FRAMES) the greatest score, and the multiple
+  Gammas labels; // (FRAMES, capacity), those of a class side by side
+  int capacity;
+  Gammas blanks; // (FRAMES)
+  Gammas scale; // (FRAMES) of gamma
+  Classes classes; // (C) where a class's labels begin, and their number
+};
+
+template <
+    typename Scores,
+    typename Element,
+    typename Softmax,
+    typename Gammas,
+    typename Classes>
+METAL_FUNC Rows<Scores, Element, Softmax, Gammas, Classes> rows_of(
+    int C,
+    int blank,
+    int count,
+    int here,
+    Scores scores,
+    int64_t frame_stride,
+    int64_t class_stride,
+    device Element* gradient,
+    int64_t row_stride,
+    Softmax softmax,
+    Gammas labels,
+    int capacity,
+    Gammas blanks,
+    Gammas scale,
+    Classes classes) {
+  return Rows<Scores, Element, Softmax, Gammas, Classes>{
+      C,
+      blank,
+      count,
+      here,
+      scores,
+      frame_stride,
+      class_stride,
+      gradient,
+      row_stride,
+      softmax,
+      labels,
+      capacity,
+      blanks,
+      scale,
+      classes};
+}
+
+// AT_ONCE rows side by side. A thread has one class of every AT_ONCE-th frame,
+// and asks for all its scores before it uses the first.
+template <int FRAMES, bool LOGITS, int AT_ONCE, typename Rows>
+METAL_FUNC void write_side_by_side(Rows rows, int thread_index, int threads) {
+  constexpr int COUNT = FRAMES > AT_ONCE ? FRAMES / AT_ONCE : 1;
+  const int width = threads / AT_ONCE;
+  int first = 0; // frame
+#pragma unroll
+  for (int k = 1; k < AT_ONCE; ++k) {
+    first += thread_index >= k * width ? 1 : 0;
+  }
+  auto scores = rows.scores + first * rows.frame_stride;
+  auto gradient = rows.gradient + first * rows.row_stride;
+  for (int c = thread_index - first * width; c < rows.C; c += width) {
+    float values[COUNT];
+    auto from = scores + c * rows.class_stride;
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) {
+      values[k] = 0.0f;
+      if (first + k * AT_ONCE < rows.count) {
+        values[k] = float(*from);
+      }
+      from += AT_ONCE * rows.frame_stride;
+    }
+    const uint listed = rows.count > 0 ? rows.classes[c] : 0;
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) {
+      const float2 softmax = rows.softmax[first + k * AT_ONCE];
+      const float e =
+          LOGITS ? share(values[k] - softmax.x) : plain_exp(values[k]);
+      values[k] = e * softmax.y;
+    }
+    if (listed != 0 || c == rows.blank) {
+      float sums[COUNT]; // of labels in the order of the target, and of blanks
+#pragma unroll
+      for (int k = 0; k < COUNT; ++k) {
+        sums[k] = 0.0f;
+      }
+      const int begin = int(listed >> 16);
+      const int end = begin + int(listed & 0xffff);
+#pragma unroll 1
+      for (int rank = begin; rank < end; ++rank) {
+#pragma unroll
+        for (int k = 0; k < COUNT; ++k) {
+          sums[k] += rows.labels[(first + k * AT_ONCE) * rows.capacity + rank];
+        }
+      }
+#pragma unroll
+      for (int k = 0; k < COUNT; ++k) {
+        const int f = first + k * AT_ONCE;
+        sums[k] += c == rows.blank ? rows.blanks[f] : 0.0f;
+        values[k] = metal::fma(sums[k], rows.scale[f], values[k]);
+      }
+    }
+    auto to = gradient + c;
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) {
+      if (first + k * AT_ONCE < rows.here) {
+        *to = typename Rows::Element(values[k]);
+      }
+      to += AT_ONCE * rows.row_stride;
+    }
+  }
+}
+
+// By all threads of a threadgroup: small rows several at a time.
+template <int FRAMES, bool LOGITS, typename Rows>
+METAL_FUNC void write_rows(Rows rows, int thread_index, int threads) {
+  if (FRAMES >= 4 && threads >= 4 * rows.C) {
+    write_side_by_side<FRAMES, LOGITS, 4>(rows, thread_index, threads);
+  } else if (FRAMES >= 2 && threads >= 2 * rows.C) {
+    write_side_by_side<FRAMES, LOGITS, 2>(rows, thread_index, threads);
+  } else {
+    write_side_by_side<FRAMES, LOGITS, 1>(rows, thread_index, threads);
+  }
+}
