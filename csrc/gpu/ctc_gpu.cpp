@@ -1,7 +1,7 @@
 #include "gpu/ctc_gpu.h"
 
+#include <algorithm>
 #include <map>
-#include <set>
 
 #include "gpu/kernel.h"
 #include "gpu/launch.h"
@@ -24,28 +24,23 @@ mx::array bindable(const mx::array& a, const mx::array& other) {
   return bound;
 }
 
-// Adds what the launches write to `arrays`.
-void run(
-    const std::vector<Launch>& launches,
-    mx::Stream stream,
-    Arrays& arrays) {
-  for (const auto& launch : launches) {
-    std::vector<mx::array> inputs;
-    for (const auto& name : launch.arrays) {
-      inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
-    }
-    std::vector<mx::array> outputs;
-    for (size_t i = 0; i < launch.outputs.size(); ++i) {
-      outputs.emplace_back(
-          launch.output_shapes[i],
-          launch.output_dtypes[i],
-          nullptr,
-          std::vector<mx::array>{});
-    }
-    kernel(launch, inputs, stream)->eval_gpu(inputs, outputs);
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      arrays.emplace(launch.outputs[i], outputs[i]);
-    }
+// Adds what the launch writes to `arrays`.
+void run(const Launch& launch, mx::Stream stream, Arrays& arrays) {
+  std::vector<mx::array> inputs;
+  for (const auto& name : launch.arrays) {
+    inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
+  }
+  std::vector<mx::array> outputs;
+  for (size_t i = 0; i < launch.outputs.size(); ++i) {
+    outputs.emplace_back(
+        launch.output_shapes[i],
+        launch.output_dtypes[i],
+        nullptr,
+        std::vector<mx::array>{});
+  }
+  kernel(launch, inputs, stream)->eval_gpu(inputs, outputs);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    arrays.emplace(launch.outputs[i], outputs[i]);
   }
 }
 
@@ -66,58 +61,60 @@ void hand_over(const std::string& name, const Arrays& arrays, mx::array& out) {
   }
 }
 
-// What the launches write besides their results, by name.
-std::vector<std::string> tables_of(
-    const std::vector<Launch>& launches,
-    const std::set<std::string>& results) {
-  std::vector<std::string> tables;
-  for (const auto& launch : launches) {
-    for (const auto& name : launch.outputs) {
-      if (!results.contains(name)) {
-        tables.push_back(name);
-      }
-    }
-  }
-  return tables;
-}
+using Names = std::vector<std::string>;
 
-Outputs outputs_of(
-    const std::vector<Launch>& launches,
-    const std::set<std::string>& results) {
-  Outputs tables;
+// What the launches write besides an op's results.
+struct Tables {
+  Names names;
+  Outputs outputs;
+};
+
+Tables tables_of(const std::vector<Launch>& launches, const Names& results) {
+  Tables tables;
   for (const auto& launch : launches) {
     for (size_t i = 0; i < launch.outputs.size(); ++i) {
-      if (!results.contains(launch.outputs[i])) {
-        tables.shapes.push_back(launch.output_shapes[i]);
-        tables.dtypes.push_back(launch.output_dtypes[i]);
+      const auto& name = launch.outputs[i];
+      if (std::find(results.begin(), results.end(), name) == results.end()) {
+        tables.names.push_back(name);
+        tables.outputs.shapes.push_back(launch.output_shapes[i]);
+        tables.outputs.dtypes.push_back(launch.output_dtypes[i]);
       }
     }
   }
   return tables;
 }
 
-void hand_over_all(
+// An op's outputs: its results, then the tables.
+void run(
     const std::vector<Launch>& launches,
-    const std::vector<std::string>& results,
-    const Arrays& arrays,
+    const Names& results,
+    mx::Stream stream,
+    Arrays arrays,
     std::vector<mx::array>& outputs) {
+  for (const auto& launch : launches) {
+    run(launch, stream, arrays);
+  }
   auto names = results;
-  for (auto& table : tables_of(launches, {results.begin(), results.end()})) {
-    names.push_back(std::move(table));
+  for (auto& name : tables_of(launches, results).names) {
+    names.push_back(std::move(name));
   }
   for (size_t i = 0; i < names.size(); ++i) {
     hand_over(names[i], arrays, outputs[i]);
   }
 }
 
-std::string result_of(const PosteriorOptions& options) {
-  return options.by_class ? "by_class" : "by_label";
+const Names loss_results = {"loss"};
+const Names align_results = {"alignments", "scores"};
+
+Names results_of(const PosteriorOptions& options) {
+  return {options.by_class ? "by_class" : "by_label"};
 }
 
 } // namespace
 
 Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
-  return outputs_of(loss_launches(inputs, options, backend()), {"loss"});
+  auto launches = loss_launches(inputs, options, backend());
+  return tables_of(launches, loss_results).outputs;
 }
 
 void loss(
@@ -125,10 +122,8 @@ void loss(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto arrays = named(inputs);
   auto launches = loss_launches(inputs, options, backend());
-  run(launches, stream, arrays);
-  hand_over_all(launches, {"loss"}, arrays, outputs);
+  run(launches, loss_results, stream, named(inputs), outputs);
 }
 
 void gradient(
@@ -138,20 +133,20 @@ void gradient(
     std::vector<mx::array>& outputs) {
   auto arrays = named(inputs);
   arrays.emplace("cotangent", inputs[4]);
-  auto names = tables_of(loss_launches(inputs, options, backend()), {"loss"});
-  for (size_t i = 0; i < names.size(); ++i) {
-    arrays.emplace(names[i], inputs[i + 5]);
+  auto saved =
+      tables_of(loss_launches(inputs, options, backend()), loss_results);
+  for (size_t i = 0; i < saved.names.size(); ++i) {
+    arrays.emplace(saved.names[i], inputs[i + 5]);
   }
-  auto launches = gradient_launches(inputs, options, backend());
-  run(launches, stream, arrays);
-  hand_over_all(launches, {"gradient"}, arrays, outputs);
+  auto launches = gradient_launches(inputs, options);
+  run(launches, {"gradient"}, stream, arrays, outputs);
 }
 
 Outputs kept(
     const std::vector<mx::array>& inputs,
     const AlignOptions& options) {
-  return outputs_of(
-      align_launches(inputs, options, backend()), {"alignments", "scores"});
+  auto launches = align_launches(inputs, options, backend());
+  return tables_of(launches, align_results).outputs;
 }
 
 void align(
@@ -159,17 +154,15 @@ void align(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto arrays = named(inputs);
   auto launches = align_launches(inputs, options, backend());
-  run(launches, stream, arrays);
-  hand_over_all(launches, {"alignments", "scores"}, arrays, outputs);
+  run(launches, align_results, stream, named(inputs), outputs);
 }
 
 Outputs kept(
     const std::vector<mx::array>& inputs,
     const PosteriorOptions& options) {
-  return outputs_of(
-      posterior_launches(inputs, options, backend()), {result_of(options)});
+  auto launches = posterior_launches(inputs, options, backend());
+  return tables_of(launches, results_of(options)).outputs;
 }
 
 void posteriors(
@@ -177,10 +170,8 @@ void posteriors(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto arrays = named(inputs);
   auto launches = posterior_launches(inputs, options, backend());
-  run(launches, stream, arrays);
-  hand_over_all(launches, {result_of(options)}, arrays, outputs);
+  run(launches, results_of(options), stream, named(inputs), outputs);
 }
 
 } // namespace mlx_ctc::gpu

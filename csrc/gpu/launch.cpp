@@ -62,9 +62,7 @@ struct Sizes {
 
 // Frames between two checkpoints. The gradient keeps that many rows of alpha in
 // registers, so more need more registers, and fewer more memory.
-int segment(Backend) {
-  return 8;
-}
+constexpr int segment = 8;
 
 // Registers and memory limit what a threadgroup of a scan may have.
 int max_scan_windows(Backend backend) {
@@ -88,20 +86,17 @@ Names joined(std::initializer_list<Names> parts) {
 }
 
 // With the arrays' names. Log-probabilities have no normalisers, and the
-// kernels do not read what is passed instead.
-std::vector<Launch>
-bound(std::vector<Launch> launches, const Sizes& sizes, bool with_logits) {
-  for (auto& launch : launches) {
-    launch.arrays = launch.inputs;
-    if (!with_logits || sizes.T == 0) {
-      std::replace(
-          launch.arrays.begin(),
-          launch.arrays.end(),
-          std::string("normalisers"),
-          std::string("log_probs"));
-    }
+// kernel does not read what is passed instead.
+Launch bound(Launch launch, const Sizes& sizes, bool with_logits) {
+  launch.arrays = launch.inputs;
+  if (!with_logits || sizes.T == 0) {
+    std::replace(
+        launch.arrays.begin(),
+        launch.arrays.end(),
+        std::string("normalisers"),
+        std::string("log_probs"));
   }
-  return launches;
+  return launch;
 }
 
 // A threadgroup for each of so many segments of a sequence. CUDA limits the
@@ -151,7 +146,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
   int room = windows > 8 ? windows : power_of_two_up_to(windows, most);
   int max_threads = 2 * room * simdgroup_width;
   bool rounds = sizes.windows() > windows;
-  int segments = std::max<int>(ceil_div(sizes.T, segment(backend)), 1);
+  int segments = std::max<int>(ceil_div(sizes.T, segment), 1);
   auto [T, N, C, S] = sizes;
   return {
       .name = "ctc_scan",
@@ -167,7 +162,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
             std::max(sizes.windows() - 1, 1),
             segments,
             2,
-            segment(backend)},
+            segment},
            {N, S / part + 1, C},
            {N, std::max(S, 1), 2}},
       .output_dtypes =
@@ -182,7 +177,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
            {"BLANK", options.blank},
            {"ZERO_INFINITY", options.zero_infinity},
            {"ROUNDS", rounds},
-           {"SEGMENT", segment(backend)},
+           {"SEGMENT", segment},
            {"PART", part},
            {"MAX_WINDOWS", room}},
       // alpha, w, and the lists of equal labels.
@@ -202,11 +197,8 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .source = text::scan};
 }
 
-Launch gradient_launch(
-    const Sizes& sizes,
-    const Options& options,
-    mx::Dtype dtype,
-    Backend backend) {
+Launch
+gradient_launch(const Sizes& sizes, const Options& options, mx::Dtype dtype) {
   auto [T, N, C, S] = sizes;
   // A simdgroup for a window of states, up to four, that leave few idle in the
   // last turn.
@@ -222,7 +214,7 @@ Launch gradient_launch(
   // than once.
   int capacity =
       std::min(power_of_two_up_to(std::max(S, simdgroup_width), part), part);
-  int frames = segment(backend);
+  int frames = segment;
   while (4 * frames * capacity > threadgroup_bytes) {
     frames /= 2;
   }
@@ -237,7 +229,7 @@ Launch gradient_launch(
           {{"LOGITS", options.with_logits},
            {"BLANK", options.blank},
            {"ELEMENT", dtype},
-           {"SEGMENT", segment(backend)},
+           {"SEGMENT", segment},
            {"FRAMES", frames},
            {"PART", part},
            {"CAPACITY", capacity},
@@ -286,10 +278,7 @@ align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
       .source = text::align};
 }
 
-Launch posteriors_launch(
-    const Sizes& sizes,
-    const PosteriorOptions& options,
-    Backend backend) {
+Launch posteriors_launch(const Sizes& sizes, const PosteriorOptions& options) {
   auto [T, N, C, S] = sizes;
   int simdgroups = std::min(sizes.windows(), max_gradient_simdgroups);
   int threads = simdgroups * simdgroup_width;
@@ -303,10 +292,10 @@ Launch posteriors_launch(
           {{"LOGITS", options.with_logits},
            {"BLANK", options.blank},
            {"BY_CLASS", options.by_class},
-           {"SEGMENT", segment(backend)},
+           {"SEGMENT", segment},
            {"PART", part},
            {"MAX_SIMDGROUPS", max_gradient_simdgroups}},
-      .grid = segments_grid(threads, ceil_div(T, segment(backend)), N),
+      .grid = segments_grid(threads, ceil_div(T, segment), N),
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 1,
@@ -341,44 +330,44 @@ std::vector<Launch> loss_launches(
     const Options& options,
     Backend backend) {
   Sizes sizes(inputs);
-  std::vector<Launch> launches;
-  if (sizes.N > 0) {
-    if (options.with_logits && sizes.T > 0) {
-      launches.push_back(normalisers_launch(sizes));
-    }
-    launches.push_back(scan_launch(sizes, options, backend));
+  if (sizes.N == 0) {
+    return {};
   }
-  return bound(std::move(launches), sizes, options.with_logits);
+  std::vector<Launch> launches;
+  if (options.with_logits && sizes.T > 0) {
+    launches.push_back(bound(normalisers_launch(sizes), sizes, true));
+  }
+  auto scan = scan_launch(sizes, options, backend);
+  launches.push_back(bound(std::move(scan), sizes, options.with_logits));
+  return launches;
 }
 
 std::vector<Launch> gradient_launches(
     const std::vector<mx::array>& inputs,
-    const Options& options,
-    Backend backend) {
-  Sizes sizes(inputs);
+    const Options& options) {
   if (inputs[0].size() == 0) {
     return {};
   }
-  return bound(
-      {gradient_launch(sizes, options, inputs[0].dtype(), backend)},
-      sizes,
-      options.with_logits);
+  Sizes sizes(inputs);
+  auto launch = gradient_launch(sizes, options, inputs[0].dtype());
+  return {bound(std::move(launch), sizes, options.with_logits)};
 }
 
 std::vector<Launch> align_launches(
     const std::vector<mx::array>& inputs,
     const AlignOptions& options,
     Backend backend) {
-  Sizes sizes(inputs);
   if (inputs[0].size() == 0) {
     return {};
   }
+  Sizes sizes(inputs);
   std::vector<Launch> launches;
   if (options.with_logits) {
-    launches.push_back(normalisers_launch(sizes));
+    launches.push_back(bound(normalisers_launch(sizes), sizes, true));
   }
-  launches.push_back(align_launch(sizes, options, backend));
-  return bound(std::move(launches), sizes, options.with_logits);
+  auto launch = align_launch(sizes, options, backend);
+  launches.push_back(bound(std::move(launch), sizes, options.with_logits));
+  return launches;
 }
 
 std::vector<Launch> posterior_launches(
@@ -390,8 +379,9 @@ std::vector<Launch> posterior_launches(
   }
   Sizes sizes(inputs);
   auto launches = loss_launches(inputs, options.loss(), backend);
-  launches.push_back(posteriors_launch(sizes, options, backend));
-  return bound(std::move(launches), sizes, options.with_logits);
+  auto launch = posteriors_launch(sizes, options);
+  launches.push_back(bound(std::move(launch), sizes, options.with_logits));
+  return launches;
 }
 
 } // namespace mlx_ctc::gpu

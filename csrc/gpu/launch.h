@@ -50,8 +50,7 @@ std::vector<Launch> loss_launches(
     Backend backend);
 std::vector<Launch> gradient_launches(
     const std::vector<mx::array>& inputs,
-    const Options& options,
-    Backend backend);
+    const Options& options);
 
 std::vector<Launch> align_launches(
     const std::vector<mx::array>& inputs,
