@@ -6,14 +6,21 @@ struct Frames {
   int segment;
   int begin;
   int end;
+  int first; // frame of the 0th
+  int step; // from one to the next
 };
 
 METAL_FUNC Frames
 frames_of(int turn, int T_n, int size, int segments, bool backward) {
   const int segment = backward ? segments - 1 - turn : turn;
-  const int frames = metal::min(size, T_n - segment * size);
-  const int begin = backward ? size - frames : 0;
-  return Frames{segment, begin, begin + frames};
+  const int t = segment * size;
+  const int frames = metal::min(size, T_n - t);
+  return backward ? Frames{segment, size - frames, size, t + size - 1, -1}
+                  : Frames{segment, 0, frames, t, 1};
+}
+
+METAL_FUNC int frame_at(Frames frames, int k) {
+  return frames.first + k * frames.step;
 }
 
 METAL_FUNC bool contains(Frames frames, int k) {

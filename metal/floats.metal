@@ -121,17 +121,13 @@ METAL_FUNC Extended on_common_levels(Extended a) {
   return a;
 }
 
-// Where a lane has no state a float stands alone, so that all are reached.
-METAL_FUNC Pair with_all(Pair a, Has has) {
-  return Pair{
-      choose(has.blank, a.blank, extended_one()),
-      choose(has.label, a.label, extended_one())};
+// Where a lane has no states floats stand alone, so that all are reached.
+METAL_FUNC Pair with_all(Pair a, bool has_states) {
+  return choose(has_states, a, Pair{extended_one(), extended_one()});
 }
 
-METAL_FUNC Pair without_others(Pair a, Has has) {
-  return Pair{
-      choose(has.blank, a.blank, extended_zero()),
-      choose(has.label, a.label, extended_zero())};
+METAL_FUNC Pair without_others(Pair a, bool has_states) {
+  return choose(has_states, a, no_states());
 }
 
 METAL_FUNC bool all_reached(Pair a) {
@@ -160,21 +156,22 @@ METAL_FUNC Pair with_levels_of_alpha(Pair alpha, int entering, int lane) {
   return alpha;
 }
 
-// For w to the right.
-METAL_FUNC Pair with_levels_of_w(Pair w, int entering, int lane) {
+// For w to the right; the window ends with lane `edge_lane`.
+METAL_FUNC Pair
+with_levels_of_w(Pair w, int entering, int lane, int edge_lane) {
   if (all_reached(w)) {
     return w;
   }
   const bool reached = is_reached(w.blank) || is_reached(w.label);
   int blank = is_reached(w.blank) ? w.blank.e : w.label.e;
-  blank = reached ? blank : (lane == 31 ? entering : zero_exponent);
+  blank = reached ? blank : (lane >= edge_lane ? entering : zero_exponent);
   for (int step = 1; step < 32; step *= 2) {
     const int other = metal::simd_shuffle_down(blank, step);
     blank = blank < least_exponent && lane + step < 32 ? other : blank;
   }
   const int behind = metal::simd_shuffle_down(blank, 1);
   if (!is_reached(w.label)) {
-    w.label.e = lane == 31 ? entering : behind;
+    w.label.e = lane >= edge_lane ? entering : behind;
   }
   w.blank.e = blank;
   return w;
@@ -218,11 +215,12 @@ METAL_FUNC Departures departures(
     int blank_entering,
     int label_entering,
     Place place,
-    int lane) {
+    int lane,
+    int edge_lane) {
   int blank = metal::simd_shuffle_down(levels.blank.e, 1);
   int label = metal::simd_shuffle_down(levels.label.e, 1);
-  blank = lane == 31 ? blank_entering : blank;
-  label = lane == 31 ? label_entering : label;
+  blank = lane >= edge_lane ? blank_entering : blank;
+  label = lane >= edge_lane ? label_entering : label;
   return Departures{
       level_ratio(levels.label.e, levels.blank.e, place.into_label),
       level_ratio(blank, levels.label.e, place.into_label),

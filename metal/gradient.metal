@@ -70,7 +70,7 @@ const int64_t item = n * log_probs_strides[1];
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t class_stride = log_probs_strides[2];
 const int64_t target = n * targets_strides[0];
-const int64_t listed = int64_t(S / PART + 1) * C; // of classes
+const int64_t listed = int64_t(metal::max((S + PART - 1) / PART, 1)) * C;
 
 // The segment's frames, and where this threadgroup's begin among them.
 const int begin = t0 / SEGMENT * SEGMENT;
@@ -83,9 +83,9 @@ const auto tables = tables_of(
     checkpoints,
     checkpoints_shape[2],
     edges,
-    edges_shape[1],
     edges_shape[2]);
 const int64_t first_row = int64_t(n) * T;
+const auto from = log_probs + item + begin * frame_stride;
 if (simdgroup == 0) { // a frame for each of its first lanes
   const bool has_frame = contains(segment.frames, lane);
   make_blanks<SEGMENT>(
@@ -115,13 +115,12 @@ if (lane < SEGMENT) {
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-for (int part = 0; part * PART <= S_n; ++part) {
+for (int part = 0; part == 0 || part * PART < S_n; ++part) {
   const int part_begin = part * PART;
   const int part_end = metal::min(part_begin + PART, S_n);
   const int64_t classes_at = n * listed + int64_t(part) * C;
 
-  for (int window = part_begin / 32 + simdgroup;
-       count > 0 && window * 32 <= S_n && window * 32 < part_begin + PART;
+  for (int window = part_begin / 32 + simdgroup; window < windows_of(part_end);
        window += simdgroups) {
     const int i = window * 32 + lane;
     const int rank = i < S_n ? int(ranks[(int64_t(n) * S + i) * 2]) : 0;
@@ -133,14 +132,13 @@ for (int part = 0; part * PART <= S_n; ++part) {
     }
     const Place place =
         place_of(targets + target, targets_strides[1], S_n, BLANK, i, 1);
-    const int64_t at = item + begin * frame_stride;
     const Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
         segment,
         place,
         tables,
         emissions_of(
-            log_probs + at + place.y * class_stride,
-            log_probs + at + BLANK * class_stride,
+            from + place.y * class_stride,
+            from + BLANK * class_stride,
             frame_stride,
             unit[0]),
         p_blank,
@@ -149,11 +147,27 @@ for (int part = 0; part * PART <= S_n; ++part) {
         lane);
 #pragma unroll
     for (int f = 0; f < SEGMENT; ++f) {
-      if (place.has.label && f >= own && f < own + FRAMES) {
+      if (place.has_states && f >= own && f < own + FRAMES) {
         gammas[f - own][rank] = gamma.label[f];
       }
     }
     add_gammas(gamma, blank_gammas[simdgroup], frame_gammas[simdgroup], lane);
+  }
+  if (count > 0 && part_end == S_n &&
+      simdgroup == windows_of(S_n) % simdgroups) {
+    add_last_blank<SEGMENT>(
+        segment,
+        tables,
+        emissions_of(
+            from + BLANK * class_stride,
+            from + BLANK * class_stride,
+            frame_stride,
+            unit[0]),
+        p_blank,
+        z,
+        blank_gammas[simdgroup],
+        frame_gammas[simdgroup],
+        lane);
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
@@ -165,7 +179,7 @@ for (int part = 0; part * PART <= S_n; ++part) {
     }
     // A frame's gamma sums to 1. Dividing by its sum takes out what alpha, w
     // and Z have gathered in rounding, unless parts of it are elsewhere.
-    const float of_all = S_n < PART ? frame_gammas[0][f] : 1.0f;
+    const float of_all = S_n <= PART ? frame_gammas[0][f] : 1.0f;
     gamma_scale[thread_index] = thread_index < count ? -weight / of_all : 0.0f;
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);

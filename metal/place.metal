@@ -1,10 +1,11 @@
-// A lane's place in the lattice: which states it has, and which steps lead into
-// them.
+// A lane's place in the lattice: which pair of states it has, a blank and the
+// label after it, and which steps lead into them. The last blank is in no pair:
+// last_blank.metal.
 
-struct Has {
-  bool blank;
-  bool label;
-};
+// 32 pairs each, the last one fewer.
+METAL_FUNC int windows_of(int S_n) {
+  return (S_n + 31) / 32;
+}
 
 // Of a step from one state to another: forbidden, its probability has an
 // exponent that makes it 0. (Allowed, it is a float's bias.)
@@ -12,10 +13,10 @@ constant constexpr int allowed = 127;
 constant constexpr int forbidden = 2 * zero_exponent;
 
 struct Place {
+  bool has_states;
   int blank; // which of the target's blanks
   int label; // and labels
-  int y; // the label's class; the blank's where there is no label
-  Has has;
+  int y; // the label's class; the blank's where there is none
   int into_label; // from the blank to the label
   int into_blank; // from the label before
   int jump; // from the label before to the label
@@ -31,8 +32,8 @@ jump_between(Target target, int64_t stride, int S_n, int from, int to) {
                                                                     : forbidden;
 }
 
-// A pair is a blank and the label after it; or, with paths read from the end,
-// direction -1, the label before it.
+// With paths read from the end, direction -1, a pair is a blank and the label
+// before it, and what is in no pair the first blank.
 template <typename Target>
 METAL_FUNC Place place_of(
     Target target,
@@ -41,16 +42,15 @@ METAL_FUNC Place place_of(
     int class_of_blank,
     int label,
     int direction) {
-  const int blank = direction > 0 ? label : label + 1;
+  const bool has_states = label >= 0 && label < S_n;
   const int before = label - direction;
-  const Has has = Has{blank >= 0 && blank <= S_n, label >= 0 && label < S_n};
-  const bool has_before = has.blank && before >= 0 && before < S_n;
+  const bool has_before = has_states && before >= 0 && before < S_n;
   return Place{
-      blank,
+      has_states,
+      direction > 0 ? label : label + 1,
       label,
-      has.label ? int(target[label * stride]) : class_of_blank,
-      has,
-      has.label ? allowed : forbidden,
+      has_states ? int(target[label * stride]) : class_of_blank,
+      has_states ? allowed : forbidden,
       has_before ? allowed : forbidden,
       jump_between(target, stride, S_n, before, label),
       jump_between(target, stride, S_n, label, label + direction)};

@@ -59,7 +59,6 @@ const auto tables = tables_of(
     checkpoints,
     checkpoints_shape[2],
     edges,
-    edges_shape[1],
     edges_shape[2]);
 const int64_t item = n * log_probs_strides[1];
 const int64_t frame_stride = log_probs_strides[0];
@@ -85,8 +84,8 @@ if (lane < SEGMENT) {
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-for (int window = simdgroup; frames > 0 && window * 32 <= S_n;
-     window += simdgroups) {
+const auto from = log_probs + item + begin * frame_stride;
+for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
   const int i = window * 32 + lane;
   if (!has_path(segment, window)) {
     for (int f = 0; f < frames && i < S_n; ++f) {
@@ -96,14 +95,13 @@ for (int window = simdgroup; frames > 0 && window * 32 <= S_n;
   }
   const Place place = place_of(
       targets + n * targets_strides[0], targets_strides[1], S_n, BLANK, i, 1);
-  const int64_t at = item + begin * frame_stride;
   const Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
       segment,
       place,
       tables,
       emissions_of(
-          log_probs + at + place.y * class_stride,
-          log_probs + at + BLANK * class_stride,
+          from + place.y * class_stride,
+          from + BLANK * class_stride,
           frame_stride,
           unit[0]),
       p_blank,
@@ -112,11 +110,26 @@ for (int window = simdgroup; frames > 0 && window * 32 <= S_n;
       lane);
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
-    if (place.has.label && f < frames) {
+    if (place.has_states && f < frames) {
       by_label[(first_row + f) * (S + 1) + i + 1] = gamma.label[f];
     }
   }
   add_gammas(gamma, blanks[simdgroup], sums[simdgroup], lane);
+}
+if (frames > 0 && simdgroup == windows_of(S_n) % simdgroups) {
+  add_last_blank<SEGMENT>(
+      segment,
+      tables,
+      emissions_of(
+          from + BLANK * class_stride,
+          from + BLANK * class_stride,
+          frame_stride,
+          unit[0]),
+      p_blank,
+      z,
+      blanks[simdgroup],
+      sums[simdgroup],
+      lane);
 }
 metal::threadgroup_barrier(
     metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
@@ -150,8 +163,8 @@ if (!BY_CLASS) {
 metal::threadgroup_barrier(metal::mem_flags::mem_device);
 
 // The places of a class, in order, part by part.
-const int parts = S_n / PART + 1;
-const int64_t listed = int64_t(S / PART + 1) * C; // of classes
+const int parts = (S_n + PART - 1) / PART;
+const int64_t listed = int64_t(metal::max((S + PART - 1) / PART, 1)) * C;
 for (int c = thread_index; c < C; c += threads) {
   float values[SEGMENT];
   for (int f = 0; f < SEGMENT; ++f) {

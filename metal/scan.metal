@@ -21,18 +21,19 @@
 //                      with a label or length out of range
 //      checkpoints     (N, 2, B, 2, S + 1) alpha's blanks and labels after the
 //                      last frame of a segment, and w's at its first frame
-//      edges           (N, 3, V, B, 2, SEGMENT) what enters window v + 1 from
-//                      its left, alpha's label (0), and window v from its
-//                      right, w's blank (1) and label (2): the floats of each
-//                      frame of a segment, w's from the last to the first, and
-//                      their levels; with ROUNDS a fourth for the scan
+//      edges           (N, 3, V, B, 2, SEGMENT) what passes between windows:
+//                      alpha of window v's last label (0), w of the blank
+//                      behind it (1), w of the window's first label (2), before
+//                      each frame of a segment, w's from the last to the first:
+//                      their floats, and the levels of those
 //      classes         (N, P, C) of a part's labels in the order of their
 //                      classes, where those of a class begin, times 2^16, and
 //                      how many they are
 //      ranks           (N, S, 2) the rank of a part's i-th label in that order,
 //                      and the place of the label with rank i
 //
-// B = ceil(T / SEGMENT), V = S / 32 windows but the last, P = S / PART + 1
+// B = ceil(T / SEGMENT), V = ceil(S / 32) windows, P = ceil(S / PART), 1 at
+// least
 //
 // LOGITS, BLANK, ZERO_INFINITY    the op's options
 // ROUNDS                          there may be more windows than room
@@ -42,15 +43,16 @@
 
 const float infinity = metal::numeric_limits<float>::infinity();
 
-// Segments that the windows are apart at most, and the next.
+// Segments that the windows and the last blank are apart at most, and the next.
 constexpr int ROOMS = 32;
-static_assert(ROOMS >= MAX_WINDOWS + 2, "the windows are within the rooms");
+static_assert(ROOMS >= MAX_WINDOWS + 3, "the windows are within the rooms");
 
 // Of the segment that is computed, and of the next, for each window.
 threadgroup float p_labels[MAX_WINDOWS * 2 * SEGMENT * 32];
 threadgroup float p_blanks[ROOMS * SEGMENT]; // of all windows
 threadgroup Unit units[ROOMS];
-threadgroup uint inbox[MAX_WINDOWS * 2 * 2 * SEGMENT]; // the labels that enter
+// The labels that enter each window; in the first one's place, the last blank.
+threadgroup uint inbox[MAX_WINDOWS * 2 * 2 * SEGMENT];
 threadgroup uint64_t last[2]; // alpha's two states that end a path
 threadgroup uint64_t scale[2 * MAX_WINDOWS]; // product of units over sums
 threadgroup int flags[2 * MAX_WINDOWS];
@@ -89,7 +91,7 @@ T_n = in_range ? T_n : 0;
 S_n = in_range ? S_n : 0;
 
 if (task == 2) {
-  const int64_t listed = int64_t(S / PART + 1) * C;
+  const int64_t listed = int64_t(metal::max((S + PART - 1) / PART, 1)) * C;
   sort_by_class(
       targets + target,
       targets_strides[1],
@@ -105,7 +107,7 @@ if (task == 2) {
 }
 
 const bool backward = task == 1;
-const int windows = S_n / 32 + 1;
+const int windows = metal::max(windows_of(S_n), 1);
 const int segments = (T_n + SEGMENT - 1) / SEGMENT;
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t step = backward ? -frame_stride : frame_stride;
@@ -122,19 +124,18 @@ for (int first = 0; first < windows; first += at_once) {
   const int working = metal::min(at_once, windows - first);
   const bool works = own < working;
 
-  // Backward, the first lane has the last pair.
-  const int nth = window * 32 + lane;
+  // Backward, the first lane has the window's last label.
+  const int along = backward ? windows - 1 - window : window;
   const Place place = place_of(
       targets + target,
       targets_strides[1],
       works ? S_n : -1,
       BLANK,
-      backward ? windows * 32 - 2 - nth : nth,
+      along * 32 + (backward ? 31 - lane : lane),
       backward ? -1 : 1);
 
   // The segments to scan by their turn, those where a path may be; all of
   // log-probabilities, to look for bad ones.
-  const int along = backward ? windows - 1 - window : window;
   const int before = backward ? along + 1 : along - 1;
   Turns turns = {0, works ? segments - 1 : -1};
   Turns entering = {0, window > 0 ? turns.last : -1};
@@ -147,11 +148,11 @@ for (int first = 0; first < windows; first += at_once) {
 
   // From the first of them on, what is read two segments ahead: the label's
   // scores, and of its k-th frame by lane k the blank's and the greatest.
-  const int begin = backward ? segments - 1 - turns.first : turns.first;
-  const int from_frame = begin * SEGMENT + (backward ? SEGMENT - 1 : 0);
+  const Frames first_frames =
+      frames_of(turns.first, T_n, SEGMENT, segments, backward);
   const auto blank_scores = log_probs + item + BLANK * log_probs_strides[2];
   const auto label_scores = log_probs + item + place.y * log_probs_strides[2];
-  auto label_from = label_scores + from_frame * frame_stride;
+  auto label_from = label_scores + first_frames.first * frame_stride;
   float scores[SEGMENT];
   FrameScores frame = {0.0f, -infinity};
 #pragma unroll
@@ -159,32 +160,35 @@ for (int first = 0; first < windows; first += at_once) {
     scores[k] = 0.0f;
   }
 
-  // Where the window's last lanes leave what enters the next one, and where the
-  // segments' ends are kept.
+  // Where a lane leaves what passes to other windows, and where the segments'
+  // ends are kept. A target's last label leaves for the last blank.
   const int64_t B = (T + SEGMENT - 1) / SEGMENT;
-  const int64_t V = metal::max(S / 32, 1);
+  const int64_t V = metal::max(windows_of(S), 1);
   const int64_t to_row = V * B * 2 * SEGMENT;
-  const int64_t of_edges = int64_t(n) * (ROUNDS ? 4 : 3) * to_row;
-  const bool has_next = window + 1 < windows;
-  const bool blank_at_edge = backward && lane == 31;
-  const int edge_row = backward ? (blank_at_edge ? 1 : 2) : 0;
-  const int edge = backward ? windows - 2 - window : window;
-  device uint* leaving =
-      edges + of_edges + edge_row * to_row + (edge * B + begin) * 2 * SEGMENT;
+  const int64_t of_edges = int64_t(n) * 3 * to_row;
+  const int64_t from_begin = (along * B + first_frames.segment) * 2 * SEGMENT;
+  const int row_of_labels = backward ? 2 : 0;
+  device uint* leaving_labels =
+      edges + of_edges + row_of_labels * to_row + from_begin;
+  device uint* leaving_blanks = edges + of_edges + to_row + from_begin;
+  const bool leaves_label =
+      place.has_states && (lane == 31 || (!backward && place.label == S_n - 1));
+  const bool leaves_blank =
+      place.has_states && backward && (lane == 0 || place.label == S_n - 1);
+  const int receiver = own + 1 < working ? own + 1 : 0;
   const int row = 2 * (S + 1); // of checkpoints
   device uint64_t* checkpoint =
-      checkpoints + ((int64_t(n) * 2 + task) * B + begin) * row + place.blank;
-  const int to_label = backward ? S : S + 1;
-  const int receiver = own + 1 < working ? own + 1 : 0;
+      checkpoints + ((int64_t(n) * 2 + task) * B + first_frames.segment) * row;
 
   // Before its first frame a path is at its first blank.
   Pair state = Pair{never_reached(), never_reached()};
   if (place.blank == (backward ? S_n : 0)) {
     state.blank = extended_one();
   }
-  state = with_all(state, place.has);
+  state = with_all(state, place.has_states);
+  Extended last_blank = S_n == 0 ? extended_one() : extended_zero();
 
-  for (int phase = -2; phase < segments + working - 1; ++phase) {
+  for (int phase = -2; phase < segments + working; ++phase) {
     const int turn = phase - own;
     if (fetches) {
       const int next = turn + 1;
@@ -210,8 +214,7 @@ for (int first = 0; first < windows; first += at_once) {
         good = good && (LOGITS || !has_frame || frame.blank < 2.9e6f);
       }
       if (own == 0 && next + 1 < segments) {
-        const int t =
-            after.segment * SEGMENT + (backward ? SEGMENT - 1 - lane : lane);
+        const int t = frame_at(after, lane);
         frame = frame_scores<LOGITS>(
             blank_scores + t * frame_stride,
             normalisers + (int64_t(n) * T + t) * 2,
@@ -228,7 +231,7 @@ for (int first = 0; first < windows; first += at_once) {
         if (frames.end - frames.begin < SEGMENT) {
           for (int k = 0; k < SEGMENT; ++k) {
             if (!contains(frames, k)) {
-              p_labels[to + k * 32] = place.has.label ? p_label_behind : 1.0f;
+              p_labels[to + k * 32] = place.has_states ? p_label_behind : 1.0f;
             }
           }
         }
@@ -236,6 +239,30 @@ for (int first = 0; first < windows; first += at_once) {
       if (contains(turns, next + 1)) {
         fetch(scores, label_from, step, after);
         label_from += SEGMENT * step;
+      }
+
+      // The last blank is a segment behind the last label.
+      const int gone = turn - 1;
+      if (window == windows - 1 && contains(turns, gone)) {
+        const int k = lane % SEGMENT;
+        const Frames frames = frames_of(gone, T_n, SEGMENT, segments, backward);
+        Extended label = never_reached();
+        if (S_n > 0) {
+          const int at = (gone & 1) * 2 * SEGMENT + k;
+          label = edge_number(inbox[at], inbox[at + SEGMENT]);
+        }
+        last_blank = last_blank_after<SEGMENT>(
+            last_blank,
+            as_number(label),
+            number_of(
+                p_blanks[gone % ROOMS * SEGMENT + k],
+                blank_scores + frame_at(frames, k) * frame_stride,
+                units[gone % ROOMS]),
+            lane);
+        if (gone < turns.last && lane == 0) {
+          checkpoint[backward ? 0 : S_n] = pack(from_number(last_blank));
+        }
+        checkpoint += frames.step * row;
       }
     } else if (contains(turns, turn)) {
       const Frames frames = frames_of(turn, T_n, SEGMENT, segments, backward);
@@ -247,10 +274,8 @@ for (int first = 0; first < windows; first += at_once) {
       Extended from_left = never_reached();
       if (contains(entering, turn)) {
         if (ROUNDS && own == 0) {
-          const int64_t last_row = of_edges + (backward ? 3 : 0) * to_row;
-          const int v = backward ? windows - 1 - window : window - 1;
-          const int64_t at = last_row + (v * B + frames.segment) * 2 * SEGMENT +
-              lane % SEGMENT;
+          const int64_t at = of_edges + row_of_labels * to_row +
+              (before * B + frames.segment) * 2 * SEGMENT + lane % SEGMENT;
           from_left = edge_number(edges[at], edges[at + SEGMENT]);
         } else {
           const int at = room * 2 * SEGMENT + lane % SEGMENT;
@@ -259,12 +284,10 @@ for (int first = 0; first < windows; first += at_once) {
       }
       const auto exits = exits_of(
           inbox + (receiver * 2 + slot) * 2 * SEGMENT,
-          leaving,
-          leaving + 2 * to_row,
-          lane == 31 && receiver > 0,
-          has_next && (lane == 31 || (backward && lane == 30)),
-          has_next && ROUNDS && blank_at_edge,
-          blank_at_edge);
+          leaving_labels,
+          leaving_blanks,
+          leaves_label,
+          leaves_blank);
       const bool stayed = scan_in_floats<SEGMENT>(
           state,
           from_left,
@@ -274,13 +297,13 @@ for (int first = 0; first < windows; first += at_once) {
           exits,
           lane);
       if (!stayed) {
-        const int t = frames.segment * SEGMENT + (backward ? SEGMENT - 1 : 0);
+        const int64_t at = frames.first * frame_stride;
         scan_without_limits<SEGMENT>(
             state,
             from_left,
             place,
-            blank_scores + t * frame_stride,
-            label_scores + t * frame_stride,
+            blank_scores + at,
+            label_scores + at,
             step,
             frames,
             units[turn % ROOMS],
@@ -289,30 +312,25 @@ for (int first = 0; first < windows; first += at_once) {
       }
 
       // Where a segment ends, for alpha, or begins, for w.
-      if (turn < turns.last) {
-        if (place.has.blank) {
-          checkpoint[0] = pack(state.blank);
-        }
-        if (place.has.label) {
-          checkpoint[to_label] = pack(state.label);
-        }
+      if (turn < turns.last && place.has_states) {
+        checkpoint[place.blank] = pack(state.blank);
+        checkpoint[S + 1 + place.label] = pack(state.label);
       }
-      leaving += backward ? -2 * SEGMENT : 2 * SEGMENT;
-      checkpoint += backward ? -row : row;
+      leaving_labels += frames.step * 2 * SEGMENT;
+      leaving_blanks += frames.step * 2 * SEGMENT;
+      checkpoint += frames.step * row;
     }
     metal::threadgroup_barrier(
         metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
   }
 
-  if (!fetches && !backward) {
-    if (place.has.blank && place.blank == S_n) {
-      last[0] = pack(as_number(state.blank));
-      if (S_n == 0) {
-        last[1] = pack(extended_zero());
-      }
-    }
-    if (place.has.label && place.label == S_n - 1) {
-      last[1] = pack(as_number(state.label));
+  if (!fetches && place.has_states && place.label == S_n - 1) {
+    last[1] = pack(as_number(state.label));
+  }
+  if (fetches && window == windows - 1 && lane == 0) {
+    last[0] = pack(last_blank);
+    if (S_n == 0) {
+      last[1] = pack(extended_zero());
     }
   }
 }

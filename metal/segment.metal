@@ -16,7 +16,6 @@ struct Segment {
 
 METAL_FUNC Segment
 segment_of(int n, int T, int S, int T_n, int S_n, int begin, int size) {
-  const int index = begin / size;
   return Segment{
       n,
       T,
@@ -24,12 +23,22 @@ segment_of(int n, int T, int S, int T_n, int S_n, int begin, int size) {
       T_n,
       S_n,
       begin,
-      Frames{index, 0, metal::min(size, T_n - begin)},
+      frames_of(begin / size, T_n, size, 0, false),
       band_of(begin, begin + size, T_n, S_n)};
 }
 
 METAL_FUNC bool has_path(Segment segment, int window) {
   return 32 * window >= segment.band.first && 32 * window <= segment.band.last;
+}
+
+// Whether the scan has left the window's states at the segment's ends.
+METAL_FUNC bool has_alpha_before(Segment segment, int size, int window) {
+  return segment.begin > 0 && 32 * window <= segment.band.last - size;
+}
+
+METAL_FUNC bool has_w_behind(Segment segment, int size, int window) {
+  return segment.begin + size < segment.T_n &&
+      32 * window >= segment.band.first + size;
 }
 
 struct Ends {
@@ -55,8 +64,7 @@ METAL_FUNC Tables<Checkpoints, Edges> tables_of(
     int size, // of a segment
     Checkpoints checkpoints, // (N, 2, B, 2, S + 1)
     int B,
-    Edges edges, // (N, rows, V, B, 2, size)
-    int rows,
+    Edges edges, // (N, 3, V, B, 2, size)
     int V) {
   const int n = segment.n;
   const int b = segment.frames.segment;
@@ -64,58 +72,56 @@ METAL_FUNC Tables<Checkpoints, Edges> tables_of(
   return Tables<Checkpoints, Edges>{
       checkpoints + (int64_t(n) * 2 * B + b - 1) * row,
       checkpoints + ((int64_t(n) * 2 + 1) * B + b + 1) * row,
-      edges + (int64_t(n) * rows * V * B + b) * (2 * size),
+      edges + (int64_t(n) * 3 * V * B + b) * (2 * size),
       2 * size * B,
       V};
 }
 
-template <typename Checkpoints, typename Edges>
+// What passes at window v with the segment's f-th frame: alpha of its last
+// label (row 0), w of the blank behind that (1), w of its first label (2).
+template <typename Tables>
+METAL_FUNC Extended edge_of(Tables tables, int row, int v, int size, int f) {
+  const int k = row == 0 ? f : size - 1 - f;
+  const auto at = tables.edges +
+      int64_t(row * tables.row_edges + v) * tables.window_edges + k;
+  return edge_number(at[0], at[size]);
+}
+
+template <typename Tables>
 METAL_FUNC Ends ends_of(
     Segment segment,
     int size,
     Place place,
-    Tables<Checkpoints, Edges> tables,
+    Tables tables,
     int window,
     int lane) {
   const Pair no_pair = Pair{never_reached(), never_reached()};
   Ends ends = {no_pair, no_pair, never_reached(), no_pair};
-  const int S_n = segment.S_n;
-  const int end = segment.begin + size;
   const int first = 32 * window; // label
-  const bool from_left = window > 0 && first - 32 >= segment.band.first;
-  const bool from_right = first + 32 <= S_n && first + 32 <= segment.band.last;
-  if (segment.begin > 0 && first <= segment.band.last - size) {
-    if (place.has.blank) {
-      ends.alpha.blank = unpack(tables.alpha[place.blank]);
-    }
-    if (place.has.label) {
-      ends.alpha.label = unpack(tables.alpha[segment.S + 1 + place.label]);
-    }
-  } else if (segment.begin == 0 && place.blank == 0) {
+  const Band band = segment.band;
+  const bool from_left = window > 0 && first - 32 >= band.first;
+  const bool from_right = first + 32 < segment.S_n && first + 32 <= band.last;
+  if (segment.begin == 0 && place.blank == 0) {
     ends.alpha.blank = extended_one();
   }
-  if (end < segment.T_n && first >= segment.band.first + size) {
-    if (place.has.blank) {
+  if (place.has_states && has_alpha_before(segment, size, window)) {
+    ends.alpha.blank = unpack(tables.alpha[place.blank]);
+    ends.alpha.label = unpack(tables.alpha[segment.S + 1 + place.label]);
+  }
+  if (place.has_states && has_w_behind(segment, size, window)) {
+    ends.w.label = unpack(tables.w[segment.S + 1 + place.label]);
+    // A window's first blank is of the one before it in the scan of w.
+    if (lane > 0 || window == 0 || has_w_behind(segment, size, window - 1)) {
       ends.w.blank = unpack(tables.w[place.blank]);
     }
-    // A window's last label is of the next one in the scan of w.
-    if (place.has.label && (lane < 31 || from_right)) {
-      ends.w.label = unpack(tables.w[segment.S + 1 + place.label]);
-    }
-  } else if (end >= segment.T_n && place.blank == S_n) {
-    ends.w.blank = extended_one();
   }
   const int f = lane % size;
   if (from_left) {
-    auto edges = tables.edges + int64_t(window - 1) * tables.window_edges + f;
-    ends.left = edge_number(edges[0], edges[size]);
+    ends.left = edge_of(tables, 0, window - 1, size, f);
   }
+  ends.right.blank = edge_of(tables, 1, window, size, f);
   if (from_right) {
-    auto edges = tables.edges +
-        int64_t(window + tables.row_edges) * tables.window_edges + size - 1 - f;
-    ends.right.blank = edge_number(edges[0], edges[size]);
-    edges += int64_t(tables.row_edges) * tables.window_edges;
-    ends.right.label = edge_number(edges[0], edges[size]);
+    ends.right.label = edge_of(tables, 2, window + 1, size, f);
   }
   return ends;
 }
@@ -134,6 +140,11 @@ template <typename Scores>
 METAL_FUNC Emissions<Scores>
 emissions_of(Scores label, Scores blank, int64_t stride, Unit unit) {
   return Emissions<Scores>{label, blank, stride, unit};
+}
+
+// The lane that has the window's last label.
+METAL_FUNC int edge_lane_of(Segment segment, Place place, int lane) {
+  return metal::min(31, segment.S_n - 1 - place.label + lane);
 }
 
 template <int FRAMES>
@@ -178,7 +189,7 @@ METAL_FUNC bool gammas_in_floats(
     p_label[f] = contains(segment.frames, f) ? p : p_label_behind;
   }
 
-  Pair alpha = with_all(ends.alpha, place.has);
+  Pair alpha = with_all(ends.alpha, place.has_states);
   Extent extent = no_extent();
   Pair alpha_levels[FRAMES / span];
 #pragma unroll
@@ -202,22 +213,26 @@ METAL_FUNC bool gammas_in_floats(
     alpha_levels[begin / span] = alpha;
   }
 
+  const int edge_lane = edge_lane_of(segment, place, lane);
   const float inverse_z = 1.0f / z.m;
-  Pair w = with_all(ends.w, place.has);
+  Pair w = with_all(ends.w, place.has_states);
   int factor = 0; // the greatest, as an exponent
 #pragma unroll
   for (int begin = FRAMES - span; begin >= 0; begin -= span) {
     const int level_of_blank = metal::simd_broadcast(right_blank.e, begin);
     const int level_of_label = metal::simd_broadcast(right_label.e, begin);
     w = with_levels_of_w(
-        on_new_levels(w), metal::max(level_of_blank, level_of_label), lane);
+        on_new_levels(w),
+        metal::max(level_of_blank, level_of_label),
+        lane,
+        edge_lane);
     const Departures onward =
-        departures(w, level_of_blank, level_of_label, place, lane);
+        departures(w, level_of_blank, level_of_label, place, lane, edge_lane);
     const Pair levels = alpha_levels[begin / span];
     const int of_blank =
-        place.has.blank ? levels.blank.e + w.blank.e - z.e : zero_exponent;
+        place.has_states ? levels.blank.e + w.blank.e - z.e : zero_exponent;
     const int of_label =
-        place.has.label ? levels.label.e + w.label.e - z.e : zero_exponent;
+        place.has_states ? levels.label.e + w.label.e - z.e : zero_exponent;
     factor = metal::max(factor, metal::max(of_blank, of_label));
     Factors blank = factors_of(of_blank);
     Factors label = factors_of(of_label);
@@ -234,8 +249,8 @@ METAL_FUNC bool gammas_in_floats(
           metal::simd_shuffle_down(floats.blank, 1),
           metal::simd_shuffle_down(floats.label, 1)};
       const Floats behind = Floats{
-          lane == 31 ? enters.blank : from_lane.blank,
-          lane == 31 ? enters.label : from_lane.label};
+          lane >= edge_lane ? enters.blank : from_lane.blank,
+          lane >= edge_lane ? enters.label : from_lane.label};
       const Floats beta = leave(floats, behind, onward); // beta-hat
       gammas.blank[f] *= blank.first;
       gammas.blank[f] *= beta.blank * blank.second;
@@ -260,6 +275,7 @@ METAL_FUNC void gammas_without_limits(
     Emissions<Scores> emissions,
     Extended z,
     int lane) {
+  const int edge_lane = edge_lane_of(segment, place, lane);
   const Extended left = as_number(ends.left);
   const Pair right = as_numbers(ends.right);
   Pair w = as_numbers(ends.w);
@@ -277,7 +293,7 @@ METAL_FUNC void gammas_without_limits(
     for (int f = 0; f <= last; ++f) {
       const int64_t at = f * emissions.stride;
       p_blank = probability(float(emissions.blank[at]), emissions.unit);
-      if (place.has.label) {
+      if (place.has_states) {
         p_label = probability(float(emissions.label[at]), emissions.unit);
       }
       const Extended label_before =
@@ -286,7 +302,7 @@ METAL_FUNC void gammas_without_limits(
           arrive(alpha, label_before, place.jump - allowed), p_blank, p_label));
     }
     const Pair behind = choose(
-        lane == 31,
+        lane >= edge_lane,
         Pair{broadcast(right.blank, last), broadcast(right.label, last)},
         Pair{shuffle_down(w.blank), shuffle_down(w.label)});
     const Pair beta = leave(w, behind, place.jump_on - allowed); // beta-hat
@@ -358,5 +374,45 @@ add_gammas(Gammas<FRAMES> gamma, Sums of_blanks, Sums of_all, int lane) {
   if (lane % LANES == 0) {
     of_blanks[lane / LANES] += blanks;
     of_all[lane / LANES] += all;
+  }
+}
+
+// Adds the last blank's gamma to them, in every frame of the segment.
+template <
+    int FRAMES,
+    typename Tables,
+    typename Scores,
+    typename Blanks,
+    typename Sums>
+METAL_FUNC void add_last_blank(
+    Segment segment,
+    Tables tables,
+    Emissions<Scores> emissions,
+    Blanks p_blank,
+    Extended z,
+    Sums of_blanks,
+    Sums of_all,
+    int lane) {
+  const int window = windows_of(segment.S_n) - 1; // of the last label
+  const int f = lane % FRAMES;
+  float gamma = segment.S_n == 0 ? 1.0f : 0.0f;
+  if (segment.S_n > 0 && has_path(segment, window)) {
+    Extended before = never_reached();
+    if (has_alpha_before(segment, FRAMES, window)) {
+      before = unpack(tables.alpha[segment.S_n]);
+    }
+    gamma = last_blank_gamma<FRAMES>(
+        as_number(before),
+        as_number(edge_of(tables, 0, window, FRAMES, f)),
+        number_of(
+            p_blank[f], emissions.blank + f * emissions.stride, emissions.unit),
+        as_number(edge_of(tables, 1, window, FRAMES, f)),
+        z,
+        lane);
+  }
+  metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
+  if (lane < FRAMES) {
+    of_blanks[lane] += gamma;
+    of_all[lane] += gamma;
   }
 }

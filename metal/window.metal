@@ -1,35 +1,26 @@
 // alpha or w in one window of 32 pairs of states over one segment of frames, in
 // the order of the scan: in floats, or without limits.
 
-// Where a lane leaves what enters another window with each frame.
+// Where a lane leaves, for each frame, what its states were before it. The last
+// lane's label enters the next window; the gradient needs the first lane's
+// blank of w too.
 template <typename Inbox>
 struct Exits {
-  Inbox inbox; // the next window's, for the last lane's label
-  device uint* edge; // the gradient's
-  device uint* label_edge; // the next round's
-  bool has_inbox;
-  bool has_edge;
-  bool has_label_edge;
-  bool blank_at_edge; // or the label
+  Inbox inbox; // the next window's
+  device uint* labels;
+  device uint* blanks;
+  bool leaves_label;
+  bool leaves_blank;
 };
 
 template <typename Inbox>
 METAL_FUNC Exits<Inbox> exits_of(
     Inbox inbox,
-    device uint* edge,
-    device uint* label_edge,
-    bool has_inbox,
-    bool has_edge,
-    bool has_label_edge,
-    bool blank_at_edge) {
-  return Exits<Inbox>{
-      inbox,
-      edge,
-      label_edge,
-      has_inbox,
-      has_edge,
-      has_label_edge,
-      blank_at_edge};
+    device uint* labels,
+    device uint* blanks,
+    bool leaves_label,
+    bool leaves_blank) {
+  return Exits<Inbox>{inbox, labels, blanks, leaves_label, leaves_blank};
 }
 
 template <typename To>
@@ -38,33 +29,28 @@ METAL_FUNC void leave_number(To to, int k, int frames, Extended a) {
   to[frames + k] = as_type<uint>(a.e);
 }
 
-// The blanks or the labels of a span.
 METAL_FUNC void leave_span(
     device uint* to,
     int frames,
-    Pair levels,
-    thread const Floats (&a)[span],
-    bool blanks) {
-  const uint e = as_type<uint>(blanks ? levels.blank.e : levels.label.e);
+    int level,
+    thread const float (&a)[span]) {
+  const uint e = as_type<uint>(level);
   *(device uint4*)to = uint4{
-      as_type<uint>(blanks ? a[0].blank : a[0].label),
-      as_type<uint>(blanks ? a[1].blank : a[1].label),
-      as_type<uint>(blanks ? a[2].blank : a[2].label),
-      as_type<uint>(blanks ? a[3].blank : a[3].label)};
+      as_type<uint>(a[0]),
+      as_type<uint>(a[1]),
+      as_type<uint>(a[2]),
+      as_type<uint>(a[3])};
   *(device uint4*)(to + frames) = uint4{e, e, e, e};
 }
 
 template <int FRAMES, typename Inbox>
 METAL_FUNC void leave_frame(Exits<Inbox> exits, int k, Pair a) {
-  if (exits.has_inbox) {
+  if (exits.leaves_label) {
     leave_number(exits.inbox, k, FRAMES, a.label);
+    leave_number(exits.labels, k, FRAMES, a.label);
   }
-  if (exits.has_edge) {
-    const Extended at_edge = choose(exits.blank_at_edge, a.blank, a.label);
-    leave_number(exits.edge, k, FRAMES, at_edge);
-  }
-  if (exits.has_label_edge) {
-    leave_number(exits.label_edge, k, FRAMES, a.label);
+  if (exits.leaves_blank) {
+    leave_number(exits.blanks, k, FRAMES, a.blank);
   }
 }
 
@@ -74,19 +60,18 @@ METAL_FUNC void leave_frames(
     Exits<Inbox> exits,
     int begin,
     Pair levels,
-    thread const Floats (&a)[span]) {
-  if (exits.has_inbox) {
+    thread const float (&blanks)[span],
+    thread const float (&labels)[span]) {
+  if (exits.leaves_label) {
 #pragma unroll
     for (int k = 0; k < span; ++k) {
-      const Extended label = Extended{a[k].label, levels.label.e};
+      const Extended label = Extended{labels[k], levels.label.e};
       leave_number(exits.inbox, begin + k, FRAMES, label);
     }
+    leave_span(exits.labels + begin, FRAMES, levels.label.e, labels);
   }
-  if (exits.has_edge) {
-    leave_span(exits.edge + begin, FRAMES, levels, a, exits.blank_at_edge);
-  }
-  if (exits.has_label_edge) {
-    leave_span(exits.label_edge + begin, FRAMES, levels, a, false);
+  if (exits.leaves_blank) {
+    leave_span(exits.blanks + begin, FRAMES, levels.blank.e, blanks);
   }
 }
 
@@ -110,7 +95,8 @@ METAL_FUNC bool scan_in_floats(
     scanned = with_levels_of_alpha(on_new_levels(scanned), level, lane);
     const Arrivals to = arrivals(scanned, level, place, lane);
     Floats floats = Floats{scanned.blank.m, scanned.label.m};
-    Floats before[span]; // each frame
+    float blanks[span]; // before each frame
+    float labels[span];
     float p_blank[span];
     float p_label[span];
 #pragma unroll
@@ -120,14 +106,15 @@ METAL_FUNC bool scan_in_floats(
     }
 #pragma unroll
     for (int k = 0; k < span; ++k) {
-      before[k] = floats;
+      blanks[k] = floats.blank;
+      labels[k] = floats.label;
       const float from_window = metal::simd_broadcast(enters.m, begin + k);
       const float from_lane = metal::simd_shuffle_up(floats.label, 1);
       const float label_before = lane == 0 ? from_window : from_lane;
       floats = emit(arrive(floats, label_before, to), p_blank[k], p_label[k]);
       note(extent, floats, k);
     }
-    leave_frames<FRAMES>(exits, begin, scanned, before);
+    leave_frames<FRAMES>(exits, begin, scanned, blanks, labels);
     scanned = with_floats(scanned, floats);
   }
   const bool stayed = metal::simd_all(stayed_in_range(extent));
@@ -151,23 +138,23 @@ METAL_FUNC void scan_without_limits(
     Exits<Inbox> exits,
     int lane) {
   const Extended enters = as_number(entering);
-  Pair numbers = without_others(as_numbers(state), place.has);
+  Pair numbers = without_others(as_numbers(state), place.has_states);
 #pragma unroll 1
   for (int k = 0; k < FRAMES; ++k) {
     leave_frame<FRAMES>(exits, k, from_numbers(numbers));
+    // Behind the last frame only blanks follow.
+    Extended p_blank = extended_one();
+    Extended p_label = extended_zero();
     if (contains(frames, k)) {
-      const Extended p_blank = probability(float(blank[k * stride]), unit);
-      Extended p_label = extended_zero();
-      if (place.has.label) {
+      p_blank = probability(float(blank[k * stride]), unit);
+      if (place.has_states) {
         p_label = probability(float(label[k * stride]), unit);
       }
-      const Extended label_before =
-          choose(lane == 0, broadcast(enters, k), shuffle_up(numbers.label));
-      numbers = normalise(emit(
-          arrive(numbers, label_before, place.jump - allowed),
-          p_blank,
-          p_label));
     }
+    const Extended label_before =
+        choose(lane == 0, broadcast(enters, k), shuffle_up(numbers.label));
+    numbers = normalise(emit(
+        arrive(numbers, label_before, place.jump - allowed), p_blank, p_label));
   }
-  state = with_all(from_numbers(numbers), place.has);
+  state = with_all(from_numbers(numbers), place.has_states);
 }

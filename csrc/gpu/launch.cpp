@@ -54,9 +54,9 @@ struct Sizes {
         C(inputs[0].shape(2)),
         S(inputs[1].shape(1)) {}
 
-  // Windows of 32 pairs of states; a target of S labels has S + 1 pairs.
+  // Windows of 32 pairs of states, a blank and a label each.
   int windows() const {
-    return S / simdgroup_width + 1;
+    return std::max<int>(ceil_div(S, simdgroup_width), 1);
   }
 };
 
@@ -157,13 +157,8 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
           {{N},
            {N},
            {N, 2, segments, 2, S + 1},
-           {N,
-            rounds ? 4 : 3,
-            std::max(sizes.windows() - 1, 1),
-            segments,
-            2,
-            segment},
-           {N, S / part + 1, C},
+           {N, 3, sizes.windows(), segments, 2, segment},
+           {N, std::max<int>(ceil_div(S, part), 1), C},
            {N, std::max(S, 1), 2}},
       .output_dtypes =
           {mx::float32,
@@ -191,6 +186,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
            text::place,
            text::floats,
            text::emissions,
+           text::last_blank,
            text::window,
            text::classes,
            text::loss},
@@ -244,6 +240,7 @@ gradient_launch(const Sizes& sizes, const Options& options, mx::Dtype dtype) {
            text::place,
            text::floats,
            text::emissions,
+           text::last_blank,
            text::segment,
            text::rows},
       .source = text::gradient};
@@ -253,9 +250,11 @@ Launch
 align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
   constexpr int block = 8; // frames
   int max_simdgroups = max_scan_windows(backend);
-  int simdgroups = power_of_two_up_to(sizes.windows(), max_simdgroups);
+  // With the last blank a target of S labels has S + 1 pairs here.
+  int windows = sizes.S / simdgroup_width + 1;
+  int simdgroups = power_of_two_up_to(windows, max_simdgroups);
   int threads = simdgroups * simdgroup_width;
-  bool rounds = sizes.windows() > max_simdgroups;
+  bool rounds = windows > max_simdgroups;
   auto [T, N, C, S] = sizes;
   int blocks = ceil_div(T, block);
   return {
@@ -305,6 +304,7 @@ Launch posteriors_launch(const Sizes& sizes, const PosteriorOptions& options) {
            text::place,
            text::floats,
            text::emissions,
+           text::last_blank,
            text::segment},
       .source = text::posteriors};
 }

@@ -96,7 +96,7 @@ def in_parts_of(labels: int):
         if "classes" in shapes:  # a row for each part
             N, _, C = shapes["classes"]
             S = shapes["ranks"][1]
-            shapes["classes"] = (N, S // labels + 1, C)
+            shapes["classes"] = (N, max(-(-S // labels), 1), C)
         return replace(launch, template=template, output_shapes=[*shapes.values()])
 
     return edit

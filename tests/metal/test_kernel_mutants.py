@@ -16,8 +16,8 @@ import pytest
 from metal_text import without_comments
 from problems import random_problem
 
-# What helpers call the shared arrays that they are given.
-IN_HELPERS = ["p_blanks", "to", "of_blanks", "of_all"]
+# What shared arrays are called besides their own names, in helpers above all.
+OTHER_NAMES = ["p_blanks", "to", "of_blanks", "of_all", "checkpoint"]
 BARRIER = re.compile(r"metal::(threadgroup|simdgroup)_barrier\(([^;]*)\);")
 
 
@@ -177,7 +177,7 @@ def test_no_thread_may_return_before_a_barrier(emulator, name, edit):
 
 def missing_stores(launch, text):
     shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", text) + launch.output_names
-    shared += IN_HELPERS
+    shared += OTHER_NAMES
     through_name = rf"\b(?:{'|'.join(shared)})\[[^;=]*\]"
     store = re.compile(rf"({through_name}|\*(?:unit|to|\(device [^;=]*)) \+?=[^;=]*;")
     for match in store.finditer(text):
