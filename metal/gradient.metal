@@ -85,7 +85,6 @@ const auto tables = tables_of(
     edges,
     edges_shape[2]);
 const int64_t first_row = int64_t(n) * T;
-const auto from = log_probs + item + begin * frame_stride;
 if (simdgroup == 0) { // a frame for each of its first lanes
   const bool has_frame = contains(segment.frames, lane);
   make_blanks<SEGMENT>(
@@ -115,6 +114,12 @@ if (lane < SEGMENT) {
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
+const auto emissions = emissions_of(
+    log_probs + item + begin * frame_stride,
+    frame_stride,
+    class_stride,
+    BLANK,
+    unit[0]);
 for (int part = 0; part == 0 || part * PART < S_n; ++part) {
   const int part_begin = part * PART;
   const int part_end = metal::min(part_begin + PART, S_n);
@@ -133,18 +138,7 @@ for (int part = 0; part == 0 || part * PART < S_n; ++part) {
     const Place place =
         place_of(targets + target, targets_strides[1], S_n, BLANK, i, 1);
     const Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
-        segment,
-        place,
-        tables,
-        emissions_of(
-            from + place.y * class_stride,
-            from + BLANK * class_stride,
-            frame_stride,
-            unit[0]),
-        p_blank,
-        z,
-        window,
-        lane);
+        segment, place, tables, emissions, p_blank, z, window, lane);
 #pragma unroll
     for (int f = 0; f < SEGMENT; ++f) {
       if (place.has_states && f >= own && f < own + FRAMES) {
@@ -158,11 +152,7 @@ for (int part = 0; part == 0 || part * PART < S_n; ++part) {
     add_last_blank<SEGMENT>(
         segment,
         tables,
-        emissions_of(
-            from + BLANK * class_stride,
-            from + BLANK * class_stride,
-            frame_stride,
-            unit[0]),
+        emissions,
         p_blank,
         z,
         blank_gammas[simdgroup],

@@ -84,7 +84,12 @@ if (lane < SEGMENT) {
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-const auto from = log_probs + item + begin * frame_stride;
+const auto emissions = emissions_of(
+    log_probs + item + begin * frame_stride,
+    frame_stride,
+    class_stride,
+    BLANK,
+    unit[0]);
 for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
   const int i = window * 32 + lane;
   if (!has_path(segment, window)) {
@@ -96,18 +101,7 @@ for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
   const Place place = place_of(
       targets + n * targets_strides[0], targets_strides[1], S_n, BLANK, i, 1);
   const Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
-      segment,
-      place,
-      tables,
-      emissions_of(
-          from + place.y * class_stride,
-          from + BLANK * class_stride,
-          frame_stride,
-          unit[0]),
-      p_blank,
-      z,
-      window,
-      lane);
+      segment, place, tables, emissions, p_blank, z, window, lane);
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
     if (place.has_states && f < frames) {
@@ -120,11 +114,7 @@ if (frames > 0 && simdgroup == windows_of(S_n) % simdgroups) {
   add_last_blank<SEGMENT>(
       segment,
       tables,
-      emissions_of(
-          from + BLANK * class_stride,
-          from + BLANK * class_stride,
-          frame_stride,
-          unit[0]),
+      emissions,
       p_blank,
       z,
       blanks[simdgroup],

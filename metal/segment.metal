@@ -126,20 +126,30 @@ METAL_FUNC Ends ends_of(
   return ends;
 }
 
-// The scores of this lane's label and of the blank, from the segment's first
-// frame on, and what their probabilities are measured in.
+// The scores from the segment's first frame on, and what their probabilities
+// are measured in.
 template <typename Scores>
 struct Emissions {
-  Scores label;
-  Scores blank;
+  Scores scores;
   int64_t stride; // from frame to frame
+  int64_t class_stride;
+  int blank; // its class
   Unit unit;
 };
 
 template <typename Scores>
-METAL_FUNC Emissions<Scores>
-emissions_of(Scores label, Scores blank, int64_t stride, Unit unit) {
-  return Emissions<Scores>{label, blank, stride, unit};
+METAL_FUNC Emissions<Scores> emissions_of(
+    Scores scores,
+    int64_t stride,
+    int64_t class_stride,
+    int blank,
+    Unit unit) {
+  return Emissions<Scores>{scores, stride, class_stride, blank, unit};
+}
+
+template <typename Scores>
+METAL_FUNC Scores of_class(Emissions<Scores> emissions, int c) {
+  return emissions.scores + c * emissions.class_stride;
 }
 
 // The lane that has the window's last label.
@@ -179,7 +189,8 @@ METAL_FUNC bool gammas_in_floats(
     Extended z,
     int lane) {
   float p_label[FRAMES];
-  fetch(p_label, emissions.label, emissions.stride, segment.frames);
+  fetch(
+      p_label, of_class(emissions, place.y), emissions.stride, segment.frames);
   const Extended left = on_common_levels(ends.left);
   const Extended right_blank = on_common_levels(ends.right.blank);
   const Extended right_label = on_common_levels(ends.right.label);
@@ -276,6 +287,8 @@ METAL_FUNC void gammas_without_limits(
     Extended z,
     int lane) {
   const int edge_lane = edge_lane_of(segment, place, lane);
+  const auto blank = of_class(emissions, emissions.blank);
+  const auto label = of_class(emissions, place.y);
   const Extended left = as_number(ends.left);
   const Pair right = as_numbers(ends.right);
   Pair w = as_numbers(ends.w);
@@ -292,9 +305,9 @@ METAL_FUNC void gammas_without_limits(
 #pragma unroll 1
     for (int f = 0; f <= last; ++f) {
       const int64_t at = f * emissions.stride;
-      p_blank = probability(float(emissions.blank[at]), emissions.unit);
+      p_blank = probability(float(blank[at]), emissions.unit);
       if (place.has_states) {
-        p_label = probability(float(emissions.label[at]), emissions.unit);
+        p_label = probability(float(label[at]), emissions.unit);
       }
       const Extended label_before =
           choose(lane == 0, broadcast(left, f), shuffle_up(alpha.label));
@@ -306,12 +319,12 @@ METAL_FUNC void gammas_without_limits(
         Pair{broadcast(right.blank, last), broadcast(right.label, last)},
         Pair{shuffle_down(w.blank), shuffle_down(w.label)});
     const Pair beta = leave(w, behind, place.jump_on - allowed); // beta-hat
-    const float blank = gamma(alpha.blank, beta.blank, z);
-    const float label = gamma(alpha.label, beta.label, z);
+    const float of_blank = gamma(alpha.blank, beta.blank, z);
+    const float of_label = gamma(alpha.label, beta.label, z);
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) {
-      gammas.blank[f] = f == last ? blank : gammas.blank[f];
-      gammas.label[f] = f == last ? label : gammas.label[f];
+      gammas.blank[f] = f == last ? of_blank : gammas.blank[f];
+      gammas.label[f] = f == last ? of_label : gammas.label[f];
     }
     w = normalise(emit(beta, p_blank, p_label));
   }
@@ -405,7 +418,9 @@ METAL_FUNC void add_last_blank(
         as_number(before),
         as_number(edge_of(tables, 0, window, FRAMES, f)),
         number_of(
-            p_blank[f], emissions.blank + f * emissions.stride, emissions.unit),
+            p_blank[f],
+            of_class(emissions, emissions.blank) + f * emissions.stride,
+            emissions.unit),
         as_number(edge_of(tables, 1, window, FRAMES, f)),
         z,
         lane);
