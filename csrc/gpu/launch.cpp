@@ -242,6 +242,7 @@ gradient_launch(const Sizes& sizes, const Options& options, mx::Dtype dtype) {
            text::emissions,
            text::last_blank,
            text::segment,
+           text::gammas,
            text::rows},
       .source = text::gradient};
 }
@@ -305,7 +306,8 @@ Launch posteriors_launch(const Sizes& sizes, const PosteriorOptions& options) {
            text::floats,
            text::emissions,
            text::last_blank,
-           text::segment},
+           text::segment,
+           text::gammas},
       .source = text::posteriors};
 }
 

@@ -1,0 +1,308 @@
+// gamma in one window of 32 pairs of states over one segment of frames: alpha
+// and w again, from what the scan has left. A simdgroup does it on its own.
+
+// The scores from the segment's first frame on, and what their probabilities
+// are measured in.
+template <typename Scores>
+struct Emissions {
+  Scores scores;
+  int64_t stride; // from frame to frame
+  int64_t class_stride;
+  int blank; // its class
+  Unit unit;
+};
+
+template <typename Scores>
+METAL_FUNC Emissions<Scores> emissions_of(
+    Scores scores,
+    int64_t stride,
+    int64_t class_stride,
+    int blank,
+    Unit unit) {
+  return Emissions<Scores>{scores, stride, class_stride, blank, unit};
+}
+
+template <typename Scores>
+METAL_FUNC Scores of_class(Emissions<Scores> emissions, int c) {
+  return emissions.scores + c * emissions.class_stride;
+}
+
+// The lane that has the window's last label.
+METAL_FUNC int edge_lane_of(Segment segment, Place place, int lane) {
+  return metal::min(31, segment.S_n - 1 - place.label + lane);
+}
+
+template <int FRAMES>
+struct Gammas {
+  float blank[FRAMES];
+  float label[FRAMES];
+};
+
+// 2^d in two factors, for one float may not hold it. With these, neither takes
+// a float out of range.
+struct Factors {
+  float first;
+  float second;
+};
+
+constant constexpr int most_factor = 32;
+
+METAL_FUNC Factors factors_of(int d) {
+  const int e = metal::min(d, most_factor) >> 1;
+  return Factors{power_of_two(e), power_of_two(d - e)};
+}
+
+// gamma = alpha beta-hat / Z in floats. Tells whether they were in range.
+template <int FRAMES, typename Scores, typename Blanks>
+METAL_FUNC bool gammas_in_floats(
+    thread Gammas<FRAMES>& gammas,
+    Segment segment,
+    Place place,
+    Ends ends,
+    Emissions<Scores> emissions,
+    Blanks p_blank, // (FRAMES)
+    Extended z,
+    int lane) {
+  float p_label[FRAMES];
+  fetch(
+      p_label, of_class(emissions, place.y), emissions.stride, segment.frames);
+  const Extended left = on_common_levels(ends.left);
+  const Extended right_blank = on_common_levels(ends.right.blank);
+  const Extended right_label = on_common_levels(ends.right.label);
+#pragma unroll
+  for (int f = 0; f < FRAMES; ++f) {
+    const float p = plain_probability(p_label[f], emissions.unit);
+    p_label[f] = contains(segment.frames, f) ? p : p_label_behind;
+  }
+
+  Pair alpha = with_all(ends.alpha, place.has_states);
+  Extent extent = no_extent();
+  Pair alpha_levels[FRAMES / span];
+#pragma unroll
+  for (int begin = 0; begin < FRAMES; begin += span) {
+    const int level = metal::simd_broadcast(left.e, begin);
+    alpha = with_levels_of_alpha(on_new_levels(alpha), level, lane);
+    const Arrivals to = arrivals(alpha, level, place, lane);
+    Floats floats = Floats{alpha.blank.m, alpha.label.m};
+#pragma unroll
+    for (int k = 0; k < span; ++k) {
+      const int f = begin + k;
+      const float enters = metal::simd_broadcast(left.m, f);
+      const float from_lane = metal::simd_shuffle_up(floats.label, 1);
+      const float label_before = lane == 0 ? enters : from_lane;
+      floats = emit(arrive(floats, label_before, to), p_blank[f], p_label[f]);
+      note(extent, floats, k);
+      gammas.blank[f] = floats.blank;
+      gammas.label[f] = floats.label;
+    }
+    alpha = with_floats(alpha, floats);
+    alpha_levels[begin / span] = alpha;
+  }
+
+  const int edge_lane = edge_lane_of(segment, place, lane);
+  const float inverse_z = 1.0f / z.m;
+  Pair w = with_all(ends.w, place.has_states);
+  int factor = 0; // the greatest, as an exponent
+#pragma unroll
+  for (int begin = FRAMES - span; begin >= 0; begin -= span) {
+    const int level_of_blank = metal::simd_broadcast(right_blank.e, begin);
+    const int level_of_label = metal::simd_broadcast(right_label.e, begin);
+    w = with_levels_of_w(
+        on_new_levels(w),
+        metal::max(level_of_blank, level_of_label),
+        lane,
+        edge_lane);
+    const Departures onward =
+        departures(w, level_of_blank, level_of_label, place, lane, edge_lane);
+    const Pair levels = alpha_levels[begin / span];
+    const int of_blank =
+        place.has_states ? levels.blank.e + w.blank.e - z.e : zero_exponent;
+    const int of_label =
+        place.has_states ? levels.label.e + w.label.e - z.e : zero_exponent;
+    factor = metal::max(factor, metal::max(of_blank, of_label));
+    Factors blank = factors_of(of_blank);
+    Factors label = factors_of(of_label);
+    blank.second *= inverse_z;
+    label.second *= inverse_z;
+    Floats floats = Floats{w.blank.m, w.label.m};
+#pragma unroll
+    for (int k = 0; k < span; ++k) {
+      const int f = begin + span - 1 - k;
+      const Floats enters = Floats{
+          metal::simd_broadcast(right_blank.m, f),
+          metal::simd_broadcast(right_label.m, f)};
+      const Floats from_lane = Floats{
+          metal::simd_shuffle_down(floats.blank, 1),
+          metal::simd_shuffle_down(floats.label, 1)};
+      const Floats behind = Floats{
+          lane >= edge_lane ? enters.blank : from_lane.blank,
+          lane >= edge_lane ? enters.label : from_lane.label};
+      const Floats beta = leave(floats, behind, onward); // beta-hat
+      gammas.blank[f] *= blank.first;
+      gammas.blank[f] *= beta.blank * blank.second;
+      gammas.label[f] *= label.first;
+      gammas.label[f] *= beta.label * label.second;
+      floats = emit(beta, p_blank[f], p_label[f]);
+      note(extent, floats, k);
+    }
+    w = with_floats(w, floats);
+  }
+  return metal::simd_all(stayed_in_range(extent) && factor <= most_factor);
+}
+
+// The same without limits. Rarely needed, so alpha is rebuilt for each frame
+// from the segment's start, rather than kept.
+template <int FRAMES, typename Scores>
+METAL_FUNC void gammas_without_limits(
+    thread Gammas<FRAMES>& gammas,
+    Segment segment,
+    Place place,
+    Ends ends,
+    Emissions<Scores> emissions,
+    Extended z,
+    int lane) {
+  const int edge_lane = edge_lane_of(segment, place, lane);
+  const auto blank = of_class(emissions, emissions.blank);
+  const auto label = of_class(emissions, place.y);
+  const Extended left = as_number(ends.left);
+  const Pair right = as_numbers(ends.right);
+  Pair w = as_numbers(ends.w);
+#pragma unroll
+  for (int f = 0; f < FRAMES; ++f) {
+    gammas.blank[f] = 0.0f;
+    gammas.label[f] = 0.0f;
+  }
+#pragma unroll 1
+  for (int last = segment.frames.end - 1; last >= 0; --last) {
+    Pair alpha = as_numbers(ends.alpha);
+    Extended p_blank = extended_zero();
+    Extended p_label = extended_zero();
+#pragma unroll 1
+    for (int f = 0; f <= last; ++f) {
+      const int64_t at = f * emissions.stride;
+      p_blank = probability(float(blank[at]), emissions.unit);
+      if (place.has_states) {
+        p_label = probability(float(label[at]), emissions.unit);
+      }
+      const Extended label_before =
+          choose(lane == 0, broadcast(left, f), shuffle_up(alpha.label));
+      alpha = normalise(emit(
+          arrive(alpha, label_before, place.jump - allowed), p_blank, p_label));
+    }
+    const Pair behind = choose(
+        lane >= edge_lane,
+        Pair{broadcast(right.blank, last), broadcast(right.label, last)},
+        Pair{shuffle_down(w.blank), shuffle_down(w.label)});
+    const Pair beta = leave(w, behind, place.jump_on - allowed); // beta-hat
+    const float of_blank = gamma(alpha.blank, beta.blank, z);
+    const float of_label = gamma(alpha.label, beta.label, z);
+#pragma unroll
+    for (int f = 0; f < FRAMES; ++f) {
+      gammas.blank[f] = f == last ? of_blank : gammas.blank[f];
+      gammas.label[f] = f == last ? of_label : gammas.label[f];
+    }
+    w = normalise(emit(beta, p_blank, p_label));
+  }
+}
+
+// gamma of a lane's pair in the segment's frames.
+template <int FRAMES, typename Tables, typename Scores, typename Blanks>
+METAL_FUNC Gammas<FRAMES> gammas_of(
+    Segment segment,
+    Place place,
+    Tables tables,
+    Emissions<Scores> emissions,
+    Blanks p_blank,
+    Extended z,
+    int window,
+    int lane) {
+  const Ends ends = ends_of(segment, FRAMES, place, tables, window, lane);
+  Gammas<FRAMES> gammas;
+  if (!gammas_in_floats(
+          gammas, segment, place, ends, emissions, p_blank, z, lane)) {
+    gammas_without_limits(gammas, segment, place, ends, emissions, z, lane);
+  }
+  return gammas;
+}
+
+// Sums over the lanes in a fixed order, so that every run gives the same bits:
+// that of x[f] in the lanes from 32 / COUNT * f on.
+template <int COUNT>
+METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
+  int step = 16;
+#pragma unroll
+  for (int pairs = COUNT / 2; pairs > 0; pairs /= 2) {
+    const bool upper = (lane & step) != 0;
+#pragma unroll
+    for (int k = 0; k < pairs; ++k) {
+      const float kept = upper ? x[k + pairs] : x[k];
+      const float given = upper ? x[k] : x[k + pairs];
+      x[k] = kept + metal::simd_shuffle_xor(given, step);
+    }
+    step /= 2;
+  }
+  for (; step > 0; step /= 2) {
+    x[0] += metal::simd_shuffle_xor(x[0], step);
+  }
+  return x[0];
+}
+
+// Adds a window's gamma to a simdgroup's sums over the blanks and over all
+// states.
+template <int FRAMES, typename Sums>
+METAL_FUNC void
+add_gammas(Gammas<FRAMES> gamma, Sums of_blanks, Sums of_all, int lane) {
+#pragma unroll
+  for (int f = 0; f < FRAMES; ++f) {
+    gamma.label[f] += gamma.blank[f];
+  }
+  const float blanks = sums_of_lanes(gamma.blank, lane);
+  const float all = sums_of_lanes(gamma.label, lane);
+  constexpr int LANES = 32 / FRAMES; // that have the same sum
+  if (lane % LANES == 0) {
+    of_blanks[lane / LANES] += blanks;
+    of_all[lane / LANES] += all;
+  }
+}
+
+// Adds the last blank's gamma to them, in every frame of the segment.
+template <
+    int FRAMES,
+    typename Tables,
+    typename Scores,
+    typename Blanks,
+    typename Sums>
+METAL_FUNC void add_last_blank(
+    Segment segment,
+    Tables tables,
+    Emissions<Scores> emissions,
+    Blanks p_blank,
+    Extended z,
+    Sums of_blanks,
+    Sums of_all,
+    int lane) {
+  const int window = windows_of(segment.S_n) - 1; // of the last label
+  const int f = lane % FRAMES;
+  float gamma = segment.S_n == 0 ? 1.0f : 0.0f;
+  if (segment.S_n > 0 && has_path(segment, window)) {
+    Extended before = never_reached();
+    if (has_alpha_before(segment, FRAMES, window)) {
+      before = unpack(tables.alpha[segment.S_n]);
+    }
+    gamma = last_blank_gamma<FRAMES>(
+        as_number(before),
+        as_number(edge_of(tables, 0, window, FRAMES, f)),
+        number_of(
+            p_blank[f],
+            of_class(emissions, emissions.blank) + f * emissions.stride,
+            emissions.unit),
+        as_number(edge_of(tables, 1, window, FRAMES, f)),
+        z,
+        lane);
+  }
+  metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
+  if (lane < FRAMES) {
+    of_blanks[lane] += gamma;
+    of_all[lane] += gamma;
+  }
+}
