@@ -81,9 +81,9 @@ const auto tables = tables_of(
     segment,
     SEGMENT,
     checkpoints,
-    checkpoints_shape[2],
+    checkpoints_shape[1],
     edges,
-    edges_shape[2]);
+    edges_shape[3]);
 const int64_t first_row = int64_t(n) * T;
 if (simdgroup == 0) { // a frame for each of its first lanes
   const bool has_frame = contains(segment.frames, lane);

@@ -57,9 +57,9 @@ const auto tables = tables_of(
     segment,
     SEGMENT,
     checkpoints,
-    checkpoints_shape[2],
+    checkpoints_shape[1],
     edges,
-    edges_shape[2]);
+    edges_shape[3]);
 const int64_t item = n * log_probs_strides[1];
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t class_stride = log_probs_strides[2];

@@ -19,9 +19,9 @@
 //      partition       (N) Z without the frames' normalisers. A mantissa of NaN
 //                      marks an item with bad numbers; with exponent 1, an item
 //                      with a label or length out of range
-//      checkpoints     (N, 2, B, 2, S + 1) alpha's blanks and labels after the
+//      checkpoints     (N, B, 2, 2, S + 1) alpha's blanks and labels after the
 //                      last frame of a segment, and w's at its first frame
-//      edges           (N, 3, V, B, 2, SEGMENT) what passes between windows:
+//      edges           (N, B, 3, V, 2, SEGMENT) what passes between windows:
 //                      alpha of window v's last label (0), w of the blank
 //                      behind it (1), w of the window's first label (2), before
 //                      each frame of a segment, w's from the last to the first:
@@ -162,15 +162,16 @@ for (int first = 0; first < windows; first += at_once) {
 
   // Where a lane leaves what passes to other windows, and where the segments'
   // ends are kept. A target's last label leaves for the last blank.
-  const int64_t B = (T + SEGMENT - 1) / SEGMENT;
-  const int64_t V = metal::max(windows_of(S), 1);
-  const int64_t to_row = V * B * 2 * SEGMENT;
-  const int64_t of_edges = int64_t(n) * 3 * to_row;
-  const int64_t from_begin = (along * B + first_frames.segment) * 2 * SEGMENT;
+  const int B = (T + SEGMENT - 1) / SEGMENT;
+  const int V = metal::max(windows_of(S), 1);
+  const int64_t segments_before = int64_t(n) * B;
+  const int of_segment = 3 * V * 2 * SEGMENT; // words of edges
   const int row_of_labels = backward ? 2 : 0;
+  device uint* leaving =
+      edges + (segments_before + first_frames.segment) * of_segment;
   device uint* leaving_labels =
-      edges + of_edges + row_of_labels * to_row + from_begin;
-  device uint* leaving_blanks = edges + of_edges + to_row + from_begin;
+      leaving + (row_of_labels * V + along) * 2 * SEGMENT;
+  device uint* leaving_blanks = leaving + (V + along) * 2 * SEGMENT;
   const bool leaves_label =
       place.has_states && (lane == 31 || (!backward && place.label == S_n - 1));
   const bool leaves_blank =
@@ -178,7 +179,7 @@ for (int first = 0; first < windows; first += at_once) {
   const int receiver = own + 1 < working ? own + 1 : 0;
   const int row = 2 * (S + 1); // of checkpoints
   device uint64_t* checkpoint =
-      checkpoints + ((int64_t(n) * 2 + task) * B + first_frames.segment) * row;
+      checkpoints + ((segments_before + first_frames.segment) * 2 + task) * row;
 
   // Before its first frame a path is at its first blank.
   Pair state = Pair{never_reached(), never_reached()};
@@ -262,7 +263,7 @@ for (int first = 0; first < windows; first += at_once) {
         if (gone < turns.last && lane == 0) {
           checkpoint[backward ? 0 : S_n] = pack(from_number(last_blank));
         }
-        checkpoint += frames.step * row;
+        checkpoint += frames.step * 2 * row;
       }
     } else if (contains(turns, turn)) {
       const Frames frames = frames_of(turn, T_n, SEGMENT, segments, backward);
@@ -274,8 +275,8 @@ for (int first = 0; first < windows; first += at_once) {
       Extended from_left = never_reached();
       if (contains(entering, turn)) {
         if (ROUNDS && own == 0) {
-          const int64_t at = of_edges + row_of_labels * to_row +
-              (before * B + frames.segment) * 2 * SEGMENT + lane % SEGMENT;
+          const int64_t at = (segments_before + frames.segment) * of_segment +
+              (row_of_labels * V + before) * 2 * SEGMENT + lane % SEGMENT;
           from_left = edge_number(edges[at], edges[at + SEGMENT]);
         } else {
           const int at = room * 2 * SEGMENT + lane % SEGMENT;
@@ -316,9 +317,9 @@ for (int first = 0; first < windows; first += at_once) {
         checkpoint[place.blank] = pack(state.blank);
         checkpoint[S + 1 + place.label] = pack(state.label);
       }
-      leaving_labels += frames.step * 2 * SEGMENT;
-      leaving_blanks += frames.step * 2 * SEGMENT;
-      checkpoint += frames.step * row;
+      leaving_labels += frames.step * of_segment;
+      leaving_blanks += frames.step * of_segment;
+      checkpoint += frames.step * 2 * row;
     }
     metal::threadgroup_barrier(
         metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);

@@ -46,33 +46,28 @@ struct Ends {
   Pair right; // and w's pair
 };
 
-// Where in the scan's tables a segment begins.
+// The scan's tables of a segment.
 template <typename Checkpoints, typename Edges>
 struct Tables {
   Checkpoints alpha; // of the segment before
   Checkpoints w; // of the one behind
   Edges edges;
-  int window_edges; // words from a window's to the next one's
-  int row_edges; // windows of a row
+  int windows; // of a row of edges
 };
 
 template <typename Checkpoints, typename Edges>
 METAL_FUNC Tables<Checkpoints, Edges> tables_of(
     Segment segment,
     int size, // of a segment
-    Checkpoints checkpoints, // (N, 2, B, 2, S + 1)
+    Checkpoints checkpoints, // (N, B, 2, 2, S + 1)
     int B,
-    Edges edges, // (N, 3, V, B, 2, size)
+    Edges edges, // (N, B, 3, V, 2, size)
     int V) {
-  const int n = segment.n;
-  const int b = segment.frames.segment;
+  const int64_t index = int64_t(segment.n) * B + segment.frames.segment;
   const int row = 2 * (segment.S + 1);
+  const auto at = checkpoints + index * (2 * row);
   return Tables<Checkpoints, Edges>{
-      checkpoints + (int64_t(n) * 2 * B + b - 1) * row,
-      checkpoints + ((int64_t(n) * 2 + 1) * B + b + 1) * row,
-      edges + (int64_t(n) * 3 * V * B + b) * (2 * size),
-      2 * size * B,
-      V};
+      at - 2 * row, at + 3 * row, edges + index * (3 * V * 2 * size), V};
 }
 
 // What passes at window v with the segment's f-th frame: alpha of its last
@@ -80,8 +75,7 @@ METAL_FUNC Tables<Checkpoints, Edges> tables_of(
 template <typename Tables>
 METAL_FUNC Extended edge_of(Tables tables, int row, int v, int size, int f) {
   const int k = row == 0 ? f : size - 1 - f;
-  const auto at = tables.edges +
-      int64_t(row * tables.row_edges + v) * tables.window_edges + k;
+  const auto at = tables.edges + (row * tables.windows + v) * 2 * size + k;
   return edge_number(at[0], at[size]);
 }
 

@@ -156,8 +156,8 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .output_shapes =
           {{N},
            {N},
-           {N, 2, segments, 2, S + 1},
-           {N, 3, sizes.windows(), segments, 2, segment},
+           {N, segments, 2, 2, S + 1},
+           {N, segments, 3, sizes.windows(), 2, segment},
            {N, std::max<int>(ceil_div(S, part), 1), C},
            {N, std::max(S, 1), 2}},
       .output_dtypes =
