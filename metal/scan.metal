@@ -8,7 +8,8 @@
 // windows than the threadgroup has room for are done in rounds.
 //
 // A second simdgroup works for each window's: it fetches the scores, two
-// segments ahead, and makes them probabilities, one segment ahead.
+// segments ahead, and makes them probabilities, one segment ahead. The last
+// window's also has the last blank, a segment behind.
 //
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
