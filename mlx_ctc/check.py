@@ -17,6 +17,7 @@ import mlx_ctc
 PROBLEMS = [
     (20, 3, 7, 5, 1, "a small batch: MLX passes its lengths as constants"),
     (50, 12, 28, 20, 1, "one window of states"),
+    (128, 9, 32, 32, 1, "targets that fill their window, small rows side by side"),
     (300, 9, 2, 60, 1, "two classes, repeated labels"),
     (400, 8, 64, 150, 1, "several simdgroups"),
     (400, 8, 64, 150, 30, "scores so far apart that floats do not hold the recursion"),
