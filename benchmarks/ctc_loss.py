@@ -69,7 +69,7 @@ GROWTH = {
     "S": [f"8192x1x32x{S}" for S in (4, 12, 40, 120, 400, 1200, 4000)],
 }
 
-TASKS = ["gradient", "loss"]  # "gradient": the loss and its gradient
+TASKS = {"gradient": "loss and gradient", "loss": "loss"}  # name: what is said of it
 CUDNN_LABELS = 256  # the longest target that cuDNN takes
 
 
@@ -244,9 +244,7 @@ def measure_time(case, options):
     """A record for each task: seconds a step, turn by turn, of each library."""
     runners = {name: LIBRARIES[name](case) for name in libraries_here(case)}
     if options.cache is not None:
-        import mlx.core as mx
-
-        mx.set_cache_limit(options.cache * MiB)
+        runners["ours"].mx.set_cache_limit(options.cache * MiB)
     # OpenMP's threads, which torch has, spin for 15 ms after a loop.
     pause = 0.03 if case.device == "cpu" else 0
     records = []
@@ -330,6 +328,10 @@ def ratios(seconds, rival):
     return [b / a for a, b in zip(seconds["ours"], seconds[rival], strict=True)]
 
 
+def spaced(shape):
+    return shape.replace("x", " x ")
+
+
 def cells(record, options):
     """The record's row of the table: column name to text."""
     row = {"T x N x C x S": record["shape"], "threads": record["threads"]}
@@ -400,7 +402,7 @@ def parse_options():
     add("--device", choices=["cpu", "gpu"], default="cpu")
     add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     add("--threads", default=str(os.cpu_count()), help="CPU threads, as 1,2")
-    add("--tasks", default=",".join(TASKS), help=f"of {TASKS}; default: all")
+    add("--tasks", default=",".join(TASKS), help=f"of {[*TASKS]}; default: all")
     add("--turns", type=int, default=7, help="turns of each library (default: 7)")
     add("--no-memory", dest="memory", action="store_false", help="leave out the peaks")
     add("--cache", type=int, metavar="MIB", help="what MLX keeps of freed memory")

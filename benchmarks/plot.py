@@ -15,7 +15,7 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 import numpy as np
-from ctc_loss import ratios
+from ctc_loss import TASKS, ratios, spaced
 
 COLORS = {
     "ours": "#1f6fb4",
@@ -23,7 +23,6 @@ COLORS = {
     "torch": "#d9652b",
     "cudnn": "#5a9e4b",
 }
-TASKS = {"gradient": "loss and gradient", "loss": "loss"}
 TIMINGS = {"seconds": "", "queued seconds": ", steps queued"}
 LETTERS = {"T": "frames", "N": "sequences", "S": "labels"}
 
@@ -81,7 +80,7 @@ def plot_ratios(report, threads):
             error_kw={"lw": 0.8},
         )
     axes.axvline(1, color="black", lw=0.8)
-    axes.set_yticks(range(len(shapes)), [shape.replace("x", " x ") for shape in shapes])
+    axes.set_yticks(range(len(shapes)), [*map(spaced, shapes)])
     axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_ylabel("T x N x C x S")

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from statistics import median
 
-from ctc_loss import ratios
+from ctc_loss import TASKS, ratios, spaced
 
 COMPILED = "ours compiled"
 
@@ -47,10 +47,6 @@ def share_of_memory(record):
     return f"{record['memory']['ours'] / record['memory']['torch']:.2f}"
 
 
-def spaced(shape):
-    return shape.replace("x", " x ")
-
-
 def gpu_table(report):
     rows = [
         [spaced(record["shape"]), *(text(record) for text in GPU_COLUMNS.values())]
@@ -64,7 +60,7 @@ def cpu_table(reports):
     for report in reports:
         threads = report["records"][0]["threads"]
         prefix = "" if threads == 1 else f"{threads} threads: "
-        for task, name in {"gradient": "loss and gradient", "loss": "loss"}.items():
+        for task, name in TASKS.items():
             columns[prefix + name] = [
                 ratio(record, "seconds", "torch")
                 for record in report["records"]

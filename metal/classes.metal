@@ -1,44 +1,22 @@
-// The labels of a target in the order of their classes, so that those of a
-// class lie side by side and the gradient adds them up without a search. Long
-// targets in parts, each on its own.
+// Which of a target's labels are of a class: a range of their ranks in the
+// order of classes, for each part of a long target.
 
-// By all threads of a threadgroup. ranks[2 i] becomes the rank of a part's i-th
-// label in that order, ranks[2 r + 1] the place of the label with rank r;
-// classes[c] where those of class c begin, times 2^16, and how many they are.
-template <typename Target>
-METAL_FUNC void sort_by_class(
-    Target target, // (S_n)
-    int64_t stride,
-    int S_n,
-    int C,
-    int part, // labels
-    int64_t listed, // all parts' classes
-    device uint* classes, // (parts, C)
-    device uint16_t* ranks, // (S, 2)
-    int thread_index,
-    int threads) {
-  for (int64_t i = thread_index; i < listed; i += threads) {
-    classes[i] = 0;
-  }
-  metal::threadgroup_barrier(metal::mem_flags::mem_device);
-  for (int i = thread_index; i < S_n; i += threads) {
-    const int y = target[i * stride];
-    const int begin = i / part * part;
-    const int end = metal::min(begin + part, S_n);
-    int less = 0;
-    int same = 0;
-    int same_before = 0;
-    for (int other = begin; other < end; ++other) {
-      const int other_y = target[other * stride];
-      less += other_y < y ? 1 : 0;
-      same += other_y == y ? 1 : 0;
-      same_before += other_y == y && other < i ? 1 : 0;
-    }
-    const int rank = less + same_before;
-    ranks[i * 2] = uint16_t(rank);
-    ranks[(begin + rank) * 2 + 1] = uint16_t(i - begin);
-    if (same_before == 0) {
-      classes[int64_t(i / part) * C + y] = (uint(less) << 16) | uint(same);
-    }
-  }
+// So many parts, one at least.
+METAL_FUNC int parts_of(int S, int part) {
+  return metal::max((S + part - 1) / part, 1);
+}
+
+struct Ranks {
+  int begin;
+  int end;
+};
+
+// The form in memory: where they begin, and how many they are.
+METAL_FUNC uint pack_ranks(int begin, int count) {
+  return (uint(begin) << 16) | uint(count);
+}
+
+METAL_FUNC Ranks ranks_of(uint packed) {
+  const int begin = int(packed >> 16);
+  return Ranks{begin, begin + int(packed & 0xffff)};
 }

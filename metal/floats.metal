@@ -240,6 +240,19 @@ METAL_FUNC Floats emit(Floats arrived, float p_blank, float p_label) {
   return Floats{arrived.blank * p_blank, arrived.label * p_label};
 }
 
+// A frame's step of alpha, as recursion.metal has it for numbers.
+METAL_FUNC Floats step_of_alpha(
+    Floats before,
+    float entering,
+    Arrivals to,
+    float p_blank,
+    float p_label,
+    int lane) {
+  const float from_lane = metal::simd_shuffle_up(before.label, 1);
+  const float label_before = lane == 0 ? entering : from_lane;
+  return emit(arrive(before, label_before, to), p_blank, p_label);
+}
+
 // What the floats have come to, as bits.
 struct Extent {
   uint least; // of every second frame; 0 passes for the greatest

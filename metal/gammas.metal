@@ -87,10 +87,9 @@ METAL_FUNC bool gammas_in_floats(
 #pragma unroll
     for (int k = 0; k < span; ++k) {
       const int f = begin + k;
-      const float enters = metal::simd_broadcast(left.m, f);
-      const float from_lane = metal::simd_shuffle_up(floats.label, 1);
-      const float label_before = lane == 0 ? enters : from_lane;
-      floats = emit(arrive(floats, label_before, to), p_blank[f], p_label[f]);
+      const float from_window = metal::simd_broadcast(left.m, f);
+      floats =
+          step_of_alpha(floats, from_window, to, p_blank[f], p_label[f], lane);
       note(extent, floats, k);
       gammas.blank[f] = floats.blank;
       gammas.label[f] = floats.label;
@@ -184,10 +183,13 @@ METAL_FUNC void gammas_without_limits(
       if (place.has_states) {
         p_label = probability(float(label[at]), emissions.unit);
       }
-      const Extended label_before =
-          choose(lane == 0, broadcast(left, f), shuffle_up(alpha.label));
-      alpha = normalise(emit(
-          arrive(alpha, label_before, place.jump - allowed), p_blank, p_label));
+      alpha = step_of_alpha(
+          alpha,
+          broadcast(left, f),
+          place.jump - allowed,
+          p_blank,
+          p_label,
+          lane);
     }
     const Pair behind = choose(
         lane >= edge_lane,

@@ -70,13 +70,13 @@ const int64_t item = n * log_probs_strides[1];
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t class_stride = log_probs_strides[2];
 const int64_t target = n * targets_strides[0];
-const int64_t listed = int64_t(metal::max((S + PART - 1) / PART, 1)) * C;
+const int64_t listed = int64_t(parts_of(S, PART)) * C;
 
 // The segment's frames, and where this threadgroup's begin among them.
 const int begin = t0 / SEGMENT * SEGMENT;
 const int own = t0 - begin;
 const Segment segment =
-    segment_of(n, T, S, count > 0 ? T_n : begin, S_n, begin, SEGMENT);
+    segment_of(n, S, count > 0 ? T_n : begin, S_n, begin, SEGMENT);
 const auto tables = tables_of(
     segment,
     SEGMENT,
@@ -84,16 +84,12 @@ const auto tables = tables_of(
     checkpoints_shape[1],
     edges,
     edges_shape[3]);
-const int64_t first_row = int64_t(n) * T;
-if (simdgroup == 0) { // a frame for each of its first lanes
-  const bool has_frame = contains(segment.frames, lane);
-  make_blanks<SEGMENT>(
-      frame_scores<LOGITS>(
-          log_probs + item + BLANK * class_stride +
-              (begin + lane) * frame_stride,
-          normalisers + (first_row + begin + lane) * 2,
-          has_frame),
-      has_frame,
+if (simdgroup == 0) {
+  begin_segment<SEGMENT, LOGITS>(
+      segment,
+      log_probs + item + BLANK * class_stride,
+      frame_stride,
+      normalisers + int64_t(n) * T * 2,
       p_blank,
       unit,
       lane);
@@ -102,7 +98,7 @@ if (thread_index < FRAMES) {
   // exp(0) * scale where no path is.
   float2 frame = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
   if (thread_index < count) {
-    const int64_t at = (first_row + t0 + thread_index) * 2;
+    const int64_t at = (int64_t(n) * T + t0 + thread_index) * 2;
     frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
     frame.y = LOGITS ? weight * float(normalisers[at + 1]) : weight;
   }
@@ -120,7 +116,7 @@ const auto emissions = emissions_of(
     class_stride,
     BLANK,
     unit[0]);
-for (int part = 0; part == 0 || part * PART < S_n; ++part) {
+for (int part = 0; part < parts_of(S_n, PART); ++part) {
   const int part_begin = part * PART;
   const int part_end = metal::min(part_begin + PART, S_n);
   const int64_t classes_at = n * listed + int64_t(part) * C;
@@ -201,16 +197,14 @@ for (int part = 0; part == 0 || part * PART < S_n; ++part) {
         const int place = ranks[(int64_t(n) * S + part_begin + k) * 2 + 1];
         y = targets[target + (part_begin + place) * targets_strides[1]];
       }
-      const uint listed = classes[classes_at + y];
-      const int begin = int(listed >> 16);
-      const int end = begin + int(listed & 0xffff);
-      const bool is_first = k < labels && k == begin;
-      const bool is_blank_alone = k == labels && listed == 0;
+      const Ranks of_class = ranks_of(classes[classes_at + y]);
+      const bool is_first = k < labels && k == of_class.begin;
+      const bool is_blank_alone = k == labels && of_class.begin == of_class.end;
       if (is_first || is_blank_alone) {
         for (int f = 0; f < count; ++f) {
           float gamma = 0.0f;
 #pragma unroll 1
-          for (int rank = begin; rank < end; ++rank) {
+          for (int rank = of_class.begin; rank < of_class.end; ++rank) {
             gamma += gammas[f][rank];
           }
           gamma += y == BLANK ? blank_gammas[0][own + f] : 0.0f;

@@ -52,7 +52,7 @@ const int bad_frames = bad ? left : 0;
 const int frames = bad || is_zero(z) ? 0 : left;
 const int S_n = frames > 0 ? target_lengths[n * target_lengths_strides[0]] : 0;
 const Segment segment =
-    segment_of(n, T, S, frames > 0 ? T_n : begin, S_n, begin, SEGMENT);
+    segment_of(n, S, frames > 0 ? T_n : begin, S_n, begin, SEGMENT);
 const auto tables = tables_of(
     segment,
     SEGMENT,
@@ -65,15 +65,12 @@ const int64_t frame_stride = log_probs_strides[0];
 const int64_t class_stride = log_probs_strides[2];
 const int64_t first_row = int64_t(n) * T + begin;
 
-if (simdgroup == 0) { // a frame for each of its first lanes
-  const bool has_frame = contains(segment.frames, lane);
-  make_blanks<SEGMENT>(
-      frame_scores<LOGITS>(
-          log_probs + item + BLANK * class_stride +
-              (begin + lane) * frame_stride,
-          normalisers + (first_row + lane) * 2,
-          has_frame),
-      has_frame,
+if (simdgroup == 0) {
+  begin_segment<SEGMENT, LOGITS>(
+      segment,
+      log_probs + item + BLANK * class_stride,
+      frame_stride,
+      normalisers + int64_t(n) * T * 2,
       p_blank,
       unit,
       lane);
@@ -153,8 +150,8 @@ if (!BY_CLASS) {
 metal::threadgroup_barrier(metal::mem_flags::mem_device);
 
 // The places of a class, in order, part by part.
-const int parts = (S_n + PART - 1) / PART;
-const int64_t listed = int64_t(metal::max((S + PART - 1) / PART, 1)) * C;
+const int parts = parts_of(S_n, PART);
+const int64_t listed = int64_t(parts_of(S, PART)) * C;
 for (int c = thread_index; c < C; c += threads) {
   float values[SEGMENT];
   for (int f = 0; f < SEGMENT; ++f) {
@@ -164,11 +161,11 @@ for (int c = thread_index; c < C; c += threads) {
     }
   }
   for (int part = 0; frames > 0 && part < parts; ++part) {
-    const uint of_class = classes[n * listed + int64_t(part) * C + c];
-    const int begin = part * PART + int(of_class >> 16);
-    const int end = begin + int(of_class & 0xffff);
-    for (int k = begin; k < end; ++k) {
-      const int i = part * PART + int(ranks[(int64_t(n) * S + k) * 2 + 1]);
+    const Ranks of_class =
+        ranks_of(classes[n * listed + int64_t(part) * C + c]);
+    const int64_t part_at = int64_t(n) * S + part * PART;
+    for (int rank = of_class.begin; rank < of_class.end; ++rank) {
+      const int i = part * PART + int(ranks[(part_at + rank) * 2 + 1]);
       for (int f = 0; f < frames; ++f) {
         values[f] += by_label[(first_row + f) * (S + 1) + i + 1];
       }

@@ -129,6 +129,20 @@ METAL_FUNC Extended broadcast(Extended a, int lane) {
       metal::simd_broadcast(a.m, lane), metal::simd_broadcast(a.e, lane)};
 }
 
+// A frame's step of alpha in a window, which `entering` comes into from the
+// left.
+METAL_FUNC Pair step_of_alpha(
+    Pair before,
+    Extended entering,
+    int jump,
+    Extended p_blank,
+    Extended p_label,
+    int lane) {
+  const Extended label_before =
+      choose(lane == 0, entering, shuffle_up(before.label));
+  return normalise(emit(arrive(before, label_before, jump), p_blank, p_label));
+}
+
 // gamma = alpha beta-hat / Z, as a plain float.
 METAL_FUNC float gamma(Extended alpha, Extended beta, Extended z) {
   return alpha.m * beta.m / z.m * power_of_two(alpha.e + beta.e - z.e);

@@ -23,7 +23,7 @@ struct Rows {
   int capacity;
   Gammas blanks; // (FRAMES)
   Gammas scale; // (FRAMES) of gamma
-  Classes classes; // (C) where a class's labels begin, and their number
+  Classes classes; // (C) the ranks of their labels
 };
 
 template <
@@ -90,7 +90,7 @@ METAL_FUNC void write_side_by_side(Rows rows, int thread_index, int threads) {
       }
       from += AT_ONCE * rows.frame_stride;
     }
-    const uint listed = rows.count > 0 ? rows.classes[c] : 0;
+    const Ranks of_class = ranks_of(rows.count > 0 ? rows.classes[c] : 0u);
 #pragma unroll
     for (int k = 0; k < COUNT; ++k) {
       const float2 softmax = rows.softmax[first + k * AT_ONCE];
@@ -98,16 +98,14 @@ METAL_FUNC void write_side_by_side(Rows rows, int thread_index, int threads) {
           LOGITS ? share(values[k] - softmax.x) : plain_exp(values[k]);
       values[k] = e * softmax.y;
     }
-    if (listed != 0 || c == rows.blank) {
+    if (of_class.begin < of_class.end || c == rows.blank) {
       float sums[COUNT]; // of labels in the order of the target, and of blanks
 #pragma unroll
       for (int k = 0; k < COUNT; ++k) {
         sums[k] = 0.0f;
       }
-      const int begin = int(listed >> 16);
-      const int end = begin + int(listed & 0xffff);
 #pragma unroll 1
-      for (int rank = begin; rank < end; ++rank) {
+      for (int rank = of_class.begin; rank < of_class.end; ++rank) {
 #pragma unroll
         for (int k = 0; k < COUNT; ++k) {
           sums[k] += rows.labels[(first + k * AT_ONCE) * rows.capacity + rank];

@@ -27,9 +27,8 @@
 //                      behind it (1), w of the window's first label (2), before
 //                      each frame of a segment, w's from the last to the first:
 //                      their floats, and the levels of those
-//      classes         (N, P, C) of a part's labels in the order of their
-//                      classes, where those of a class begin, times 2^16, and
-//                      how many they are
+//      classes         (N, P, C) the ranks of a class's labels, packed, in the
+//                      order of a part's labels by class
 //      ranks           (N, S, 2) the rank of a part's i-th label in that order,
 //                      and the place of the label with rank i
 //
@@ -92,7 +91,7 @@ T_n = in_range ? T_n : 0;
 S_n = in_range ? S_n : 0;
 
 if (task == 2) {
-  const int64_t listed = int64_t(metal::max((S + PART - 1) / PART, 1)) * C;
+  const int64_t listed = int64_t(parts_of(S, PART)) * C;
   sort_by_class(
       targets + target,
       targets_strides[1],

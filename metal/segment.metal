@@ -3,24 +3,20 @@
 
 struct Segment {
   int n;
-  int T; // of the batch, as is S
-  int S;
+  int S; // of the batch
   int T_n;
   int S_n;
-  int begin; // its first frame
   Frames frames;
   Band band;
 };
 
 METAL_FUNC Segment
-segment_of(int n, int T, int S, int T_n, int S_n, int begin, int size) {
+segment_of(int n, int S, int T_n, int S_n, int begin, int size) {
   return Segment{
       n,
-      T,
       S,
       T_n,
       S_n,
-      begin,
       frames_of(begin / size, T_n, size, 0, false),
       band_of(begin, begin + size, T_n, S_n)};
 }
@@ -31,11 +27,11 @@ METAL_FUNC bool has_path(Segment segment, int window) {
 
 // Whether the scan has left the window's states at the segment's ends.
 METAL_FUNC bool has_alpha_before(Segment segment, int size, int window) {
-  return segment.begin > 0 && 32 * window <= segment.band.last - size;
+  return segment.frames.first > 0 && 32 * window <= segment.band.last - size;
 }
 
 METAL_FUNC bool has_w_behind(Segment segment, int size, int window) {
-  return segment.begin + size < segment.T_n &&
+  return segment.frames.first + size < segment.T_n &&
       32 * window >= segment.band.first + size;
 }
 
@@ -93,7 +89,7 @@ METAL_FUNC Ends ends_of(
   const Band band = segment.band;
   const bool from_left = window > 0 && first - 32 >= band.first;
   const bool from_right = first + 32 < segment.S_n && first + 32 <= band.last;
-  if (segment.begin == 0 && place.blank == 0) {
+  if (segment.frames.first == 0 && place.blank == 0) {
     ends.alpha.blank = extended_one();
   }
   if (place.has_states && has_alpha_before(segment, size, window)) {
@@ -116,4 +112,31 @@ METAL_FUNC Ends ends_of(
     ends.right.label = edge_of(tables, 2, window + 1, size, f);
   }
   return ends;
+}
+
+// What the segment's windows share: its unit and the blank's probabilities, by
+// one simdgroup.
+template <
+    int FRAMES,
+    bool LOGITS,
+    typename Scores,
+    typename Normalisers,
+    typename Blanks,
+    typename Units>
+METAL_FUNC void begin_segment(
+    Segment segment,
+    Scores blank, // (T)
+    int64_t stride,
+    Normalisers normalisers, // (T, 2)
+    Blanks p_blank, // (FRAMES)
+    Units unit,
+    int lane) {
+  const bool has_frame = contains(segment.frames, lane);
+  const int64_t t = frame_at(segment.frames, lane);
+  make_blanks<FRAMES>(
+      frame_scores<LOGITS>(blank + t * stride, normalisers + t * 2, has_frame),
+      has_frame,
+      p_blank,
+      unit,
+      lane);
 }

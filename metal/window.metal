@@ -109,9 +109,8 @@ METAL_FUNC bool scan_in_floats(
       blanks[k] = floats.blank;
       labels[k] = floats.label;
       const float from_window = metal::simd_broadcast(enters.m, begin + k);
-      const float from_lane = metal::simd_shuffle_up(floats.label, 1);
-      const float label_before = lane == 0 ? from_window : from_lane;
-      floats = emit(arrive(floats, label_before, to), p_blank[k], p_label[k]);
+      floats =
+          step_of_alpha(floats, from_window, to, p_blank[k], p_label[k], lane);
       note(extent, floats, k);
     }
     leave_frames<FRAMES>(exits, begin, scanned, blanks, labels);
@@ -151,10 +150,13 @@ METAL_FUNC void scan_without_limits(
         p_label = probability(float(label[k * stride]), unit);
       }
     }
-    const Extended label_before =
-        choose(lane == 0, broadcast(enters, k), shuffle_up(numbers.label));
-    numbers = normalise(emit(
-        arrive(numbers, label_before, place.jump - allowed), p_blank, p_label));
+    numbers = step_of_alpha(
+        numbers,
+        broadcast(enters, k),
+        place.jump - allowed,
+        p_blank,
+        p_label,
+        lane);
   }
   state = with_all(from_numbers(numbers), place.has_states);
 }

@@ -61,8 +61,6 @@ void hand_over(const std::string& name, const Arrays& arrays, mx::array& out) {
   }
 }
 
-using Names = std::vector<std::string>;
-
 // What the launches write besides an op's results.
 struct Tables {
   Names names;

@@ -69,8 +69,6 @@ int max_scan_windows(Backend backend) {
   return backend == Backend::cuda ? 16 : 8;
 }
 
-using Names = std::vector<std::string>;
-
 // What every kernel reads, and what the gradient and the posteriors read of
 // the kernels before them.
 const Names batch = {"log_probs", "targets", "input_lengths", "target_lengths"};
@@ -83,6 +81,21 @@ Names joined(std::initializer_list<Names> parts) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;
+}
+
+// The functions that the scan, the gradient and the posteriors have in common,
+// and a kernel's own.
+std::vector<const char*> lattice_and(std::initializer_list<const char*> own) {
+  std::vector<const char*> texts = {
+      text::extended,
+      text::recursion,
+      text::place,
+      text::floats,
+      text::emissions,
+      text::last_blank,
+      text::classes};
+  texts.insert(texts.end(), own);
+  return texts;
 }
 
 // With the arrays' names. Log-probabilities have no normalisers, and the
@@ -180,16 +193,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .threadgroup = {threads, 1, 1},
       .max_threads = max_threads,
       .resident = std::max((1024 + max_threads / 2) / max_threads, 1),
-      .headers =
-          {text::extended,
-           text::recursion,
-           text::place,
-           text::floats,
-           text::emissions,
-           text::last_blank,
-           text::window,
-           text::classes,
-           text::loss},
+      .headers = lattice_and({text::window, text::sort, text::loss}),
       .source = text::scan};
 }
 
@@ -234,16 +238,7 @@ gradient_launch(const Sizes& sizes, const Options& options, mx::Dtype dtype) {
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 8,
-      .headers =
-          {text::extended,
-           text::recursion,
-           text::place,
-           text::floats,
-           text::emissions,
-           text::last_blank,
-           text::segment,
-           text::gammas,
-           text::rows},
+      .headers = lattice_and({text::segment, text::gammas, text::rows}),
       .source = text::gradient};
 }
 
@@ -299,15 +294,7 @@ Launch posteriors_launch(const Sizes& sizes, const PosteriorOptions& options) {
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 1,
-      .headers =
-          {text::extended,
-           text::recursion,
-           text::place,
-           text::floats,
-           text::emissions,
-           text::last_blank,
-           text::segment,
-           text::gammas},
+      .headers = lattice_and({text::segment, text::gammas}),
       .source = text::posteriors};
 }
 

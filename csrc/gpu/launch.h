@@ -18,13 +18,15 @@ namespace mlx_ctc::gpu {
 
 enum class Backend { metal, cuda };
 
+using Names = std::vector<std::string>;
+
 struct Launch {
   std::string name;
   // The kernel's parameters, and for each input the name of the array that is
   // passed: one of the op's inputs or an output of an earlier launch.
-  std::vector<std::string> inputs;
-  std::vector<std::string> arrays;
-  std::vector<std::string> outputs;
+  Names inputs;
+  Names arrays;
+  Names outputs;
   std::vector<mx::Shape> output_shapes;
   std::vector<mx::Dtype> output_dtypes;
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> template_args;

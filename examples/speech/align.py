@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import audio
+from options import add_model
 from paths import latest_model
 from pictures import save_alignment
 from recogniser import Recogniser
@@ -17,12 +18,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="a recording")
     add("text", metavar="TEXT", help="what is said in it")
-    add(
-        "--model",
-        type=Path,
-        metavar="FOLDER",
-        help="default: the one saved last in the user's cache folder",
-    )
+    add_model(parser)
     add("--plot", type=Path, metavar="FILE.png", help="draw it too")
     return parser.parse_args(argv)
 

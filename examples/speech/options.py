@@ -1,4 +1,4 @@
-# What may be said on main.py's command line.
+# What may be said on main.py's command line, and what on all tools'.
 
 import argparse
 from collections.abc import Callable
@@ -21,6 +21,16 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return integer
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The option of the tools that use a recogniser."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="default: the one saved last in the user's cache folder",
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import audio
 import mlx.core as mx
-from options import at_least
+from options import add_model, at_least
 from paths import latest_model
 from recogniser import Recogniser
 
@@ -17,12 +17,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="a recording")
-    add(
-        "--model",
-        type=Path,
-        metavar="FOLDER",
-        help="default: the one saved last in the user's cache folder",
-    )
+    add_model(parser)
     add(
         "--beam",
         type=at_least(1),
