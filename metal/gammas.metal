@@ -1,5 +1,8 @@
 // gamma in one window of 32 pairs of states over one segment of frames: alpha
 // and w again, from what the scan has left. A simdgroup does it on its own.
+//
+// Until w has come back to a frame alpha waits where gamma will be: the blank's
+// in a register, the label's in threadgroup memory.
 
 // The scores from the segment's first frame on, and what their probabilities
 // are measured in.
@@ -32,11 +35,30 @@ METAL_FUNC int edge_lane_of(Segment segment, Place place, int lane) {
   return metal::min(31, segment.S_n - 1 - place.label + lane);
 }
 
-template <int FRAMES>
-struct Gammas {
-  float blank[FRAMES];
-  float label[FRAMES];
+// The frames whose labels' gammas are wanted, and where a lane's go.
+template <typename Labels>
+struct Wanted {
+  int begin;
+  int end;
+  Labels labels; // of the first frame
+  int stride; // to the next frame's
 };
+
+template <typename Labels>
+METAL_FUNC Wanted<Labels>
+wanted(int begin, int end, Labels labels, int stride) {
+  return Wanted<Labels>{begin, end, labels, stride};
+}
+
+template <typename Labels>
+METAL_FUNC bool contains(Wanted<Labels> wanted, int f) {
+  return f >= wanted.begin && f < wanted.end;
+}
+
+template <typename Labels>
+METAL_FUNC Labels label_at(Wanted<Labels> wanted, int f) {
+  return wanted.labels + (f - wanted.begin) * wanted.stride;
+}
 
 // 2^d in two factors, for one float may not hold it. With these, neither takes
 // a float out of range.
@@ -53,27 +75,34 @@ METAL_FUNC Factors factors_of(int d) {
 }
 
 // gamma = alpha beta-hat / Z in floats. Tells whether they were in range.
-template <int FRAMES, typename Scores, typename Blanks>
+template <
+    int FRAMES,
+    typename Labels,
+    typename Scores,
+    typename Blanks,
+    typename Probabilities>
 METAL_FUNC bool gammas_in_floats(
-    thread Gammas<FRAMES>& gammas,
+    thread float (&of_blanks)[FRAMES],
+    Wanted<Labels> wanted,
     Segment segment,
     Place place,
     Ends ends,
     Emissions<Scores> emissions,
     Blanks p_blank, // (FRAMES)
+    Probabilities p_label, // room for this lane's (FRAMES), 32 apart
     Extended z,
     int lane) {
-  float p_label[FRAMES];
-  fetch(
-      p_label, of_class(emissions, place.y), emissions.stride, segment.frames);
+  float scores[FRAMES];
+  fetch(scores, of_class(emissions, place.y), emissions.stride, segment.frames);
   const Extended left = on_common_levels(ends.left);
   const Extended right_blank = on_common_levels(ends.right.blank);
   const Extended right_label = on_common_levels(ends.right.label);
 #pragma unroll
   for (int f = 0; f < FRAMES; ++f) {
-    const float p = plain_probability(p_label[f], emissions.unit);
-    p_label[f] = contains(segment.frames, f) ? p : p_label_behind;
+    const float p = plain_probability(scores[f], emissions.unit);
+    p_label[f * 32] = contains(segment.frames, f) ? p : p_label_behind;
   }
+  metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
   Pair alpha = with_all(ends.alpha, place.has_states);
   Extent extent = no_extent();
@@ -88,16 +117,19 @@ METAL_FUNC bool gammas_in_floats(
     for (int k = 0; k < span; ++k) {
       const int f = begin + k;
       const float from_window = metal::simd_broadcast(left.m, f);
-      floats =
-          step_of_alpha(floats, from_window, to, p_blank[f], p_label[f], lane);
+      floats = step_of_alpha(
+          floats, from_window, to, p_blank[f], p_label[f * 32], lane);
       note(extent, floats, k);
-      gammas.blank[f] = floats.blank;
-      gammas.label[f] = floats.label;
+      of_blanks[f] = floats.blank;
+      if (contains(wanted, f)) {
+        *label_at(wanted, f) = floats.label;
+      }
     }
     alpha = with_floats(alpha, floats);
     alpha_levels[begin / span] = alpha;
   }
 
+  metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
   const int edge_lane = edge_lane_of(segment, place, lane);
   const float inverse_z = 1.0f / z.m;
   Pair w = with_all(ends.w, place.has_states);
@@ -137,11 +169,13 @@ METAL_FUNC bool gammas_in_floats(
           lane >= edge_lane ? enters.blank : from_lane.blank,
           lane >= edge_lane ? enters.label : from_lane.label};
       const Floats beta = leave(floats, behind, onward); // beta-hat
-      gammas.blank[f] *= blank.first;
-      gammas.blank[f] *= beta.blank * blank.second;
-      gammas.label[f] *= label.first;
-      gammas.label[f] *= beta.label * label.second;
-      floats = emit(beta, p_blank[f], p_label[f]);
+      of_blanks[f] *= blank.first;
+      of_blanks[f] *= beta.blank * blank.second;
+      if (contains(wanted, f)) {
+        const auto gamma = label_at(wanted, f);
+        *gamma = *gamma * label.first * (beta.label * label.second);
+      }
+      floats = emit(beta, p_blank[f], p_label[f * 32]);
       note(extent, floats, k);
     }
     w = with_floats(w, floats);
@@ -151,9 +185,10 @@ METAL_FUNC bool gammas_in_floats(
 
 // The same without limits. Rarely needed, so alpha is rebuilt for each frame
 // from the segment's start, rather than kept.
-template <int FRAMES, typename Scores>
+template <int FRAMES, typename Labels, typename Scores>
 METAL_FUNC void gammas_without_limits(
-    thread Gammas<FRAMES>& gammas,
+    thread float (&of_blanks)[FRAMES],
+    Wanted<Labels> wanted,
     Segment segment,
     Place place,
     Ends ends,
@@ -168,8 +203,10 @@ METAL_FUNC void gammas_without_limits(
   Pair w = as_numbers(ends.w);
 #pragma unroll
   for (int f = 0; f < FRAMES; ++f) {
-    gammas.blank[f] = 0.0f;
-    gammas.label[f] = 0.0f;
+    of_blanks[f] = 0.0f;
+    if (contains(wanted, f)) {
+      *label_at(wanted, f) = 0.0f;
+    }
   }
 #pragma unroll 1
   for (int last = segment.frames.end - 1; last >= 0; --last) {
@@ -197,34 +234,15 @@ METAL_FUNC void gammas_without_limits(
         Pair{shuffle_down(w.blank), shuffle_down(w.label)});
     const Pair beta = leave(w, behind, place.jump_on - allowed); // beta-hat
     const float of_blank = gamma(alpha.blank, beta.blank, z);
-    const float of_label = gamma(alpha.label, beta.label, z);
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) {
-      gammas.blank[f] = f == last ? of_blank : gammas.blank[f];
-      gammas.label[f] = f == last ? of_label : gammas.label[f];
+      of_blanks[f] = f == last ? of_blank : of_blanks[f];
+    }
+    if (contains(wanted, last)) {
+      *label_at(wanted, last) = gamma(alpha.label, beta.label, z);
     }
     w = normalise(emit(beta, p_blank, p_label));
   }
-}
-
-// gamma of a lane's pair in the segment's frames.
-template <int FRAMES, typename Tables, typename Scores, typename Blanks>
-METAL_FUNC Gammas<FRAMES> gammas_of(
-    Segment segment,
-    Place place,
-    Tables tables,
-    Emissions<Scores> emissions,
-    Blanks p_blank,
-    Extended z,
-    int window,
-    int lane) {
-  const Ends ends = ends_of(segment, FRAMES, place, tables, window, lane);
-  Gammas<FRAMES> gammas;
-  if (!gammas_in_floats(
-          gammas, segment, place, ends, emissions, p_blank, z, lane)) {
-    gammas_without_limits(gammas, segment, place, ends, emissions, z, lane);
-  }
-  return gammas;
 }
 
 // Sums over the lanes in a fixed order, so that every run gives the same bits:
@@ -249,21 +267,56 @@ METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
   return x[0];
 }
 
-// Adds a window's gamma to a simdgroup's sums over the blanks and over all
-// states.
-template <int FRAMES, typename Sums>
-METAL_FUNC void
-add_gammas(Gammas<FRAMES> gamma, Sums of_blanks, Sums of_all, int lane) {
+// A window's gammas: its labels' where they are wanted, and over all its states
+// added to a simdgroup's sums, for the blanks and for all states.
+template <
+    int FRAMES,
+    typename Labels,
+    typename Tables,
+    typename Scores,
+    typename Blanks,
+    typename Probabilities,
+    typename Sums>
+METAL_FUNC void add_window(
+    Wanted<Labels> wanted,
+    Segment segment,
+    Place place,
+    Tables tables,
+    Emissions<Scores> emissions,
+    Blanks p_blank, // (FRAMES)
+    Probabilities p_label, // room for this lane's (FRAMES), 32 apart
+    Extended z,
+    int window,
+    Sums of_blanks, // (FRAMES)
+    Sums of_all, // (FRAMES)
+    int lane) {
+  const Ends ends = ends_of(segment, FRAMES, place, tables, window, lane);
+  float blanks[FRAMES];
+  if (!gammas_in_floats(
+          blanks,
+          wanted,
+          segment,
+          place,
+          ends,
+          emissions,
+          p_blank,
+          p_label,
+          z,
+          lane)) {
+    gammas_without_limits(
+        blanks, wanted, segment, place, ends, emissions, z, lane);
+  }
+  float all[FRAMES];
 #pragma unroll
   for (int f = 0; f < FRAMES; ++f) {
-    gamma.label[f] += gamma.blank[f];
+    all[f] = blanks[f] + (contains(wanted, f) ? *label_at(wanted, f) : 0.0f);
   }
-  const float blanks = sums_of_lanes(gamma.blank, lane);
-  const float all = sums_of_lanes(gamma.label, lane);
+  const float sum_of_all = sums_of_lanes(all, lane);
+  const float sum_of_blanks = sums_of_lanes(blanks, lane);
   constexpr int LANES = 32 / FRAMES; // that have the same sum
   if (lane % LANES == 0) {
-    of_blanks[lane / LANES] += blanks;
-    of_all[lane / LANES] += all;
+    of_blanks[lane / LANES] += sum_of_blanks;
+    of_all[lane / LANES] += sum_of_all;
   }
 }
 

@@ -29,6 +29,7 @@
 const float nan = metal::numeric_limits<float>::quiet_NaN();
 
 threadgroup float p_blank[SEGMENT];
+threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
 threadgroup Unit unit[1]; // of the segment
 threadgroup float2 softmax[FRAMES]; // the greatest score, cotangent / sum
 threadgroup float gamma_scale[FRAMES];
@@ -74,7 +75,7 @@ const int64_t listed = int64_t(parts_of(S, PART)) * C;
 
 // The segment's frames, and where this threadgroup's begin among them.
 const int begin = t0 / SEGMENT * SEGMENT;
-const int own = t0 - begin;
+const int own = FRAMES == SEGMENT ? 0 : t0 - begin;
 const Segment segment =
     segment_of(n, S, count > 0 ? T_n : begin, S_n, begin, SEGMENT);
 const auto tables = tables_of(
@@ -124,7 +125,9 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   for (int window = part_begin / 32 + simdgroup; window < windows_of(part_end);
        window += simdgroups) {
     const int i = window * 32 + lane;
-    const int rank = i < S_n ? int(ranks[(int64_t(n) * S + i) * 2]) : 0;
+    // A lane without a label has room behind the part's ranks.
+    const int rank =
+        i < S_n ? int(ranks[(int64_t(n) * S + i) * 2]) : i - part_begin;
     if (!has_path(segment, window)) {
       for (int f = 0; f < FRAMES && i < S_n; ++f) {
         gammas[f][rank] = 0.0f;
@@ -133,15 +136,19 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
     }
     const Place place =
         place_of(targets + target, targets_strides[1], S_n, BLANK, i, 1);
-    const Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
-        segment, place, tables, emissions, p_blank, z, window, lane);
-#pragma unroll
-    for (int f = 0; f < SEGMENT; ++f) {
-      if (place.has_states && f >= own && f < own + FRAMES) {
-        gammas[f - own][rank] = gamma.label[f];
-      }
-    }
-    add_gammas(gamma, blank_gammas[simdgroup], frame_gammas[simdgroup], lane);
+    add_window<SEGMENT>(
+        wanted(own, own + FRAMES, &gammas[0][rank], CAPACITY),
+        segment,
+        place,
+        tables,
+        emissions,
+        p_blank,
+        &p_labels[simdgroup][0][lane],
+        z,
+        window,
+        blank_gammas[simdgroup],
+        frame_gammas[simdgroup],
+        lane);
   }
   if (count > 0 && part_end == S_n &&
       simdgroup == windows_of(S_n) % simdgroups) {

@@ -19,7 +19,9 @@
 const float nan = metal::numeric_limits<float>::quiet_NaN();
 
 threadgroup float p_blank[SEGMENT];
+threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
 threadgroup Unit unit[1]; // of the segment
+threadgroup float labels[MAX_SIMDGROUPS][SEGMENT][32]; // of a window
 threadgroup float blanks[MAX_SIMDGROUPS][SEGMENT]; // their gamma, summed
 threadgroup float sums[MAX_SIMDGROUPS][SEGMENT]; // gamma of all states, summed
 
@@ -97,15 +99,23 @@ for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
   }
   const Place place = place_of(
       targets + n * targets_strides[0], targets_strides[1], S_n, BLANK, i, 1);
-  const Gammas<SEGMENT> gamma = gammas_of<SEGMENT>(
-      segment, place, tables, emissions, p_blank, z, window, lane);
-#pragma unroll
-  for (int f = 0; f < SEGMENT; ++f) {
-    if (place.has_states && f < frames) {
-      by_label[(first_row + f) * (S + 1) + i + 1] = gamma.label[f];
-    }
+  threadgroup float* own = &labels[simdgroup][0][lane];
+  add_window<SEGMENT>(
+      wanted(0, SEGMENT, own, 32),
+      segment,
+      place,
+      tables,
+      emissions,
+      p_blank,
+      &p_labels[simdgroup][0][lane],
+      z,
+      window,
+      blanks[simdgroup],
+      sums[simdgroup],
+      lane);
+  for (int f = 0; f < frames && place.has_states; ++f) {
+    by_label[(first_row + f) * (S + 1) + i + 1] = own[f * 32];
   }
-  add_gammas(gamma, blanks[simdgroup], sums[simdgroup], lane);
 }
 if (frames > 0 && simdgroup == windows_of(S_n) % simdgroups) {
   add_last_blank<SEGMENT>(

@@ -66,20 +66,24 @@ METAL_FUNC Rows<Scores, Element, Softmax, Gammas, Classes> rows_of(
       classes};
 }
 
-// AT_ONCE rows side by side. A thread has one class of every AT_ONCE-th frame,
-// and asks for all its scores before it uses the first.
-template <int FRAMES, bool LOGITS, int AT_ONCE, typename Rows>
-METAL_FUNC void write_side_by_side(Rows rows, int thread_index, int threads) {
-  constexpr int COUNT = FRAMES > AT_ONCE ? FRAMES / AT_ONCE : 1;
+// A thread writes one class of so many rows at once, for which it has registers.
+constant constexpr int most_rows = 8;
+
+// Rows from frame `begin` on, AT_ONCE side by side: a thread has one class of
+// every AT_ONCE-th, and asks for all its scores before it uses the first.
+template <int COUNT, bool LOGITS, int AT_ONCE, typename Rows>
+METAL_FUNC void
+write_side_by_side(Rows rows, int begin, int thread_index, int threads) {
   const int width = threads / AT_ONCE;
-  int first = 0; // frame
+  int row = 0; // of those side by side
 #pragma unroll
   for (int k = 1; k < AT_ONCE; ++k) {
-    first += thread_index >= k * width ? 1 : 0;
+    row += thread_index >= k * width ? 1 : 0;
   }
+  const int first = begin + row; // frame
   auto scores = rows.scores + first * rows.frame_stride;
   auto gradient = rows.gradient + first * rows.row_stride;
-  for (int c = thread_index - first * width; c < rows.C; c += width) {
+  for (int c = thread_index - row * width; c < rows.C; c += width) {
     float values[COUNT];
     auto from = scores + c * rows.class_stride;
 #pragma unroll
@@ -129,14 +133,26 @@ METAL_FUNC void write_side_by_side(Rows rows, int thread_index, int threads) {
   }
 }
 
+template <int FRAMES, bool LOGITS, int AT_ONCE, typename Rows>
+METAL_FUNC void write_at_once(Rows rows, int thread_index, int threads) {
+  constexpr int COUNT = FRAMES < AT_ONCE ? 1
+      : FRAMES < most_rows * AT_ONCE     ? FRAMES / AT_ONCE
+                                         : most_rows;
+#pragma unroll 1
+  for (int begin = 0; begin < FRAMES; begin += COUNT * AT_ONCE) {
+    write_side_by_side<COUNT, LOGITS, AT_ONCE>(
+        rows, begin, thread_index, threads);
+  }
+}
+
 // By all threads of a threadgroup: small rows several at a time.
 template <int FRAMES, bool LOGITS, typename Rows>
 METAL_FUNC void write_rows(Rows rows, int thread_index, int threads) {
   if (FRAMES >= 4 && threads >= 4 * rows.C) {
-    write_side_by_side<FRAMES, LOGITS, 4>(rows, thread_index, threads);
+    write_at_once<FRAMES, LOGITS, 4>(rows, thread_index, threads);
   } else if (FRAMES >= 2 && threads >= 2 * rows.C) {
-    write_side_by_side<FRAMES, LOGITS, 2>(rows, thread_index, threads);
+    write_at_once<FRAMES, LOGITS, 2>(rows, thread_index, threads);
   } else {
-    write_side_by_side<FRAMES, LOGITS, 1>(rows, thread_index, threads);
+    write_at_once<FRAMES, LOGITS, 1>(rows, thread_index, threads);
   }
 }

@@ -70,7 +70,8 @@ void bind_launches(nb::module_& m) {
         nb::dict result;
         result["loss"] =
             describe(loss_launches(inputs, options, Backend::metal));
-        result["gradient"] = describe(gradient_launches(inputs, options));
+        result["gradient"] =
+            describe(gradient_launches(inputs, options, Backend::metal));
         result["align"] = describe(
             align_launches(inputs, {blank, with_logits}, Backend::metal));
         for (bool by_class : {false, true}) {

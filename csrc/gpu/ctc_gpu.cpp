@@ -136,7 +136,7 @@ void gradient(
   for (size_t i = 0; i < saved.names.size(); ++i) {
     arrays.emplace(saved.names[i], inputs[i + 5]);
   }
-  auto launches = gradient_launches(inputs, options);
+  auto launches = gradient_launches(inputs, options, backend());
   run(launches, {"gradient"}, stream, arrays, outputs);
 }
 

@@ -60,13 +60,17 @@ struct Sizes {
   }
 };
 
-// Frames between two checkpoints. The gradient keeps that many rows of alpha in
-// registers, so more need more registers, and fewer more memory.
-constexpr int segment = 8;
-
 // Registers and memory limit what a threadgroup of a scan may have.
 int max_scan_windows(Backend backend) {
   return backend == Backend::cuda ? 16 : 8;
+}
+
+// Frames between two checkpoints. What surrounds a segment costs as much as 8
+// frames of it, so that more are better. But the scan has probabilities of two
+// segments in threadgroup memory, and the gradient's of one and a blank's alpha
+// in registers.
+int frames_of_segment(const Sizes& sizes, Backend backend) {
+  return 2 * sizes.windows() <= max_scan_windows(backend) ? 16 : 8;
 }
 
 // What every kernel reads, and what the gradient and the posteriors read of
@@ -159,6 +163,7 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
   int room = windows > 8 ? windows : power_of_two_up_to(windows, most);
   int max_threads = 2 * room * simdgroup_width;
   bool rounds = sizes.windows() > windows;
+  int segment = frames_of_segment(sizes, backend);
   int segments = std::max<int>(ceil_div(sizes.T, segment), 1);
   auto [T, N, C, S] = sizes;
   return {
@@ -197,8 +202,11 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .source = text::scan};
 }
 
-Launch
-gradient_launch(const Sizes& sizes, const Options& options, mx::Dtype dtype) {
+Launch gradient_launch(
+    const Sizes& sizes,
+    const Options& options,
+    mx::Dtype dtype,
+    Backend backend) {
   auto [T, N, C, S] = sizes;
   // A simdgroup for a window of states, up to four, that leave few idle in the
   // last turn.
@@ -209,13 +217,16 @@ gradient_launch(const Sizes& sizes, const Options& options, mx::Dtype dtype) {
       simdgroups = more;
     }
   }
+  int room = power_of_two_up_to(sizes.windows(), max_gradient_simdgroups);
+  int max_threads = room * simdgroup_width;
   // A threadgroup writes a segment's frames if gamma, a float for each label
-  // and frame, fits its memory. With fewer frames the segment is rebuilt more
-  // than once.
+  // and frame, fits its memory beside the probabilities. With fewer frames the
+  // segment is rebuilt more than once.
+  int segment = frames_of_segment(sizes, backend);
   int capacity =
       std::min(power_of_two_up_to(std::max(S, simdgroup_width), part), part);
   int frames = segment;
-  while (4 * frames * capacity > threadgroup_bytes) {
+  while (4 * (frames * capacity + segment * max_threads) > threadgroup_bytes) {
     frames /= 2;
   }
   int threads = simdgroups * simdgroup_width;
@@ -233,11 +244,12 @@ gradient_launch(const Sizes& sizes, const Options& options, mx::Dtype dtype) {
            {"FRAMES", frames},
            {"PART", part},
            {"CAPACITY", capacity},
-           {"MAX_SIMDGROUPS", max_gradient_simdgroups}},
+           {"MAX_SIMDGROUPS", room}},
       .grid = segments_grid(threads, ceil_div(T, frames), N),
       .threadgroup = {threads, 1, 1},
-      .max_threads = max_gradient_simdgroups * simdgroup_width,
-      .resident = 8,
+      .max_threads = max_threads,
+      // Registers for 72 a thread.
+      .resident = 7 * max_gradient_simdgroups / room,
       .headers = lattice_and({text::segment, text::gammas, text::rows}),
       .source = text::gradient};
 }
@@ -273,8 +285,12 @@ align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
       .source = text::align};
 }
 
-Launch posteriors_launch(const Sizes& sizes, const PosteriorOptions& options) {
+Launch posteriors_launch(
+    const Sizes& sizes,
+    const PosteriorOptions& options,
+    Backend backend) {
   auto [T, N, C, S] = sizes;
+  int segment = frames_of_segment(sizes, backend);
   int simdgroups = std::min(sizes.windows(), max_gradient_simdgroups);
   int threads = simdgroups * simdgroup_width;
   return {
@@ -333,12 +349,13 @@ std::vector<Launch> loss_launches(
 
 std::vector<Launch> gradient_launches(
     const std::vector<mx::array>& inputs,
-    const Options& options) {
+    const Options& options,
+    Backend backend) {
   if (inputs[0].size() == 0) {
     return {};
   }
   Sizes sizes(inputs);
-  auto launch = gradient_launch(sizes, options, inputs[0].dtype());
+  auto launch = gradient_launch(sizes, options, inputs[0].dtype(), backend);
   return {bound(std::move(launch), sizes, options.with_logits)};
 }
 
@@ -368,7 +385,7 @@ std::vector<Launch> posterior_launches(
   }
   Sizes sizes(inputs);
   auto launches = loss_launches(inputs, options.loss(), backend);
-  auto launch = posteriors_launch(sizes, options);
+  auto launch = posteriors_launch(sizes, options, backend);
   launches.push_back(bound(std::move(launch), sizes, options.with_logits));
   return launches;
 }

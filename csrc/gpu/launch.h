@@ -52,7 +52,8 @@ std::vector<Launch> loss_launches(
     Backend backend);
 std::vector<Launch> gradient_launches(
     const std::vector<mx::array>& inputs,
-    const Options& options);
+    const Options& options,
+    Backend backend);
 
 std::vector<Launch> align_launches(
     const std::vector<mx::array>& inputs,
