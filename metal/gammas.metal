@@ -102,7 +102,6 @@ METAL_FUNC bool gammas_in_floats(
     const float p = plain_probability(scores[f], emissions.unit);
     p_label[f * 32] = contains(segment.frames, f) ? p : p_label_behind;
   }
-  metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
   Pair alpha = with_all(ends.alpha, place.has_states);
   Extent extent = no_extent();
@@ -129,7 +128,6 @@ METAL_FUNC bool gammas_in_floats(
     alpha_levels[begin / span] = alpha;
   }
 
-  metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
   const int edge_lane = edge_lane_of(segment, place, lane);
   const float inverse_z = 1.0f / z.m;
   Pair w = with_all(ends.w, place.has_states);
@@ -342,11 +340,11 @@ METAL_FUNC void add_last_blank(
   if (segment.S_n > 0 && has_path(segment, window)) {
     Extended before = never_reached();
     if (has_alpha_before(segment, FRAMES, window)) {
-      before = unpack(tables.alpha[segment.S_n]);
+      before = unpack(tables.alpha[2 * segment.S_n]);
     }
     gamma = last_blank_gamma<FRAMES>(
         as_number(before),
-        as_number(edge_of(tables, 0, window, FRAMES, f)),
+        as_number(edge_of(tables, 0, window + 1, FRAMES, f)),
         number_of(
             p_blank[f],
             of_class(emissions, emissions.blank) + f * emissions.stride,

@@ -14,8 +14,8 @@
 //      input_lengths   (N)
 //      target_lengths  (N)
 //      cotangent       (N)
-//      normalisers, partition, checkpoints, edges, classes, ranks: see the
-//      scan
+//      normalisers, partition, checkpoints, edges, classes, labels, places:
+//      see the scan
 // out  gradient        (T, N, C)
 //
 // LOGITS, BLANK    the op's options
@@ -84,7 +84,7 @@ const auto tables = tables_of(
     checkpoints,
     checkpoints_shape[1],
     edges,
-    edges_shape[3]);
+    edges_shape[2]);
 if (simdgroup == 0) {
   begin_segment<SEGMENT, LOGITS>(
       segment,
@@ -125,19 +125,21 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   for (int window = part_begin / 32 + simdgroup; window < windows_of(part_end);
        window += simdgroups) {
     const int i = window * 32 + lane;
+    const bool has_states = i < S_n;
     // A lane without a label has room behind the part's ranks.
-    const int rank =
-        i < S_n ? int(ranks[(int64_t(n) * S + i) * 2]) : i - part_begin;
+    Label label = {BLANK, i - part_begin, false, false};
+    if (has_states) {
+      label = unpack_label(labels[int64_t(n) * S + i]);
+    }
     if (!has_path(segment, window)) {
-      for (int f = 0; f < FRAMES && i < S_n; ++f) {
-        gammas[f][rank] = 0.0f;
+      for (int f = 0; f < FRAMES; ++f) {
+        gammas[f][label.rank] = 0.0f;
       }
       continue;
     }
-    const Place place =
-        place_of(targets + target, targets_strides[1], S_n, BLANK, i, 1);
+    const Place place = place_of_label(label, has_states, i);
     add_window<SEGMENT>(
-        wanted(own, own + FRAMES, &gammas[0][rank], CAPACITY),
+        wanted(own, own + FRAMES, &gammas[0][label.rank], CAPACITY),
         segment,
         place,
         tables,
@@ -197,16 +199,17 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
     write_rows<FRAMES, LOGITS>(rows, thread_index, threads);
   } else {
     // What the part's classes have in it, and the blank.
-    const int labels = part_end - part_begin;
-    for (int k = thread_index; k <= labels; k += threads) {
+    const int count_of_labels = part_end - part_begin;
+    for (int k = thread_index; k <= count_of_labels; k += threads) {
       int y = BLANK;
-      if (k < labels) {
-        const int place = ranks[(int64_t(n) * S + part_begin + k) * 2 + 1];
+      if (k < count_of_labels) {
+        const int place = places[int64_t(n) * S + part_begin + k];
         y = targets[target + (part_begin + place) * targets_strides[1]];
       }
       const Ranks of_class = ranks_of(classes[classes_at + y]);
-      const bool is_first = k < labels && k == of_class.begin;
-      const bool is_blank_alone = k == labels && of_class.begin == of_class.end;
+      const bool is_first = k < count_of_labels && k == of_class.begin;
+      const bool is_blank_alone =
+          k == count_of_labels && of_class.begin == of_class.end;
       if (is_first || is_blank_alone) {
         for (int f = 0; f < count; ++f) {
           float gamma = 0.0f;

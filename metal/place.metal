@@ -23,13 +23,17 @@ struct Place {
   int jump_on; // from the label to the one behind
 };
 
-// From one label straight to another, over the blank between them.
+METAL_FUNC int step_if(bool is_allowed) {
+  return is_allowed ? allowed : forbidden;
+}
+
+// Whether a path may pass from one label straight to another, over the blank
+// between them.
 template <typename Target>
-METAL_FUNC int
-jump_between(Target target, int64_t stride, int S_n, int from, int to) {
+METAL_FUNC bool
+may_jump(Target target, int64_t stride, int S_n, int from, int to) {
   const bool are_labels = from >= 0 && from < S_n && to >= 0 && to < S_n;
-  return are_labels && target[from * stride] != target[to * stride] ? allowed
-                                                                    : forbidden;
+  return are_labels && target[from * stride] != target[to * stride];
 }
 
 // With paths read from the end, direction -1, a pair is a blank and the label
@@ -50,8 +54,46 @@ METAL_FUNC Place place_of(
       direction > 0 ? label : label + 1,
       label,
       has_states ? int(target[label * stride]) : class_of_blank,
-      has_states ? allowed : forbidden,
-      has_before ? allowed : forbidden,
-      jump_between(target, stride, S_n, before, label),
-      jump_between(target, stride, S_n, label, label + direction)};
+      step_if(has_states),
+      step_if(has_before),
+      step_if(may_jump(target, stride, S_n, before, label)),
+      step_if(may_jump(target, stride, S_n, label, label + direction))};
+}
+
+// What the gradient needs to know of a label, in one word of memory: its class,
+// its rank in the order of classes, and the jumps to it and from it.
+struct Label {
+  int y;
+  int rank;
+  bool jump;
+  bool jump_on;
+};
+
+METAL_FUNC uint64_t pack_label(Label a) {
+  const uint rest =
+      uint(a.rank) | (a.jump ? 1u << 16 : 0u) | (a.jump_on ? 1u << 17 : 0u);
+  return uint64_t(uint(a.y)) | (uint64_t(rest) << 32);
+}
+
+METAL_FUNC Label unpack_label(uint64_t packed) {
+  const uint rest = uint(packed >> 32);
+  return Label{
+      int(uint(packed)),
+      int(rest & 0xffff),
+      (rest & (1u << 16)) != 0,
+      (rest & (1u << 17)) != 0};
+}
+
+// The place of the i-th label, or of a lane that has none, with paths read
+// forward.
+METAL_FUNC Place place_of_label(Label label, bool has_states, int i) {
+  return Place{
+      has_states,
+      i,
+      i,
+      label.y,
+      step_if(has_states),
+      step_if(has_states && i > 0),
+      step_if(label.jump),
+      step_if(label.jump_on)};
 }

@@ -6,14 +6,14 @@
 //      targets         (N, S)
 //      input_lengths   (N)
 //      target_lengths  (N)
-//      normalisers, partition, checkpoints, edges, classes, ranks: see the
-//      scan
+//      normalisers, partition, checkpoints, edges, classes, labels, places:
+//      see the scan
 // out  by_label        (N, T, S + 1), the blank first
 //      by_class        (N, T, C) with BY_CLASS
 //
 // LOGITS, BLANK, BY_CLASS    the op's options
 // SEGMENT                    frames between checkpoints
-// PART                       labels of a part of classes and ranks
+// PART                       labels of a part of classes and places
 // MAX_SIMDGROUPS             room for so many in a threadgroup
 
 const float nan = metal::numeric_limits<float>::quiet_NaN();
@@ -21,7 +21,7 @@ const float nan = metal::numeric_limits<float>::quiet_NaN();
 threadgroup float p_blank[SEGMENT];
 threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
 threadgroup Unit unit[1]; // of the segment
-threadgroup float labels[MAX_SIMDGROUPS][SEGMENT][32]; // of a window
+threadgroup float of_labels[MAX_SIMDGROUPS][SEGMENT][32]; // of a window
 threadgroup float blanks[MAX_SIMDGROUPS][SEGMENT]; // their gamma, summed
 threadgroup float sums[MAX_SIMDGROUPS][SEGMENT]; // gamma of all states, summed
 
@@ -61,7 +61,7 @@ const auto tables = tables_of(
     checkpoints,
     checkpoints_shape[1],
     edges,
-    edges_shape[3]);
+    edges_shape[2]);
 const int64_t item = n * log_probs_strides[1];
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t class_stride = log_probs_strides[2];
@@ -97,9 +97,12 @@ for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
     }
     continue;
   }
-  const Place place = place_of(
-      targets + n * targets_strides[0], targets_strides[1], S_n, BLANK, i, 1);
-  threadgroup float* own = &labels[simdgroup][0][lane];
+  Label label = {BLANK, 0, false, false};
+  if (i < S_n) {
+    label = unpack_label(labels[int64_t(n) * S + i]);
+  }
+  const Place place = place_of_label(label, i < S_n, i);
+  threadgroup float* own = &of_labels[simdgroup][0][lane];
   add_window<SEGMENT>(
       wanted(0, SEGMENT, own, 32),
       segment,
@@ -175,7 +178,7 @@ for (int c = thread_index; c < C; c += threads) {
         ranks_of(classes[n * listed + int64_t(part) * C + c]);
     const int64_t part_at = int64_t(n) * S + part * PART;
     for (int rank = of_class.begin; rank < of_class.end; ++rank) {
-      const int i = part * PART + int(ranks[(part_at + rank) * 2 + 1]);
+      const int i = part * PART + int(places[part_at + rank]);
       for (int f = 0; f < frames; ++f) {
         values[f] += by_label[(first_row + f) * (S + 1) + i + 1];
       }

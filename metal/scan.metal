@@ -20,17 +20,18 @@
 //      partition       (N) Z without the frames' normalisers. A mantissa of NaN
 //                      marks an item with bad numbers; with exponent 1, an item
 //                      with a label or length out of range
-//      checkpoints     (N, B, 2, 2, S + 1) alpha's blanks and labels after the
+//      checkpoints     (N, B, 2, S + 1, 2) alpha's blanks and labels after the
 //                      last frame of a segment, and w's at its first frame
-//      edges           (N, B, 3, V, 2, SEGMENT) what passes between windows:
-//                      alpha of window v's last label (0), w of the blank
-//                      behind it (1), w of the window's first label (2), before
-//                      each frame of a segment, w's from the last to the first:
-//                      their floats, and the levels of those
+//      edges           (N, B, V + 1, 3, 2, SEGMENT) what enters a window: alpha
+//                      of the label before it (0), w of the blank (1) and of
+//                      the label (2) behind it, before each frame of a segment,
+//                      w's from the last to the first: their floats, and the
+//                      levels of those. What enters none comes last.
 //      classes         (N, P, C) the ranks of a class's labels, packed, in the
 //                      order of a part's labels by class
-//      ranks           (N, S, 2) the rank of a part's i-th label in that order,
-//                      and the place of the label with rank i
+//      labels          (N, S) what the gradient needs to know of each, packed
+//      places          (N, S) of the label with rank r in that order, in its
+//                      part
 //
 // B = ceil(T / SEGMENT), V = ceil(S / 32) windows, P = ceil(S / PART), 1 at
 // least
@@ -100,7 +101,8 @@ if (task == 2) {
       PART,
       listed,
       classes + n * listed,
-      ranks + int64_t(n) * S * 2,
+      labels + int64_t(n) * S,
+      places + int64_t(n) * S,
       thread_index,
       threads);
   return;
@@ -165,13 +167,14 @@ for (int first = 0; first < windows; first += at_once) {
   const int B = (T + SEGMENT - 1) / SEGMENT;
   const int V = metal::max(windows_of(S), 1);
   const int64_t segments_before = int64_t(n) * B;
-  const int of_segment = 3 * V * 2 * SEGMENT; // words of edges
+  const int of_segment = (V + 1) * 3 * 2 * SEGMENT; // words of edges
   const int row_of_labels = backward ? 2 : 0;
+  const int behind = backward ? (along > 0 ? along - 1 : V) : along + 1;
   device uint* leaving =
       edges + (segments_before + first_frames.segment) * of_segment;
   device uint* leaving_labels =
-      leaving + (row_of_labels * V + along) * 2 * SEGMENT;
-  device uint* leaving_blanks = leaving + (V + along) * 2 * SEGMENT;
+      leaving + (behind * 3 + row_of_labels) * 2 * SEGMENT;
+  device uint* leaving_blanks = leaving + (along * 3 + 1) * 2 * SEGMENT;
   const bool leaves_label =
       place.has_states && (lane == 31 || (!backward && place.label == S_n - 1));
   const bool leaves_blank =
@@ -261,7 +264,7 @@ for (int first = 0; first < windows; first += at_once) {
                 units[gone % ROOMS]),
             lane);
         if (gone < turns.last && lane == 0) {
-          checkpoint[backward ? 0 : S_n] = pack(from_number(last_blank));
+          checkpoint[backward ? 0 : 2 * S_n] = pack(from_number(last_blank));
         }
         checkpoint += frames.step * 2 * row;
       }
@@ -276,7 +279,7 @@ for (int first = 0; first < windows; first += at_once) {
       if (contains(entering, turn)) {
         if (ROUNDS && own == 0) {
           const int64_t at = (segments_before + frames.segment) * of_segment +
-              (row_of_labels * V + before) * 2 * SEGMENT + lane % SEGMENT;
+              (along * 3 + row_of_labels) * 2 * SEGMENT + lane % SEGMENT;
           from_left = edge_number(edges[at], edges[at + SEGMENT]);
         } else {
           const int at = room * 2 * SEGMENT + lane % SEGMENT;
@@ -314,8 +317,8 @@ for (int first = 0; first < windows; first += at_once) {
 
       // Where a segment ends, for alpha, or begins, for w.
       if (turn < turns.last && place.has_states) {
-        checkpoint[place.blank] = pack(state.blank);
-        checkpoint[S + 1 + place.label] = pack(state.label);
+        checkpoint[2 * place.blank] = pack(state.blank);
+        checkpoint[2 * place.label + 1] = pack(state.label);
       }
       leaving_labels += frames.step * of_segment;
       leaving_blanks += frames.step * of_segment;

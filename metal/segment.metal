@@ -48,30 +48,29 @@ struct Tables {
   Checkpoints alpha; // of the segment before
   Checkpoints w; // of the one behind
   Edges edges;
-  int windows; // of a row of edges
 };
 
 template <typename Checkpoints, typename Edges>
 METAL_FUNC Tables<Checkpoints, Edges> tables_of(
     Segment segment,
     int size, // of a segment
-    Checkpoints checkpoints, // (N, B, 2, 2, S + 1)
+    Checkpoints checkpoints, // (N, B, 2, S + 1, 2)
     int B,
-    Edges edges, // (N, B, 3, V, 2, size)
-    int V) {
+    Edges edges, // (N, B, V + 1, 3, 2, size)
+    int receivers) { // V + 1
   const int64_t index = int64_t(segment.n) * B + segment.frames.segment;
   const int row = 2 * (segment.S + 1);
   const auto at = checkpoints + index * (2 * row);
   return Tables<Checkpoints, Edges>{
-      at - 2 * row, at + 3 * row, edges + index * (3 * V * 2 * size), V};
+      at - 2 * row, at + 3 * row, edges + index * (receivers * 3 * 2 * size)};
 }
 
-// What passes at window v with the segment's f-th frame: alpha of its last
-// label (row 0), w of the blank behind that (1), w of its first label (2).
+// What enters window v with the segment's f-th frame: alpha of the label before
+// it (row 0), w of the blank (1) and of the label (2) behind it.
 template <typename Tables>
 METAL_FUNC Extended edge_of(Tables tables, int row, int v, int size, int f) {
   const int k = row == 0 ? f : size - 1 - f;
-  const auto at = tables.edges + (row * tables.windows + v) * 2 * size + k;
+  const auto at = tables.edges + (v * 3 + row) * 2 * size + k;
   return edge_number(at[0], at[size]);
 }
 
@@ -93,23 +92,23 @@ METAL_FUNC Ends ends_of(
     ends.alpha.blank = extended_one();
   }
   if (place.has_states && has_alpha_before(segment, size, window)) {
-    ends.alpha.blank = unpack(tables.alpha[place.blank]);
-    ends.alpha.label = unpack(tables.alpha[segment.S + 1 + place.label]);
+    ends.alpha.blank = unpack(tables.alpha[2 * place.blank]);
+    ends.alpha.label = unpack(tables.alpha[2 * place.label + 1]);
   }
   if (place.has_states && has_w_behind(segment, size, window)) {
-    ends.w.label = unpack(tables.w[segment.S + 1 + place.label]);
+    ends.w.label = unpack(tables.w[2 * place.label + 1]);
     // A window's first blank is of the one before it in the scan of w.
     if (lane > 0 || window == 0 || has_w_behind(segment, size, window - 1)) {
-      ends.w.blank = unpack(tables.w[place.blank]);
+      ends.w.blank = unpack(tables.w[2 * place.blank]);
     }
   }
   const int f = lane % size;
   if (from_left) {
-    ends.left = edge_of(tables, 0, window - 1, size, f);
+    ends.left = edge_of(tables, 0, window, size, f);
   }
   ends.right.blank = edge_of(tables, 1, window, size, f);
   if (from_right) {
-    ends.right.label = edge_of(tables, 2, window + 1, size, f);
+    ends.right.label = edge_of(tables, 2, window, size, f);
   }
   return ends;
 }

@@ -2,8 +2,8 @@
 // class lie side by side and the gradient adds them up without a search. Long
 // targets in parts, each on its own.
 
-// By all threads of a threadgroup. ranks[2 i] becomes the rank of a part's i-th
-// label in that order, ranks[2 r + 1] the place of the label with rank r;
+// By all threads of a threadgroup. labels[i] becomes what there is to know of
+// the i-th label; places[r] the place in its part of the label with rank r;
 // classes[c] the ranks of class c.
 template <typename Target>
 METAL_FUNC void sort_by_class(
@@ -14,7 +14,8 @@ METAL_FUNC void sort_by_class(
     int part, // labels
     int64_t listed, // all parts' classes
     device uint* classes, // (parts, C)
-    device uint16_t* ranks, // (S, 2)
+    device uint64_t* labels, // (S)
+    device uint16_t* places, // (S)
     int thread_index,
     int threads) {
   for (int64_t i = thread_index; i < listed; i += threads) {
@@ -35,8 +36,12 @@ METAL_FUNC void sort_by_class(
       same_before += other_y == y && other < i ? 1 : 0;
     }
     const int rank = less + same_before;
-    ranks[i * 2] = uint16_t(rank);
-    ranks[(begin + rank) * 2 + 1] = uint16_t(i - begin);
+    labels[i] = pack_label(Label{
+        y,
+        rank,
+        may_jump(target, stride, S_n, i - 1, i),
+        may_jump(target, stride, S_n, i, i + 1)});
+    places[begin + rank] = uint16_t(i - begin);
     if (same_before == 0) {
       classes[int64_t(i / part) * C + y] = pack_ranks(less, same);
     }

@@ -76,8 +76,14 @@ int frames_of_segment(const Sizes& sizes, Backend backend) {
 // What every kernel reads, and what the gradient and the posteriors read of
 // the kernels before them.
 const Names batch = {"log_probs", "targets", "input_lengths", "target_lengths"};
-const Names tables =
-    {"normalisers", "partition", "checkpoints", "edges", "classes", "ranks"};
+const Names tables = {
+    "normalisers",
+    "partition",
+    "checkpoints",
+    "edges",
+    "classes",
+    "labels",
+    "places"};
 
 Names joined(std::initializer_list<Names> parts) {
   Names all;
@@ -170,20 +176,28 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .name = "ctc_scan",
       .inputs = joined({batch, {"normalisers"}}),
       .outputs =
-          {"loss", "partition", "checkpoints", "edges", "classes", "ranks"},
+          {"loss",
+           "partition",
+           "checkpoints",
+           "edges",
+           "classes",
+           "labels",
+           "places"},
       .output_shapes =
           {{N},
            {N},
-           {N, segments, 2, 2, S + 1},
-           {N, segments, 3, sizes.windows(), 2, segment},
+           {N, segments, 2, S + 1, 2},
+           {N, segments, sizes.windows() + 1, 3, 2, segment},
            {N, std::max<int>(ceil_div(S, part), 1), C},
-           {N, std::max(S, 1), 2}},
+           {N, std::max(S, 1)},
+           {N, std::max(S, 1)}},
       .output_dtypes =
           {mx::float32,
            mx::uint64,
            mx::uint64,
            mx::uint32,
            mx::uint32,
+           mx::uint64,
            mx::uint16},
       .template_args =
           {{"LOGITS", options.with_logits},
