@@ -213,7 +213,8 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .grid = {threads * N, 3, 1},
       .threadgroup = {threads, 1, 1},
       .max_threads = max_threads,
-      .resident = std::max((1024 + max_threads / 2) / max_threads, 1),
+      // Registers for 64 a thread.
+      .resident = std::max(1024 / max_threads, 1),
       .headers = lattice_and({text::window, text::sort, text::loss}),
       .source = text::scan};
 }
