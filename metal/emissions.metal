@@ -78,7 +78,7 @@ frame_scores(Blank blank, Normalisers normalisers, bool has_frame) {
 // From the first lanes' scores, the segment's unit and the blank's
 // probabilities.
 template <int FRAMES, typename Blanks, typename Units>
-METAL_FUNC void make_blanks(
+METAL_FUNC Unit make_blanks(
     FrameScores scores,
     bool has_frame,
     Blanks p_blanks, // (FRAMES)
@@ -92,4 +92,5 @@ METAL_FUNC void make_blanks(
   if (lane == 0) {
     *unit = made;
   }
+  return made;
 }

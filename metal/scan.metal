@@ -7,11 +7,9 @@
 // of frames behind the window before it, and all meet once in a segment. More
 // windows than the threadgroup has room for are done in rounds.
 //
-// A second simdgroup works for each window's: it fetches the labels' scores, two
-// segments ahead, and makes them probabilities, one segment ahead. What is the
-// blank's has a simdgroup of its own: the unit and the probabilities of all
-// windows, two segments ahead, and the last blank, a segment behind. Where there
-// is none the first and the last window's second one do that too.
+// A second simdgroup works for each window's: it fetches the scores, two
+// segments ahead, and makes them probabilities, one segment ahead. The last
+// window's also has the last blank, a segment behind.
 //
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
@@ -48,7 +46,7 @@ const float infinity = metal::numeric_limits<float>::infinity();
 
 // Segments that the windows and the last blank are apart at most, and the next.
 constexpr int ROOMS = 32;
-static_assert(ROOMS >= MAX_WINDOWS + 4, "the windows are within the rooms");
+static_assert(ROOMS >= MAX_WINDOWS + 3, "the windows are within the rooms");
 
 // Of the segment that is computed, and of the next, for each window.
 threadgroup float p_labels[MAX_WINDOWS * 2 * SEGMENT * 32];
@@ -57,8 +55,8 @@ threadgroup Unit units[ROOMS];
 // The labels that enter each window; in the first one's place, the last blank.
 threadgroup uint inbox[MAX_WINDOWS * 2 * 2 * SEGMENT];
 threadgroup uint64_t last[2]; // alpha's two states that end a path
-threadgroup uint64_t scale[2 * MAX_WINDOWS + 1]; // product of units over sums
-threadgroup int flags[2 * MAX_WINDOWS + 1];
+threadgroup uint64_t scale[2 * MAX_WINDOWS]; // product of units over sums
+threadgroup int flags[2 * MAX_WINDOWS];
 
 const int T = log_probs_shape[0];
 const int C = log_probs_shape[2];
@@ -118,22 +116,15 @@ const int64_t step = backward ? -frame_stride : frame_stride;
 const int64_t item = n * log_probs_strides[1];
 bool good = true;
 
-// All windows' first simdgroups, then all their second ones, then the blank's.
+// All windows' first simdgroups, then all their second ones.
 const int at_once = simdgroups / 2;
-const bool has_blanks_own = simdgroups > 2 * at_once;
-const bool is_blanks_own = simdgroup == 2 * at_once;
-const bool recurs = simdgroup < at_once;
-const bool fetches = !recurs && !is_blanks_own;
+const int own = simdgroup % at_once;
+const bool fetches = simdgroup >= at_once;
 
 for (int first = 0; first < windows; first += at_once) {
-  const int working = metal::min(at_once, windows - first);
-  const int own = is_blanks_own ? working - 1 : simdgroup % at_once;
   const int window = first + own;
+  const int working = metal::min(at_once, windows - first);
   const bool works = own < working;
-  const bool makes_blanks =
-      has_blanks_own ? is_blanks_own : fetches && own == 0;
-  const bool has_last_blank = window == windows - 1 &&
-      (has_blanks_own ? is_blanks_own : fetches);
 
   // Backward, the first lane has the window's last label.
   const int along = backward ? windows - 1 - window : window;
@@ -157,8 +148,8 @@ for (int first = 0; first < windows; first += at_once) {
     entering = turns_of(before, T_n, S_n, SEGMENT, segments, backward);
   }
 
-  // What is read ahead: the label's scores from the first of its segments on,
-  // and of a segment's k-th frame by lane k the blank's and the greatest.
+  // From the first of them on, what is read two segments ahead: the label's
+  // scores, and of its k-th frame by lane k the blank's and the greatest.
   const Frames first_frames =
       frames_of(turns.first, T_n, SEGMENT, segments, backward);
   const auto blank_scores = log_probs + item + BLANK * log_probs_strides[2];
@@ -201,13 +192,23 @@ for (int first = 0; first < windows; first += at_once) {
   state = with_all(state, place.has_states);
   Extended last_blank = S_n == 0 ? extended_one() : extended_zero();
 
-  for (int phase = -3; phase < segments + working; ++phase) {
-    if (makes_blanks) {
-      const int next = phase + 2;
-      if (next >= 0 && next < segments) {
-        const Frames frames = frames_of(next, T_n, SEGMENT, segments, backward);
+  for (int phase = -2; phase < segments + working; ++phase) {
+    const int turn = phase - own;
+    if (fetches) {
+      const int next = turn + 1;
+      const Frames frames = frames_of(next, T_n, SEGMENT, segments, backward);
+      const Frames after =
+          frames_of(next + 1, T_n, SEGMENT, segments, backward);
+
+      // The unit and the blank's probabilities are the same for all windows,
+      // and the first has them first.
+      Unit unit = {0.0f, 0};
+      if (own > 0 && contains(turns, next)) {
+        unit = units[next % ROOMS];
+      }
+      if (own == 0 && next >= 0 && next < segments) {
         const bool has_frame = contains(frames, lane);
-        make_blanks<SEGMENT>(
+        unit = make_blanks<SEGMENT>(
             frame,
             has_frame,
             p_blanks + next % ROOMS * SEGMENT,
@@ -216,23 +217,15 @@ for (int first = 0; first < windows; first += at_once) {
         // The normalisers tell of bad logits.
         good = good && (LOGITS || !has_frame || frame.blank < 2.9e6f);
       }
-      if (next + 1 < segments) {
-        const Frames after =
-            frames_of(next + 1, T_n, SEGMENT, segments, backward);
+      if (own == 0 && next + 1 < segments) {
         const int t = frame_at(after, lane);
         frame = frame_scores<LOGITS>(
             blank_scores + t * frame_stride,
             normalisers + (int64_t(n) * T + t) * 2,
             contains(after, lane));
       }
-    }
 
-    const int turn = phase - own;
-    if (fetches) {
-      const int next = turn + 1;
       if (contains(turns, next)) {
-        const Frames frames = frames_of(next, T_n, SEGMENT, segments, backward);
-        const Unit unit = units[next % ROOMS];
         const int to = (own * 2 + (next & 1)) * SEGMENT * 32 + lane;
 #pragma unroll
         for (int k = 0; k < SEGMENT; ++k) {
@@ -248,40 +241,34 @@ for (int first = 0; first < windows; first += at_once) {
         }
       }
       if (contains(turns, next + 1)) {
-        fetch(
-            scores,
-            label_from,
-            step,
-            frames_of(next + 1, T_n, SEGMENT, segments, backward));
+        fetch(scores, label_from, step, after);
         label_from += SEGMENT * step;
       }
-    }
 
-    // The last blank is a segment behind the last label.
-    const int gone = turn - 1;
-    if (has_last_blank && contains(turns, gone)) {
-      const int k = lane % SEGMENT;
-      const Frames frames = frames_of(gone, T_n, SEGMENT, segments, backward);
-      Extended label = never_reached();
-      if (S_n > 0) {
-        const int at = (gone & 1) * 2 * SEGMENT + k;
-        label = edge_number(inbox[at], inbox[at + SEGMENT]);
+      // The last blank is a segment behind the last label.
+      const int gone = turn - 1;
+      if (window == windows - 1 && contains(turns, gone)) {
+        const int k = lane % SEGMENT;
+        const Frames frames = frames_of(gone, T_n, SEGMENT, segments, backward);
+        Extended label = never_reached();
+        if (S_n > 0) {
+          const int at = (gone & 1) * 2 * SEGMENT + k;
+          label = edge_number(inbox[at], inbox[at + SEGMENT]);
+        }
+        last_blank = last_blank_after<SEGMENT>(
+            last_blank,
+            as_number(label),
+            number_of(
+                p_blanks[gone % ROOMS * SEGMENT + k],
+                blank_scores + frame_at(frames, k) * frame_stride,
+                units[gone % ROOMS]),
+            lane);
+        if (gone < turns.last && lane == 0) {
+          checkpoint[backward ? 0 : 2 * S_n] = pack(from_number(last_blank));
+        }
+        checkpoint += frames.step * 2 * row;
       }
-      last_blank = last_blank_after<SEGMENT>(
-          last_blank,
-          as_number(label),
-          number_of(
-              p_blanks[gone % ROOMS * SEGMENT + k],
-              blank_scores + frame_at(frames, k) * frame_stride,
-              units[gone % ROOMS]),
-          lane);
-      if (gone < turns.last && lane == 0) {
-        checkpoint[backward ? 0 : 2 * S_n] = pack(from_number(last_blank));
-      }
-      checkpoint += frames.step * 2 * row;
-    }
-
-    if (recurs && contains(turns, turn)) {
+    } else if (contains(turns, turn)) {
       const Frames frames = frames_of(turn, T_n, SEGMENT, segments, backward);
       const int slot = turn & 1;
       const int room = own * 2 + slot;
@@ -341,10 +328,10 @@ for (int first = 0; first < windows; first += at_once) {
         metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
   }
 
-  if (recurs && place.has_states && place.label == S_n - 1) {
+  if (!fetches && place.has_states && place.label == S_n - 1) {
     last[1] = pack(as_number(state.label));
   }
-  if (has_last_blank && lane == 0) {
+  if (fetches && window == windows - 1 && lane == 0) {
     last[0] = pack(last_blank);
     if (S_n == 0) {
       last[1] = pack(extended_zero());

@@ -160,16 +160,14 @@ Launch normalisers_launch(const Sizes& sizes) {
 
 Launch
 scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
-  // Two simdgroups for a window, which follows the one before it a segment
-  // apart, so that none waits for another's arithmetic. One more is for the
-  // blank, where it does not take a second threadgroup's registers.
+  // Two simdgroups for a window: the windows follow one another a segment
+  // apart, and none waits for another's arithmetic.
   int most = max_scan_windows(backend);
   int windows = std::min(sizes.windows(), most);
+  int threads = 2 * windows * simdgroup_width;
   // A text for each of a few sizes.
   int room = windows > 8 ? windows : power_of_two_up_to(windows, most);
-  int max_simdgroups = room < 4 ? 2 * room + 1 : 2 * room;
-  int max_threads = max_simdgroups * simdgroup_width;
-  int threads = std::min(2 * windows + 1, max_simdgroups) * simdgroup_width;
+  int max_threads = 2 * room * simdgroup_width;
   bool rounds = sizes.windows() > windows;
   int segment = frames_of_segment(sizes, backend);
   int segments = std::max<int>(ceil_div(sizes.T, segment), 1);
