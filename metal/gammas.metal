@@ -82,7 +82,7 @@ template <
     typename Blanks,
     typename Probabilities>
 METAL_FUNC bool gammas_in_floats(
-    thread float (&of_blanks)[FRAMES],
+    thread float (&gamma_blank)[FRAMES],
     Wanted<Labels> wanted,
     Segment segment,
     Place place,
@@ -119,7 +119,7 @@ METAL_FUNC bool gammas_in_floats(
       floats = step_of_alpha(
           floats, from_window, to, p_blank[f], p_label[f * 32], lane);
       note(extent, floats, k);
-      of_blanks[f] = floats.blank;
+      gamma_blank[f] = floats.blank;
       if (contains(wanted, f)) {
         *label_at(wanted, f) = floats.label;
       }
@@ -167,8 +167,8 @@ METAL_FUNC bool gammas_in_floats(
           lane >= edge_lane ? enters.blank : from_lane.blank,
           lane >= edge_lane ? enters.label : from_lane.label};
       const Floats beta = leave(floats, behind, onward); // beta-hat
-      of_blanks[f] *= blank.first;
-      of_blanks[f] *= beta.blank * blank.second;
+      gamma_blank[f] *= blank.first;
+      gamma_blank[f] *= beta.blank * blank.second;
       if (contains(wanted, f)) {
         const auto gamma = label_at(wanted, f);
         *gamma = *gamma * label.first * (beta.label * label.second);
@@ -181,11 +181,11 @@ METAL_FUNC bool gammas_in_floats(
   return metal::simd_all(stayed_in_range(extent) && factor <= most_factor);
 }
 
-// The same without limits. Rarely needed, so alpha is rebuilt for each frame
-// from the segment's start, rather than kept.
+// The same without limits, in the segment's frames. Rarely needed, so alpha is
+// rebuilt for each frame from the segment's start, rather than kept.
 template <int FRAMES, typename Labels, typename Scores>
 METAL_FUNC void gammas_without_limits(
-    thread float (&of_blanks)[FRAMES],
+    thread float (&gamma_blank)[FRAMES],
     Wanted<Labels> wanted,
     Segment segment,
     Place place,
@@ -199,13 +199,6 @@ METAL_FUNC void gammas_without_limits(
   const Extended left = as_number(ends.left);
   const Pair right = as_numbers(ends.right);
   Pair w = as_numbers(ends.w);
-#pragma unroll
-  for (int f = 0; f < FRAMES; ++f) {
-    of_blanks[f] = 0.0f;
-    if (contains(wanted, f)) {
-      *label_at(wanted, f) = 0.0f;
-    }
-  }
 #pragma unroll 1
   for (int last = segment.frames.end - 1; last >= 0; --last) {
     Pair alpha = as_numbers(ends.alpha);
@@ -234,7 +227,7 @@ METAL_FUNC void gammas_without_limits(
     const float of_blank = gamma(alpha.blank, beta.blank, z);
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) {
-      of_blanks[f] = f == last ? of_blank : of_blanks[f];
+      gamma_blank[f] = f == last ? of_blank : gamma_blank[f];
     }
     if (contains(wanted, last)) {
       *label_at(wanted, last) = gamma(alpha.label, beta.label, z);
@@ -243,23 +236,34 @@ METAL_FUNC void gammas_without_limits(
   }
 }
 
+// The first COUNT numbers of each lane added to those of another lane, half of
+// the sums to either.
+template <int COUNT, int ROOM>
+METAL_FUNC void halve(thread float (&x)[ROOM], int step, int lane) {
+  const bool upper = (lane & step) != 0;
+#pragma unroll
+  for (int k = 0; k < COUNT / 2; ++k) {
+    const float kept = upper ? x[k + COUNT / 2] : x[k];
+    const float given = upper ? x[k] : x[k + COUNT / 2];
+    x[k] = kept + metal::simd_shuffle_xor(given, step);
+  }
+}
+
 // Sums over the lanes in a fixed order, so that every run gives the same bits:
-// that of x[f] in the lanes from 32 / COUNT * f on.
+// that of x[f] in the lanes from 32 / COUNT * f on. (A loop over the halvings
+// would not be unrolled, and index x in memory.)
 template <int COUNT>
 METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
+  static_assert(COUNT == 8 || COUNT == 16, "a segment's frames");
   int step = 16;
-#pragma unroll
-  for (int pairs = COUNT / 2; pairs > 0; pairs /= 2) {
-    const bool upper = (lane & step) != 0;
-#pragma unroll
-    for (int k = 0; k < pairs; ++k) {
-      const float kept = upper ? x[k + pairs] : x[k];
-      const float given = upper ? x[k] : x[k + pairs];
-      x[k] = kept + metal::simd_shuffle_xor(given, step);
-    }
+  if (COUNT == 16) {
+    halve<COUNT>(x, step, lane);
     step /= 2;
   }
-  for (; step > 0; step /= 2) {
+  halve<8>(x, step, lane);
+  halve<4>(x, step / 2, lane);
+  halve<2>(x, step / 4, lane);
+  for (step /= 8; step > 0; step /= 2) {
     x[0] += metal::simd_shuffle_xor(x[0], step);
   }
   return x[0];

@@ -24,7 +24,7 @@
 // FRAMES           frames that a threadgroup writes; divides SEGMENT
 // PART             labels of a part, a multiple of 32
 // CAPACITY         room for a part's gamma: PART, or less for a short target
-// MAX_SIMDGROUPS   room for so many in a threadgroup
+// MAX_SIMDGROUPS   so many have windows at most; others only write
 
 const float nan = metal::numeric_limits<float>::quiet_NaN();
 
@@ -49,23 +49,30 @@ if (n >= N) {
   return;
 }
 const int threads = int(threads_per_threadgroup.x);
-const int simdgroups = threads / 32;
+const int working = metal::min(threads / 32, MAX_SIMDGROUPS); // simdgroups
 const int thread_index = int(thread_position_in_threadgroup.x);
 const int simdgroup = int(simdgroup_index_in_threadgroup);
 const int lane = int(thread_index_in_simdgroup);
 
+// Asked for now and used last, by the threads that a frame has one of: it may
+// lie in the host's memory.
+float weight = 0.0f;
+if (thread_index < FRAMES) {
+  weight = cotangent[n * cotangent_strides[0]];
+}
+
 // Of the `here` frames to write, those from `count` on hold no path: they are
 // 0, or NaN in a bad item.
 const int here = metal::min(FRAMES, T - t0);
-const float weight = cotangent[n * cotangent_strides[0]];
 const Extended z = unpack(partition[n]);
+const int input_length = input_lengths[n * input_lengths_strides[0]];
+const int target_length = target_lengths[n * target_lengths_strides[0]];
 const bool bad = metal::isnan(z.m);
-const int T_n =
-    bad && z.e == 1 ? T : input_lengths[n * input_lengths_strides[0]];
-const int left = weight == 0.0f ? 0 : metal::clamp(T_n - t0, 0, here);
+const int T_n = bad && z.e == 1 ? T : input_length;
+const int left = metal::clamp(T_n - t0, 0, here);
 const int bad_count = bad ? left : 0;
 const int count = bad || is_zero(z) ? 0 : left;
-const int S_n = count > 0 ? target_lengths[n * target_lengths_strides[0]] : 0;
+const int S_n = count > 0 ? target_length : 0;
 
 const int64_t item = n * log_probs_strides[1];
 const int64_t frame_stride = log_probs_strides[0];
@@ -95,17 +102,7 @@ if (simdgroup == 0) {
       unit,
       lane);
 }
-if (thread_index < FRAMES) {
-  // exp(0) * scale where no path is.
-  float2 frame = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
-  if (thread_index < count) {
-    const int64_t at = (int64_t(n) * T + t0 + thread_index) * 2;
-    frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
-    frame.y = LOGITS ? weight * float(normalisers[at + 1]) : weight;
-  }
-  softmax[thread_index] = frame;
-}
-if (lane < SEGMENT) {
+if (simdgroup < working && lane < SEGMENT) {
   blank_gammas[simdgroup][lane] = 0.0f;
   frame_gammas[simdgroup][lane] = 0.0f;
 }
@@ -122,8 +119,9 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   const int part_end = metal::min(part_begin + PART, S_n);
   const int64_t classes_at = n * listed + int64_t(part) * C;
 
-  for (int window = part_begin / 32 + simdgroup; window < windows_of(part_end);
-       window += simdgroups) {
+  for (int window = part_begin / 32 + simdgroup;
+       simdgroup < working && window < windows_of(part_end);
+       window += working) {
     const int i = window * 32 + lane;
     const bool has_states = i < S_n;
     // A lane without a label has room behind the part's ranks.
@@ -153,7 +151,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         lane);
   }
   if (count > 0 && part_end == S_n &&
-      simdgroup == windows_of(S_n) % simdgroups) {
+      simdgroup == windows_of(S_n) % working) {
     add_last_blank<SEGMENT>(
         segment,
         tables,
@@ -168,14 +166,24 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
 
   if (thread_index < FRAMES) {
     const int f = own + thread_index;
-    for (int k = 1; k < simdgroups; ++k) {
+    for (int k = 1; k < working; ++k) {
       blank_gammas[0][f] += blank_gammas[k][f];
       frame_gammas[0][f] += frame_gammas[k][f];
     }
     // A frame's gamma sums to 1. Dividing by its sum takes out what alpha, w
     // and Z have gathered in rounding, unless parts of it are elsewhere.
     const float of_all = S_n <= PART ? frame_gammas[0][f] : 1.0f;
-    gamma_scale[thread_index] = thread_index < count ? -weight / of_all : 0.0f;
+    // exp(0) * 0 where no path is.
+    float2 frame = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
+    if (thread_index < count) {
+      const int64_t at = (int64_t(n) * T + t0 + thread_index) * 2;
+      frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
+      frame.y = LOGITS ? weight * float(normalisers[at + 1]) : weight;
+    }
+    // Nothing comes of a loss that is not used, whatever it is.
+    frame.y = weight == 0.0f ? 0.0f : frame.y;
+    softmax[thread_index] = frame;
+    gamma_scale[thread_index] = weight == 0.0f ? 0.0f : -weight / of_all;
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
@@ -227,7 +235,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   }
   metal::threadgroup_barrier(
       metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
-  if (lane < SEGMENT) {
+  if (simdgroup < working && lane < SEGMENT) {
     blank_gammas[simdgroup][lane] = 0.0f;
   }
   metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);

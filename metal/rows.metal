@@ -119,7 +119,9 @@ write_side_by_side(Rows rows, int begin, int thread_index, int threads) {
       for (int k = 0; k < COUNT; ++k) {
         const int f = first + k * AT_ONCE;
         sums[k] += c == rows.blank ? rows.blanks[f] : 0.0f;
-        values[k] = metal::fma(sums[k], rows.scale[f], values[k]);
+        if (f < rows.count) {
+          values[k] = metal::fma(sums[k], rows.scale[f], values[k]);
+        }
       }
     }
     auto to = gradient + c;

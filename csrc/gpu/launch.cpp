@@ -233,7 +233,11 @@ Launch gradient_launch(
     }
   }
   int room = power_of_two_up_to(sizes.windows(), max_gradient_simdgroups);
-  int max_threads = room * simdgroup_width;
+  // Long rows are written by more.
+  constexpr int many_classes = 1024;
+  constexpr int row_threads = 256;
+  int threads = C < many_classes ? simdgroups * simdgroup_width : row_threads;
+  int max_threads = C < many_classes ? room * simdgroup_width : row_threads;
   // A threadgroup writes a segment's frames if gamma, a float for each label
   // and frame, fits its memory beside the probabilities. With fewer frames the
   // segment is rebuilt more than once.
@@ -241,10 +245,10 @@ Launch gradient_launch(
   int capacity =
       std::min(power_of_two_up_to(std::max(S, simdgroup_width), part), part);
   int frames = segment;
-  while (4 * (frames * capacity + segment * max_threads) > threadgroup_bytes) {
+  int probabilities = segment * room * simdgroup_width;
+  while (4 * (frames * capacity + probabilities) > threadgroup_bytes) {
     frames /= 2;
   }
-  int threads = simdgroups * simdgroup_width;
   return {
       .name = "ctc_gradient",
       .inputs = joined({batch, {"cotangent"}, tables}),
@@ -264,7 +268,7 @@ Launch gradient_launch(
       .threadgroup = {threads, 1, 1},
       .max_threads = max_threads,
       // Registers for 72 a thread.
-      .resident = 7 * max_gradient_simdgroups / room,
+      .resident = 896 / max_threads,
       .headers = lattice_and({text::segment, text::gammas, text::rows}),
       .source = text::gradient};
 }

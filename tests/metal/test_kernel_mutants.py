@@ -17,7 +17,7 @@ from metal_text import without_comments
 from problems import random_problem
 
 # What shared arrays are called besides their own names, in helpers above all.
-OTHER_NAMES = ["p_blanks", "to", "of_blanks", "of_all", "checkpoint"]
+OTHER_NAMES = ["p_blanks", "p_label", "to", "of_blanks", "of_all", "checkpoint"]
 BARRIER = re.compile(r"metal::(threadgroup|simdgroup)_barrier\(([^;]*)\);")
 
 
@@ -85,7 +85,7 @@ CASES = {
     ],
     "ctc_gradient": [
         Case(T=90, S=40, C=30),
-        sharp(Case(T=50, S=20, C=30)),
+        sharp(Case(T=52, S=20, C=30)),
         Case(T=90, S=80, C=40, N=2, edit=IN_PARTS),
     ],
     "ctc_align": [
@@ -94,6 +94,7 @@ CASES = {
     ],
     "ctc_posteriors": [
         Case("posteriors by class", T=90, S=40, C=30),
+        sharp(Case("posteriors by class", T=52, S=20, C=30)),
         Case("posteriors by class", T=90, S=80, C=40, N=2, edit=IN_PARTS),
     ],
 }
@@ -179,7 +180,8 @@ def missing_stores(launch, text):
     shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", text) + launch.output_names
     shared += OTHER_NAMES
     through_name = rf"\b(?:{'|'.join(shared)})\[[^;=]*\]"
-    store = re.compile(rf"({through_name}|\*(?:unit|to|\(device [^;=]*)) \+?=[^;=]*;")
+    pointer = r"\*(?:unit|to|gamma|label_at\([^;=]*|\(device [^;=]*)"
+    store = re.compile(rf"({through_name}|{pointer}) \+?=[^;=]*;")
     for match in store.finditer(text):
         start, end = match.span()
         yield start, match[1], text[:start] + ";" + text[end:]
