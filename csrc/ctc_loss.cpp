@@ -75,8 +75,10 @@ class CTCLoss : public Op<CTCLoss, Options> {
       const std::vector<mx::array>& outputs,
       const Options& options,
       const mx::Stream& stream) {
+    bool on_gpu = stream.device == mx::Device::gpu;
     auto gradient_inputs = inputs;
-    gradient_inputs.push_back(cotangent);
+    gradient_inputs.push_back(
+        on_gpu ? gpu::in_gpu_memory(cotangent, stream) : cotangent);
     gradient_inputs.insert(
         gradient_inputs.end(), outputs.begin() + results, outputs.end());
     return CTCLossGradient::node(gradient_inputs, options, stream)[0];

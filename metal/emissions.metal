@@ -75,22 +75,17 @@ frame_scores(Blank blank, Normalisers normalisers, bool has_frame) {
   return scores;
 }
 
-// From the first lanes' scores, the segment's unit and the blank's
-// probabilities.
-template <int FRAMES, typename Blanks, typename Units>
+// From the first lanes' scores, the blank's probabilities and the segment's unit.
+template <int FRAMES, typename Blanks>
 METAL_FUNC Unit make_blanks(
     FrameScores scores,
     bool has_frame,
     Blanks p_blanks, // (FRAMES)
-    Units unit,
     int lane) {
-  const Unit made = unit_of(greatest_of_lanes(scores.greatest));
+  const Unit unit = unit_of(greatest_of_lanes(scores.greatest));
   if (lane < FRAMES) {
     p_blanks[lane] =
-        has_frame ? plain_probability(scores.blank, made) : p_blank_behind;
+        has_frame ? plain_probability(scores.blank, unit) : p_blank_behind;
   }
-  if (lane == 0) {
-    *unit = made;
-  }
-  return made;
+  return unit;
 }

@@ -28,9 +28,8 @@
 
 const float nan = metal::numeric_limits<float>::quiet_NaN();
 
-threadgroup float p_blank[SEGMENT];
+threadgroup float p_blank[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
-threadgroup Unit unit[1]; // of the segment
 threadgroup float2 softmax[FRAMES]; // the greatest score, cotangent / sum
 threadgroup float gamma_scale[FRAMES];
 threadgroup float gammas[FRAMES][CAPACITY]; // of labels, by class
@@ -54,22 +53,16 @@ const int thread_index = int(thread_position_in_threadgroup.x);
 const int simdgroup = int(simdgroup_index_in_threadgroup);
 const int lane = int(thread_index_in_simdgroup);
 
-// Asked for now and used last, by the threads that a frame has one of: it may
-// lie in the host's memory.
-float weight = 0.0f;
-if (thread_index < FRAMES) {
-  weight = cotangent[n * cotangent_strides[0]];
-}
-
 // Of the `here` frames to write, those from `count` on hold no path: they are
 // 0, or NaN in a bad item.
 const int here = metal::min(FRAMES, T - t0);
+const float weight = cotangent[n * cotangent_strides[0]];
 const Extended z = unpack(partition[n]);
 const int input_length = input_lengths[n * input_lengths_strides[0]];
 const int target_length = target_lengths[n * target_lengths_strides[0]];
 const bool bad = metal::isnan(z.m);
 const int T_n = bad && z.e == 1 ? T : input_length;
-const int left = metal::clamp(T_n - t0, 0, here);
+const int left = weight == 0.0f ? 0 : metal::clamp(T_n - t0, 0, here);
 const int bad_count = bad ? left : 0;
 const int count = bad || is_zero(z) ? 0 : left;
 const int S_n = count > 0 ? target_length : 0;
@@ -92,28 +85,38 @@ const auto tables = tables_of(
     checkpoints_shape[1],
     edges,
     edges_shape[2]);
-if (simdgroup == 0) {
-  begin_segment<SEGMENT, LOGITS>(
+if (thread_index < FRAMES) {
+  // exp(0) * scale where no path is.
+  float2 frame = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
+  if (thread_index < count) {
+    const int64_t at = (int64_t(n) * T + t0 + thread_index) * 2;
+    frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
+    frame.y = LOGITS ? weight * float(normalisers[at + 1]) : weight;
+  }
+  softmax[thread_index] = frame;
+}
+Unit unit = {0.0f, 0};
+if (simdgroup < working) {
+  unit = begin_segment<SEGMENT, LOGITS>(
       segment,
       log_probs + item + BLANK * class_stride,
       frame_stride,
       normalisers + int64_t(n) * T * 2,
-      p_blank,
-      unit,
+      &p_blank[simdgroup][0],
       lane);
+  if (lane < SEGMENT) {
+    blank_gammas[simdgroup][lane] = 0.0f;
+    frame_gammas[simdgroup][lane] = 0.0f;
+  }
 }
-if (simdgroup < working && lane < SEGMENT) {
-  blank_gammas[simdgroup][lane] = 0.0f;
-  frame_gammas[simdgroup][lane] = 0.0f;
-}
-metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
 const auto emissions = emissions_of(
     log_probs + item + begin * frame_stride,
     frame_stride,
     class_stride,
     BLANK,
-    unit[0]);
+    unit);
 for (int part = 0; part < parts_of(S_n, PART); ++part) {
   const int part_begin = part * PART;
   const int part_end = metal::min(part_begin + PART, S_n);
@@ -142,7 +145,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         place,
         tables,
         emissions,
-        p_blank,
+        p_blank[simdgroup],
         &p_labels[simdgroup][0][lane],
         z,
         window,
@@ -156,7 +159,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         segment,
         tables,
         emissions,
-        p_blank,
+        p_blank[simdgroup],
         z,
         blank_gammas[simdgroup],
         frame_gammas[simdgroup],
@@ -173,17 +176,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
     // A frame's gamma sums to 1. Dividing by its sum takes out what alpha, w
     // and Z have gathered in rounding, unless parts of it are elsewhere.
     const float of_all = S_n <= PART ? frame_gammas[0][f] : 1.0f;
-    // exp(0) * 0 where no path is.
-    float2 frame = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
-    if (thread_index < count) {
-      const int64_t at = (int64_t(n) * T + t0 + thread_index) * 2;
-      frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
-      frame.y = LOGITS ? weight * float(normalisers[at + 1]) : weight;
-    }
-    // Nothing comes of a loss that is not used, whatever it is.
-    frame.y = weight == 0.0f ? 0.0f : frame.y;
-    softmax[thread_index] = frame;
-    gamma_scale[thread_index] = weight == 0.0f ? 0.0f : -weight / of_all;
+    gamma_scale[thread_index] = -weight / of_all;
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 

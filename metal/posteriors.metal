@@ -18,9 +18,8 @@
 
 const float nan = metal::numeric_limits<float>::quiet_NaN();
 
-threadgroup float p_blank[SEGMENT];
+threadgroup float p_blank[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
-threadgroup Unit unit[1]; // of the segment
 threadgroup float of_labels[MAX_SIMDGROUPS][SEGMENT][32]; // of a window
 threadgroup float blanks[MAX_SIMDGROUPS][SEGMENT]; // their gamma, summed
 threadgroup float sums[MAX_SIMDGROUPS][SEGMENT]; // gamma of all states, summed
@@ -67,28 +66,25 @@ const int64_t frame_stride = log_probs_strides[0];
 const int64_t class_stride = log_probs_strides[2];
 const int64_t first_row = int64_t(n) * T + begin;
 
-if (simdgroup == 0) {
-  begin_segment<SEGMENT, LOGITS>(
-      segment,
-      log_probs + item + BLANK * class_stride,
-      frame_stride,
-      normalisers + int64_t(n) * T * 2,
-      p_blank,
-      unit,
-      lane);
-}
+const Unit unit = begin_segment<SEGMENT, LOGITS>(
+    segment,
+    log_probs + item + BLANK * class_stride,
+    frame_stride,
+    normalisers + int64_t(n) * T * 2,
+    &p_blank[simdgroup][0],
+    lane);
 if (lane < SEGMENT) {
   blanks[simdgroup][lane] = 0.0f;
   sums[simdgroup][lane] = 0.0f;
 }
-metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
 const auto emissions = emissions_of(
     log_probs + item + begin * frame_stride,
     frame_stride,
     class_stride,
     BLANK,
-    unit[0]);
+    unit);
 for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
   const int i = window * 32 + lane;
   if (!has_path(segment, window)) {
@@ -109,7 +105,7 @@ for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
       place,
       tables,
       emissions,
-      p_blank,
+      p_blank[simdgroup],
       &p_labels[simdgroup][0][lane],
       z,
       window,
@@ -125,7 +121,7 @@ if (frames > 0 && simdgroup == windows_of(S_n) % simdgroups) {
       segment,
       tables,
       emissions,
-      p_blank,
+      p_blank[simdgroup],
       z,
       blanks[simdgroup],
       sums[simdgroup],

@@ -212,8 +212,10 @@ for (int first = 0; first < windows; first += at_once) {
             frame,
             has_frame,
             p_blanks + next % ROOMS * SEGMENT,
-            units + next % ROOMS,
             lane);
+        if (lane == 0) {
+          units[next % ROOMS] = unit;
+        }
         // The normalisers tell of bad logits.
         good = good && (LOGITS || !has_frame || frame.blank < 2.9e6f);
       }

@@ -113,29 +113,26 @@ METAL_FUNC Ends ends_of(
   return ends;
 }
 
-// What the segment's windows share: its unit and the blank's probabilities, by
-// one simdgroup.
+// What the segment's windows have in common: its unit, and the blank's
+// probabilities.
 template <
     int FRAMES,
     bool LOGITS,
     typename Scores,
     typename Normalisers,
-    typename Blanks,
-    typename Units>
-METAL_FUNC void begin_segment(
+    typename Blanks>
+METAL_FUNC Unit begin_segment(
     Segment segment,
     Scores blank, // (T)
     int64_t stride,
     Normalisers normalisers, // (T, 2)
     Blanks p_blank, // (FRAMES)
-    Units unit,
     int lane) {
   const bool has_frame = contains(segment.frames, lane);
   const int64_t t = frame_at(segment.frames, lane);
-  make_blanks<FRAMES>(
+  return make_blanks<FRAMES>(
       frame_scores<LOGITS>(blank + t * stride, normalisers + t * 2, has_frame),
       has_frame,
       p_blank,
-      unit,
       lane);
 }

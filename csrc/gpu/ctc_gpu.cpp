@@ -124,6 +124,13 @@ void loss(
   run(launches, loss_results, stream, named(inputs), outputs);
 }
 
+// The cotangent of a sum is one number, which MLX keeps in the host's memory.
+// On CUDA each of thousands of threadgroups would wait 3 us for it.
+mx::array in_gpu_memory(const mx::array& cotangent, mx::Stream stream) {
+  bool is_far = backend() == Backend::cuda;
+  return is_far ? mx::contiguous(cotangent, false, stream) : cotangent;
+}
+
 void gradient(
     const Options& options,
     mx::Stream stream,

@@ -19,6 +19,9 @@ void loss(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs);
 
+// The cotangent as gradient() takes it.
+mx::array in_gpu_memory(const mx::array& cotangent, mx::Stream stream);
+
 void gradient(
     const Options& options,
     mx::Stream stream,
