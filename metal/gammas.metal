@@ -89,7 +89,7 @@ METAL_FUNC bool gammas_in_floats(
     Ends ends,
     Emissions<Scores> emissions,
     Blanks p_blank, // (FRAMES)
-    Probabilities p_label, // room for this lane's (FRAMES), 32 apart
+    Probabilities p_labels, // room for this lane's (FRAMES), 32 apart
     Extended z,
     int lane) {
   float scores[FRAMES];
@@ -100,7 +100,7 @@ METAL_FUNC bool gammas_in_floats(
 #pragma unroll
   for (int f = 0; f < FRAMES; ++f) {
     const float p = plain_probability(scores[f], emissions.unit);
-    p_label[f * 32] = contains(segment.frames, f) ? p : p_label_behind;
+    p_labels[f * 32] = contains(segment.frames, f) ? p : p_label_behind;
   }
 
   Pair alpha = with_all(ends.alpha, place.has_states);
@@ -117,7 +117,7 @@ METAL_FUNC bool gammas_in_floats(
       const int f = begin + k;
       const float from_window = metal::simd_broadcast(left.m, f);
       floats = step_of_alpha(
-          floats, from_window, to, p_blank[f], p_label[f * 32], lane);
+          floats, from_window, to, p_blank[f], p_labels[f * 32], lane);
       note(extent, floats, k);
       gamma_blank[f] = floats.blank;
       if (contains(wanted, f)) {
@@ -173,7 +173,7 @@ METAL_FUNC bool gammas_in_floats(
         const auto gamma = label_at(wanted, f);
         *gamma = *gamma * label.first * (beta.label * label.second);
       }
-      floats = emit(beta, p_blank[f], p_label[f * 32]);
+      floats = emit(beta, p_blank[f], p_labels[f * 32]);
       note(extent, floats, k);
     }
     w = with_floats(w, floats);
@@ -286,7 +286,7 @@ METAL_FUNC void add_window(
     Tables tables,
     Emissions<Scores> emissions,
     Blanks p_blank, // (FRAMES)
-    Probabilities p_label, // room for this lane's (FRAMES), 32 apart
+    Probabilities p_labels, // room for this lane's (FRAMES), 32 apart
     Extended z,
     int window,
     Sums of_blanks, // (FRAMES)
@@ -302,7 +302,7 @@ METAL_FUNC void add_window(
           ends,
           emissions,
           p_blank,
-          p_label,
+          p_labels,
           z,
           lane)) {
     gammas_without_limits(

@@ -98,7 +98,7 @@ for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
     label = unpack_label(labels[int64_t(n) * S + i]);
   }
   const Place place = place_of_label(label, i < S_n, i);
-  threadgroup float* own = &of_labels[simdgroup][0][lane];
+  const auto own = &of_labels[simdgroup][0][lane];
   add_window<SEGMENT>(
       wanted(0, SEGMENT, own, 32),
       segment,

@@ -69,8 +69,31 @@ METAL_FUNC Rows<Scores, Element, Softmax, Gammas, Classes> rows_of(
 // A thread writes one class of so many rows at once, for which it has registers.
 constant constexpr int most_rows = 8;
 
+// What a thread needs of a class, in its rows from `first` on.
+template <int COUNT>
+struct Class {
+  float scores[COUNT]; // 0 where no path is
+  uint ranks; // of its labels, packed
+};
+
+template <int COUNT, int AT_ONCE, typename Rows>
+METAL_FUNC void
+fetch(thread Class<COUNT>& found, Rows rows, int first, int c) {
+  auto from = rows.scores + first * rows.frame_stride + c * rows.class_stride;
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) {
+    found.scores[k] = 0.0f;
+    if (first + k * AT_ONCE < rows.count) {
+      found.scores[k] = float(*from);
+    }
+    from += AT_ONCE * rows.frame_stride;
+  }
+  found.ranks = rows.count > 0 ? rows.classes[c] : 0u;
+}
+
 // Rows from frame `begin` on, AT_ONCE side by side: a thread has one class of
-// every AT_ONCE-th, and asks for all its scores before it uses the first.
+// every AT_ONCE-th, and asks for the next class's scores before it uses this
+// one's.
 template <int COUNT, bool LOGITS, int AT_ONCE, typename Rows>
 METAL_FUNC void
 write_side_by_side(Rows rows, int begin, int thread_index, int threads) {
@@ -81,35 +104,34 @@ write_side_by_side(Rows rows, int begin, int thread_index, int threads) {
     row += thread_index >= k * width ? 1 : 0;
   }
   const int first = begin + row; // frame
-  auto scores = rows.scores + first * rows.frame_stride;
   auto gradient = rows.gradient + first * rows.row_stride;
-  for (int c = thread_index - row * width; c < rows.C; c += width) {
-    float values[COUNT];
-    auto from = scores + c * rows.class_stride;
-#pragma unroll
-    for (int k = 0; k < COUNT; ++k) {
-      values[k] = 0.0f;
-      if (first + k * AT_ONCE < rows.count) {
-        values[k] = float(*from);
-      }
-      from += AT_ONCE * rows.frame_stride;
+  int c = thread_index - row * width;
+  Class<COUNT> next;
+  if (c < rows.C) {
+    fetch<COUNT, AT_ONCE>(next, rows, first, c);
+  }
+  for (; c < rows.C; c += width) {
+    const Class<COUNT> now = next;
+    if (c + width < rows.C) {
+      fetch<COUNT, AT_ONCE>(next, rows, first, c + width);
     }
-    const Ranks of_class = ranks_of(rows.count > 0 ? rows.classes[c] : 0u);
+    const Ranks labels = ranks_of(now.ranks);
+    float values[COUNT];
 #pragma unroll
     for (int k = 0; k < COUNT; ++k) {
       const float2 softmax = rows.softmax[first + k * AT_ONCE];
       const float e =
-          LOGITS ? share(values[k] - softmax.x) : plain_exp(values[k]);
+          LOGITS ? share(now.scores[k] - softmax.x) : plain_exp(now.scores[k]);
       values[k] = e * softmax.y;
     }
-    if (of_class.begin < of_class.end || c == rows.blank) {
+    if (labels.begin < labels.end || c == rows.blank) {
       float sums[COUNT]; // of labels in the order of the target, and of blanks
 #pragma unroll
       for (int k = 0; k < COUNT; ++k) {
         sums[k] = 0.0f;
       }
 #pragma unroll 1
-      for (int rank = of_class.begin; rank < of_class.end; ++rank) {
+      for (int rank = labels.begin; rank < labels.end; ++rank) {
 #pragma unroll
         for (int k = 0; k < COUNT; ++k) {
           sums[k] += rows.labels[(first + k * AT_ONCE) * rows.capacity + rank];

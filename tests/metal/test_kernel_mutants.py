@@ -17,7 +17,7 @@ from metal_text import without_comments
 from problems import random_problem
 
 # What shared arrays are called besides their own names, in helpers above all.
-OTHER_NAMES = ["p_blanks", "p_label", "to", "of_blanks", "of_all", "checkpoint"]
+OTHER_NAMES = ["p_blanks", "to", "of_blanks", "of_all", "checkpoint"]
 BARRIER = re.compile(r"metal::(threadgroup|simdgroup)_barrier\(([^;]*)\);")
 
 
