@@ -3,6 +3,13 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# On a CUDA GPU each example compiles its kernels, for a few seconds:
+# pytest --hypothesis-profile gpu
+settings.register_profile("cpu", max_examples=150, deadline=None)
+settings.register_profile("gpu", max_examples=12, deadline=None)
+settings.load_profile("cpu")
 
 
 @pytest.fixture(

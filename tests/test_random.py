@@ -12,8 +12,6 @@ pytestmark = pytest.mark.usefixtures("device")
 
 # The device stays the same from one example to the next, as it should.
 any_problem = settings(
-    max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
@@ -66,7 +64,7 @@ def test_float64_equals_the_reference(device, problem):
     problem.check(mx.float64)
 
 
-@settings(any_problem, max_examples=25)
+@settings(any_problem, max_examples=settings().max_examples // 6)
 @given(st.data())
 def test_long_problems_equal_the_reference(data):
     # Long enough for the gradient to be computed in several pieces.
