@@ -85,8 +85,8 @@ def plot_ratios(report, threads):
     axes.invert_yaxis()
     axes.set_ylabel("T x N x C x S")
     axes.set_xlabel("times as long as ours")
-    axes.legend(loc="lower right", fontsize="small")
     axes.set_title(machine(report, records), fontsize="medium")
+    figure.legend(loc="outside lower center", fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

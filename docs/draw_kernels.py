@@ -18,7 +18,7 @@ def lattice(axes, title):
     axes.set_ylim(WINDOWS + 0.25, -0.25)
     axes.set_xticks([s + 0.5 for s in range(SEGMENTS)], range(SEGMENTS))
     axes.set_yticks([w + 0.5 for w in range(WINDOWS)], range(WINDOWS))
-    axes.set_xlabel("segments of 8 frames")
+    axes.set_xlabel("segments of 16 frames")
     axes.set_ylabel("windows of 32 blanks and labels")
     for side in axes.spines.values():
         side.set_visible(False)
