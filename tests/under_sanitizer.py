@@ -1,0 +1,71 @@
+"""Small calls of every op on the GPU, for compute-sanitizer.
+
+    compute-sanitizer --tool memcheck python tests/under_sanitizer.py
+    compute-sanitizer --tool racecheck --kernel-name regex:ctc \\
+        python tests/under_sanitizer.py
+
+The other tools are initcheck and synccheck. `--kernel-name` leaves out MLX's kernels,
+which takes less time; initcheck then takes what those have written for unwritten.
+"""
+
+import sys
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+from problems import random_problem
+
+from mlx_ctc import ctc_posteriors, forced_align, greedy_decode
+
+# One window, several, rounds of them; few classes and many. MLX makes constants of
+# the lengths of fewer than 8 sequences.
+SIZES = [
+    {"T": 40, "N": 3, "C": 20, "S": 10},
+    {"T": 90, "N": 9, "C": 12, "S": 40},
+    {"T": 70, "N": 9, "C": 2000, "S": 33},
+    {"T": 300, "N": 3, "C": 12, "S": 140},
+    {"T": 700, "N": 2, "C": 40, "S": 600},
+]
+
+
+def bad_problems(problem):
+    """The problem with NaN, and with what must not be used to index an array."""
+    C = problem.inputs.shape[2]
+    return {
+        "NaN": replace(problem, inputs=problem.inputs * np.nan),
+        "label out of range": replace(problem, targets=problem.targets + C),
+        "length out of range": replace(
+            problem, input_lengths=problem.input_lengths + 1000
+        ),
+    }
+
+
+def call_every_op(problem, dtype=mx.float32):
+    """The sum of what each op gives, so that one sees that it ran."""
+    arrays = problem.arrays(dtype)
+    results = [
+        *problem.run(dtype),
+        *forced_align(*arrays, **problem.options),
+        ctc_posteriors(*arrays, **problem.options),
+        ctc_posteriors(*arrays, **problem.options, by_class=True),
+        *greedy_decode(arrays[0], arrays[2], **problem.options),
+    ]
+    return [mx.sum(result).item() for result in results]
+
+
+def main():
+    if not mx.is_available(mx.gpu):
+        sys.exit("[under_sanitizer] MLX reports no GPU.")
+    mx.set_default_device(mx.gpu)
+    rng = np.random.default_rng(0)
+    for sizes in SIZES:
+        for with_logits in (True, False):
+            problem = random_problem(rng, **sizes, with_logits=with_logits)
+            for dtype in (mx.float32, mx.bfloat16):
+                print(sizes, with_logits, dtype, call_every_op(problem, dtype))
+    for name, problem in bad_problems(random_problem(rng, N=9)).items():
+        print(name, call_every_op(problem))
+
+
+if __name__ == "__main__":
+    main()
