@@ -14,7 +14,7 @@ VARIANTS = {
     "two simdgroups": {"T": 60, "S": 40, "C": 30},
     "four simdgroups": {"T": 110, "S": 100, "C": 30},
     "classes over several simdgroups": {"T": 3, "S": 2, "C": 16400},
-    "long rows of classes": {"T": 12, "S": 5, "C": 1100},
+    "long rows of classes": {"T": 40, "S": 40, "C": 1100},
     "short segments in long targets": {"T": 20, "S": 900, "C": 30},
     "windows without a lane to spare": {"T": 90, "S": 64, "C": 30},
     "four rows side by side": {"T": 60, "S": 40, "C": 9},
