@@ -75,7 +75,8 @@ frame_scores(Blank blank, Normalisers normalisers, bool has_frame) {
   return scores;
 }
 
-// From the first lanes' scores, the blank's probabilities and the segment's unit.
+// From the first lanes' scores, the blank's probabilities and the segment's
+// unit.
 template <int FRAMES, typename Blanks>
 METAL_FUNC Unit make_blanks(
     FrameScores scores,

@@ -153,8 +153,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         frame_gammas[simdgroup],
         lane);
   }
-  if (count > 0 && part_end == S_n &&
-      simdgroup == windows_of(S_n) % working) {
+  if (count > 0 && part_end == S_n && simdgroup == windows_of(S_n) % working) {
     add_last_blank<SEGMENT>(
         segment,
         tables,

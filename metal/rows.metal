@@ -66,7 +66,8 @@ METAL_FUNC Rows<Scores, Element, Softmax, Gammas, Classes> rows_of(
       classes};
 }
 
-// A thread writes one class of so many rows at once, for which it has registers.
+// A thread writes one class of so many rows at once, for which it has
+// registers.
 constant constexpr int most_rows = 8;
 
 // What a thread needs of a class, in its rows from `first` on.
@@ -77,8 +78,7 @@ struct Class {
 };
 
 template <int COUNT, int AT_ONCE, typename Rows>
-METAL_FUNC void
-fetch(thread Class<COUNT>& found, Rows rows, int first, int c) {
+METAL_FUNC void fetch(thread Class<COUNT>& found, Rows rows, int first, int c) {
   auto from = rows.scores + first * rows.frame_stride + c * rows.class_stride;
 #pragma unroll
   for (int k = 0; k < COUNT; ++k) {

@@ -209,10 +209,7 @@ for (int first = 0; first < windows; first += at_once) {
       if (own == 0 && next >= 0 && next < segments) {
         const bool has_frame = contains(frames, lane);
         unit = make_blanks<SEGMENT>(
-            frame,
-            has_frame,
-            p_blanks + next % ROOMS * SEGMENT,
-            lane);
+            frame, has_frame, p_blanks + next % ROOMS * SEGMENT, lane);
         if (lane == 0) {
           units[next % ROOMS] = unit;
         }

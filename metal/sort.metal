@@ -36,11 +36,12 @@ METAL_FUNC void sort_by_class(
       same_before += other_y == y && other < i ? 1 : 0;
     }
     const int rank = less + same_before;
-    labels[i] = pack_label(Label{
-        y,
-        rank,
-        may_jump(target, stride, S_n, i - 1, i),
-        may_jump(target, stride, S_n, i, i + 1)});
+    labels[i] = pack_label(
+        Label{
+            y,
+            rank,
+            may_jump(target, stride, S_n, i - 1, i),
+            may_jump(target, stride, S_n, i, i + 1)});
     places[begin + rank] = uint16_t(i - begin);
     if (same_before == 0) {
       classes[int64_t(i / part) * C + y] = pack_ranks(less, same);
