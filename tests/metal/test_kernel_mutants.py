@@ -87,6 +87,7 @@ CASES = {
         Case(T=90, S=40, C=30),
         sharp(Case(T=52, S=20, C=30)),
         Case(T=90, S=80, C=40, N=2, edit=IN_PARTS),
+        Case(T=300, S=130, C=20, N=1, ragged=False),
     ],
     "ctc_align": [
         spoilt(Case("forced_align", T=90, S=40, C=60)),
@@ -96,6 +97,7 @@ CASES = {
         Case("posteriors by class", T=90, S=40, C=30),
         sharp(Case("posteriors by class", T=52, S=20, C=30)),
         Case("posteriors by class", T=90, S=80, C=40, N=2, edit=IN_PARTS),
+        Case("posteriors by class", T=300, S=130, C=20, N=1, ragged=False),
     ],
 }
 
