@@ -19,10 +19,14 @@ nb::object value(const mx::fast::TemplateArg& arg) {
 
 // The keys are mx.fast.metal_kernel's words, so that a test can hand them over.
 nb::dict describe(const Launch& launch) {
+  nb::list names;
   nb::list shapes;
-  for (const auto& shape : launch.output_shapes) {
+  nb::list dtypes;
+  for (const auto& [name, shape, dtype] : launch.outputs) {
+    names.append(name);
     shapes.append(
         nb::tuple(nb::cast(std::vector<int>(shape.begin(), shape.end()))));
+    dtypes.append(dtype);
   }
   nb::list template_args;
   for (const auto& [name, arg] : launch.template_args) {
@@ -32,9 +36,9 @@ nb::dict describe(const Launch& launch) {
   result["name"] = launch.name;
   result["input_names"] = launch.inputs;
   result["arrays"] = launch.arrays;
-  result["output_names"] = launch.outputs;
+  result["output_names"] = names;
   result["output_shapes"] = shapes;
-  result["output_dtypes"] = launch.output_dtypes;
+  result["output_dtypes"] = dtypes;
   result["template"] = template_args;
   result["grid"] = launch.grid;
   result["threadgroup"] = launch.threadgroup;

@@ -31,16 +31,12 @@ void run(const Launch& launch, mx::Stream stream, Arrays& arrays) {
     inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
   }
   std::vector<mx::array> outputs;
-  for (size_t i = 0; i < launch.outputs.size(); ++i) {
-    outputs.emplace_back(
-        launch.output_shapes[i],
-        launch.output_dtypes[i],
-        nullptr,
-        std::vector<mx::array>{});
+  for (const auto& [name, shape, dtype] : launch.outputs) {
+    outputs.emplace_back(shape, dtype, nullptr, std::vector<mx::array>{});
   }
   kernel(launch, inputs, stream)->eval_gpu(inputs, outputs);
   for (size_t i = 0; i < outputs.size(); ++i) {
-    arrays.emplace(launch.outputs[i], outputs[i]);
+    arrays.emplace(launch.outputs[i].name, outputs[i]);
   }
 }
 
@@ -70,12 +66,11 @@ struct Tables {
 Tables tables_of(const std::vector<Launch>& launches, const Names& results) {
   Tables tables;
   for (const auto& launch : launches) {
-    for (size_t i = 0; i < launch.outputs.size(); ++i) {
-      const auto& name = launch.outputs[i];
+    for (const auto& [name, shape, dtype] : launch.outputs) {
       if (std::find(results.begin(), results.end(), name) == results.end()) {
         tables.names.push_back(name);
-        tables.outputs.shapes.push_back(launch.output_shapes[i]);
-        tables.outputs.dtypes.push_back(launch.output_dtypes[i]);
+        tables.outputs.shapes.push_back(shape);
+        tables.outputs.dtypes.push_back(dtype);
       }
     }
   }

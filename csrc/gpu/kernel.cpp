@@ -57,24 +57,32 @@ std::shared_ptr<mx::Primitive> make(
     mx::Stream stream) {
   constexpr bool ensure_row_contiguous = false; // strides are read as they are
   auto on = backend();
+  Names names;
+  std::vector<mx::Shape> shapes;
+  std::vector<mx::Dtype> dtypes;
+  for (const auto& [name, shape, dtype] : launch.outputs) {
+    names.push_back(name);
+    shapes.push_back(shape);
+    dtypes.push_back(dtype);
+  }
   auto function = on == Backend::cuda ? mx::fast::cuda_kernel(
                                             launch.name,
                                             launch.inputs,
-                                            launch.outputs,
+                                            names,
                                             launch.source,
                                             header(launch, on),
                                             ensure_row_contiguous)
                                       : mx::fast::metal_kernel(
                                             launch.name,
                                             launch.inputs,
-                                            launch.outputs,
+                                            names,
                                             launch.source,
                                             header(launch, on),
                                             ensure_row_contiguous);
   auto outputs = function(
       inputs,
-      launch.output_shapes,
-      launch.output_dtypes,
+      shapes,
+      dtypes,
       launch.grid,
       launch.threadgroup,
       launch.template_args,

@@ -146,9 +146,7 @@ Launch normalisers_launch(const Sizes& sizes) {
   return {
       .name = "ctc_normalisers",
       .inputs = {"log_probs", "input_lengths"},
-      .outputs = {"normalisers"},
-      .output_shapes = {{sizes.N, sizes.T, 2}},
-      .output_dtypes = {mx::float32},
+      .outputs = {{"normalisers", {sizes.N, sizes.T, 2}, mx::float32}},
       .template_args = {{"THREADS", threads}, {"FRAME_THREADS", frame_threads}},
       .grid = {static_cast<int>(threadgroups) * threads, 1, 1},
       .threadgroup = {threads, 1, 1},
@@ -170,35 +168,21 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
   int max_threads = 2 * room * simdgroup_width;
   bool rounds = sizes.windows() > windows;
   int segment = frames_of_segment(sizes, backend);
-  int segments = std::max<int>(ceil_div(sizes.T, segment), 1);
   auto [T, N, C, S] = sizes;
+  int V = sizes.windows();
+  int segments = std::max<int>(ceil_div(T, segment), 1);
+  int parts = std::max<int>(ceil_div(S, part), 1);
   return {
       .name = "ctc_scan",
       .inputs = joined({batch, {"normalisers"}}),
       .outputs =
-          {"loss",
-           "partition",
-           "checkpoints",
-           "edges",
-           "classes",
-           "labels",
-           "places"},
-      .output_shapes =
-          {{N},
-           {N},
-           {N, segments, 2, S + 1, 2},
-           {N, segments, sizes.windows() + 1, 3, 2, segment},
-           {N, std::max<int>(ceil_div(S, part), 1), C},
-           {N, std::max(S, 1)},
-           {N, std::max(S, 1)}},
-      .output_dtypes =
-          {mx::float32,
-           mx::uint64,
-           mx::uint64,
-           mx::uint32,
-           mx::uint32,
-           mx::uint64,
-           mx::uint16},
+          {{"loss", {N}, mx::float32},
+           {"partition", {N}, mx::uint64},
+           {"checkpoints", {N, segments, 2, S + 1, 2}, mx::uint64},
+           {"edges", {N, segments, V + 1, 3, 2, segment}, mx::uint32},
+           {"classes", {N, parts, C}, mx::uint32},
+           {"labels", {N, std::max(S, 1)}, mx::uint64},
+           {"places", {N, std::max(S, 1)}, mx::uint16}},
       .template_args =
           {{"LOGITS", options.with_logits},
            {"BLANK", options.blank},
@@ -252,9 +236,7 @@ Launch gradient_launch(
   return {
       .name = "ctc_gradient",
       .inputs = joined({batch, {"cotangent"}, tables}),
-      .outputs = {"gradient"},
-      .output_shapes = {{T, N, C}},
-      .output_dtypes = {dtype},
+      .outputs = {{"gradient", {T, N, C}, dtype}},
       .template_args =
           {{"LOGITS", options.with_logits},
            {"BLANK", options.blank},
@@ -287,10 +269,11 @@ align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
   return {
       .name = "ctc_align",
       .inputs = joined({batch, {"normalisers"}}),
-      .outputs = {"alignments", "scores", "moves", "edges"},
-      .output_shapes =
-          {{N, T}, {N, T}, {N, blocks, S + 1}, {N, 2, rounds ? T : 1}},
-      .output_dtypes = {mx::int32, mx::float32, mx::uint32, mx::int64},
+      .outputs =
+          {{"alignments", {N, T}, mx::int32},
+           {"scores", {N, T}, mx::float32},
+           {"moves", {N, blocks, S + 1}, mx::uint32},
+           {"edges", {N, 2, rounds ? T : 1}, mx::int64}},
       .template_args =
           {{"LOGITS", options.with_logits},
            {"BLANK", options.blank},
@@ -315,9 +298,9 @@ Launch posteriors_launch(
   return {
       .name = "ctc_posteriors",
       .inputs = joined({batch, tables}),
-      .outputs = {"by_label", "by_class"},
-      .output_shapes = {{N, T, S + 1}, {N, T, options.by_class ? C : 1}},
-      .output_dtypes = {mx::float32, mx::float32},
+      .outputs =
+          {{"by_label", {N, T, S + 1}, mx::float32},
+           {"by_class", {N, T, options.by_class ? C : 1}, mx::float32}},
       .template_args =
           {{"LOGITS", options.with_logits},
            {"BLANK", options.blank},

@@ -20,15 +20,19 @@ enum class Backend { metal, cuda };
 
 using Names = std::vector<std::string>;
 
+struct Output {
+  std::string name;
+  mx::Shape shape;
+  mx::Dtype dtype;
+};
+
 struct Launch {
   std::string name;
   // The kernel's parameters, and for each input the name of the array that is
   // passed: one of the op's inputs or an output of an earlier launch.
   Names inputs;
   Names arrays;
-  Names outputs;
-  std::vector<mx::Shape> output_shapes;
-  std::vector<mx::Dtype> output_dtypes;
+  std::vector<Output> outputs;
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> template_args;
   std::tuple<int, int, int> grid; // in threads, as MLX counts
   std::tuple<int, int, int> threadgroup;
