@@ -102,7 +102,7 @@ METAL_FUNC Extended edge_number(uint m, uint e) {
   return Extended{as_type<float>(m), as_type<int>(e)};
 }
 
-// What enters a window, lane k of each eight with frame k's, on one level for
+// What enters a window, the lanes with the frames' in turn, on one level for
 // each span; NaN where that cannot be, which is noticed.
 METAL_FUNC Extended on_common_levels(Extended a) {
   static_assert(span == 4, "lanes are shuffled by 1 and 2");

@@ -126,19 +126,16 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
        simdgroup < working && window < windows_of(part_end);
        window += working) {
     const int i = window * 32 + lane;
-    const bool has_states = i < S_n;
     // A lane without a label has room behind the part's ranks.
-    Label label = {BLANK, i - part_begin, false, false};
-    if (has_states) {
-      label = unpack_label(labels[int64_t(n) * S + i]);
-    }
+    const Label label =
+        label_of(labels + int64_t(n) * S, S_n, BLANK, i, i - part_begin);
     if (!has_path(segment, window)) {
       for (int f = 0; f < FRAMES; ++f) {
         gammas[f][label.rank] = 0.0f;
       }
       continue;
     }
-    const Place place = place_of_label(label, has_states, i);
+    const Place place = place_of_label(label, S_n, i);
     add_window<SEGMENT>(
         wanted(own, own + FRAMES, &gammas[0][label.rank], CAPACITY),
         segment,

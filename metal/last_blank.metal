@@ -2,7 +2,7 @@
 // needs is its arrivals from the last label: it takes no lane, and a target of
 // 32 labels no second window.
 //
-// In each function lane k of each eight has the segment's k-th frame.
+// In each function lane k has the segment's frame k % FRAMES.
 
 // A frame's probability of the blank, which may be less than a float of
 // plain_probability holds.

@@ -84,9 +84,20 @@ METAL_FUNC Label unpack_label(uint64_t packed) {
       (rest & (1u << 17)) != 0};
 }
 
-// The place of the i-th label, or of a lane that has none, with paths read
-// forward.
-METAL_FUNC Place place_of_label(Label label, bool has_states, int i) {
+// The i-th of a target's labels; for a lane that has none the blank's class,
+// and a rank that no label has.
+template <typename Labels>
+METAL_FUNC Label
+label_of(Labels labels, int S_n, int class_of_blank, int i, int no_rank) {
+  if (i < S_n) {
+    return unpack_label(labels[i]);
+  }
+  return Label{class_of_blank, no_rank, false, false};
+}
+
+// Its place, with paths read forward.
+METAL_FUNC Place place_of_label(Label label, int S_n, int i) {
+  const bool has_states = i < S_n;
   return Place{
       has_states,
       i,

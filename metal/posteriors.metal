@@ -93,11 +93,8 @@ for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
     }
     continue;
   }
-  Label label = {BLANK, 0, false, false};
-  if (i < S_n) {
-    label = unpack_label(labels[int64_t(n) * S + i]);
-  }
-  const Place place = place_of_label(label, i < S_n, i);
+  const Label label = label_of(labels + int64_t(n) * S, S_n, BLANK, i, S);
+  const Place place = place_of_label(label, S_n, i);
   const auto own = &of_labels[simdgroup][0][lane];
   add_window<SEGMENT>(
       wanted(0, SEGMENT, own, 32),

@@ -38,7 +38,7 @@ METAL_FUNC bool has_w_behind(Segment segment, int size, int window) {
 struct Ends {
   Pair alpha; // before the segment
   Pair w; // behind it
-  Extended left; // lane f of each eight: alpha's label that enters with frame f
+  Extended left; // alpha's label that enters with frame lane % size
   Pair right; // and w's pair
 };
 

@@ -76,7 +76,7 @@ METAL_FUNC void leave_frames(
 }
 
 // Moves the lanes' states over a segment, if they stay in range, and tells
-// whether they did. Lane k of each eight has what enters with the k-th frame.
+// whether they did. Lane k has what enters with frame k % FRAMES.
 template <int FRAMES, typename Blanks, typename Labels, typename Inbox>
 METAL_FUNC bool scan_in_floats(
     thread Pair& state,

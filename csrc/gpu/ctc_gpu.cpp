@@ -58,19 +58,15 @@ void hand_over(const std::string& name, const Arrays& arrays, mx::array& out) {
 }
 
 // What the launches write besides an op's results.
-struct Tables {
-  Names names;
-  Outputs outputs;
-};
-
-Tables tables_of(const std::vector<Launch>& launches, const Names& results) {
-  Tables tables;
+std::vector<NamedOutput> tables_of(
+    const std::vector<Launch>& launches,
+    const Names& results) {
+  std::vector<NamedOutput> tables;
   for (const auto& launch : launches) {
-    for (const auto& [name, shape, dtype] : launch.outputs) {
-      if (std::find(results.begin(), results.end(), name) == results.end()) {
-        tables.names.push_back(name);
-        tables.outputs.shapes.push_back(shape);
-        tables.outputs.dtypes.push_back(dtype);
+    for (const auto& output : launch.outputs) {
+      if (std::find(results.begin(), results.end(), output.name) ==
+          results.end()) {
+        tables.push_back(output);
       }
     }
   }
@@ -88,8 +84,8 @@ void run(
     run(launch, stream, arrays);
   }
   auto names = results;
-  for (auto& name : tables_of(launches, results).names) {
-    names.push_back(std::move(name));
+  for (auto& table : tables_of(launches, results)) {
+    names.push_back(std::move(table.name));
   }
   for (size_t i = 0; i < names.size(); ++i) {
     hand_over(names[i], arrays, outputs[i]);
@@ -107,7 +103,7 @@ Names results_of(const PosteriorOptions& options) {
 
 Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
   auto launches = loss_launches(inputs, options, backend());
-  return tables_of(launches, loss_results).outputs;
+  return without_names(tables_of(launches, loss_results));
 }
 
 void loss(
@@ -135,8 +131,8 @@ void gradient(
   arrays.emplace("cotangent", inputs[4]);
   auto saved =
       tables_of(loss_launches(inputs, options, backend()), loss_results);
-  for (size_t i = 0; i < saved.names.size(); ++i) {
-    arrays.emplace(saved.names[i], inputs[i + 5]);
+  for (size_t i = 0; i < saved.size(); ++i) {
+    arrays.emplace(saved[i].name, inputs[i + 5]);
   }
   auto launches = gradient_launches(inputs, options, backend());
   run(launches, {"gradient"}, stream, arrays, outputs);
@@ -146,7 +142,7 @@ Outputs kept(
     const std::vector<mx::array>& inputs,
     const AlignOptions& options) {
   auto launches = align_launches(inputs, options, backend());
-  return tables_of(launches, align_results).outputs;
+  return without_names(tables_of(launches, align_results));
 }
 
 void align(
@@ -162,7 +158,7 @@ Outputs kept(
     const std::vector<mx::array>& inputs,
     const PosteriorOptions& options) {
   auto launches = posterior_launches(inputs, options, backend());
-  return tables_of(launches, results_of(options)).outputs;
+  return without_names(tables_of(launches, results_of(options)));
 }
 
 void posteriors(

@@ -58,13 +58,10 @@ std::shared_ptr<mx::Primitive> make(
   constexpr bool ensure_row_contiguous = false; // strides are read as they are
   auto on = backend();
   Names names;
-  std::vector<mx::Shape> shapes;
-  std::vector<mx::Dtype> dtypes;
-  for (const auto& [name, shape, dtype] : launch.outputs) {
-    names.push_back(name);
-    shapes.push_back(shape);
-    dtypes.push_back(dtype);
+  for (const auto& output : launch.outputs) {
+    names.push_back(output.name);
   }
+  auto [shapes, dtypes] = without_names(launch.outputs);
   auto function = on == Backend::cuda ? mx::fast::cuda_kernel(
                                             launch.name,
                                             launch.inputs,

@@ -217,11 +217,11 @@ Launch gradient_launch(
     }
   }
   int room = power_of_two_up_to(sizes.windows(), max_gradient_simdgroups);
-  // Long rows are written by more.
-  constexpr int many_classes = 1024;
-  constexpr int row_threads = 256;
-  int threads = C < many_classes ? simdgroups * simdgroup_width : row_threads;
-  int max_threads = C < many_classes ? room * simdgroup_width : row_threads;
+  int threads = simdgroups * simdgroup_width;
+  int max_threads = room * simdgroup_width;
+  if (C >= 1024) { // long rows are written by more
+    threads = max_threads = 256;
+  }
   // A threadgroup writes a segment's frames if gamma, a float for each label
   // and frame, fits its memory beside the probabilities. With fewer frames the
   // segment is rebuilt more than once.
@@ -317,6 +317,15 @@ Launch posteriors_launch(
 }
 
 } // namespace
+
+Outputs without_names(const std::vector<NamedOutput>& named) {
+  Outputs outputs;
+  for (const auto& [name, shape, dtype] : named) {
+    outputs.shapes.push_back(shape);
+    outputs.dtypes.push_back(dtype);
+  }
+  return outputs;
+}
 
 std::string header(const Launch& launch, Backend backend) {
   std::string result;

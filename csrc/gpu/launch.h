@@ -13,6 +13,7 @@
 #include "ctc_posteriors.h"
 #include "forced_align.h"
 #include "mlx/fast.h"
+#include "op.h"
 
 namespace mlx_ctc::gpu {
 
@@ -20,11 +21,14 @@ enum class Backend { metal, cuda };
 
 using Names = std::vector<std::string>;
 
-struct Output {
+struct NamedOutput {
   std::string name;
   mx::Shape shape;
   mx::Dtype dtype;
 };
+
+// The shapes and dtypes.
+Outputs without_names(const std::vector<NamedOutput>& named);
 
 struct Launch {
   std::string name;
@@ -32,7 +36,7 @@ struct Launch {
   // passed: one of the op's inputs or an output of an earlier launch.
   Names inputs;
   Names arrays;
-  std::vector<Output> outputs;
+  std::vector<NamedOutput> outputs;
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> template_args;
   std::tuple<int, int, int> grid; // in threads, as MLX counts
   std::tuple<int, int, int> threadgroup;
