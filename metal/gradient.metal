@@ -22,6 +22,8 @@
 // ELEMENT          the gradient's type
 // SEGMENT          frames between checkpoints
 // FRAMES           frames that a threadgroup writes; divides SEGMENT
+// SIDE_BY_SIDE     rows written at once; if several, of at most as many classes
+//                  together as there are threads
 // PART             labels of a part, a multiple of 32
 // CAPACITY         room for a part's gamma: PART, or less for a short target
 // MAX_SIMDGROUPS   so many have windows at most; others only write
@@ -122,8 +124,8 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   const int part_end = metal::min(part_begin + PART, S_n);
   const int64_t classes_at = n * listed + int64_t(part) * C;
 
-  for (int window = part_begin / 32 + simdgroup;
-       simdgroup < working && window < windows_of(part_end);
+  int window = part_begin / 32 + simdgroup;
+  for (; simdgroup < working && window < windows_of(part_end);
        window += working) {
     const int i = window * 32 + lane;
     // A lane without a label has room behind the part's ranks.
@@ -150,7 +152,9 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         frame_gammas[simdgroup],
         lane);
   }
-  if (count > 0 && part_end == S_n && simdgroup == windows_of(S_n) % working) {
+  // The simdgroup whose turn it would be has the last blank.
+  if (count > 0 && part_end == S_n && simdgroup < working &&
+      window == windows_of(S_n)) {
     add_last_blank<SEGMENT>(
         segment,
         tables,
@@ -193,7 +197,13 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         &blank_gammas[0][own],
         &gamma_scale[0],
         classes + classes_at);
-    write_rows<FRAMES, LOGITS>(rows, thread_index, threads);
+    if (count == FRAMES) {
+      write_rows<FRAMES, SIDE_BY_SIDE, true, LOGITS>(
+          rows, thread_index, threads);
+    } else {
+      write_rows<FRAMES, SIDE_BY_SIDE, false, LOGITS>(
+          rows, thread_index, threads);
+    }
   } else {
     // What the part's classes have in it, and the blank.
     const int count_of_labels = part_end - part_begin;

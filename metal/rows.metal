@@ -66,117 +66,139 @@ METAL_FUNC Rows<Scores, Element, Softmax, Gammas, Classes> rows_of(
       classes};
 }
 
-// A thread writes one class of so many rows at once, for which it has
-// registers.
-constant constexpr int most_rows = 8;
-
-// What a thread needs of a class, in its rows from `first` on.
-template <int COUNT>
-struct Class {
-  float scores[COUNT]; // 0 where no path is
-  uint ranks; // of its labels, packed
-};
-
-template <int COUNT, int AT_ONCE, typename Rows>
-METAL_FUNC void fetch(thread Class<COUNT>& found, Rows rows, int first, int c) {
+// The scores of class c in so many rows, every STEP-th from `first` on; 0 where
+// no path is. WHOLE: there is one in all of them.
+template <int COUNT, int STEP, bool WHOLE, typename Rows>
+METAL_FUNC void
+fetch_class(thread float (&scores)[COUNT], Rows rows, int first, int c) {
   auto from = rows.scores + first * rows.frame_stride + c * rows.class_stride;
 #pragma unroll
   for (int k = 0; k < COUNT; ++k) {
-    found.scores[k] = 0.0f;
-    if (first + k * AT_ONCE < rows.count) {
-      found.scores[k] = float(*from);
+    scores[k] = 0.0f;
+    if (WHOLE || first + k * STEP < rows.count) {
+      scores[k] = float(*from);
     }
-    from += AT_ONCE * rows.frame_stride;
+    from += STEP * rows.frame_stride;
   }
-  found.ranks = rows.count > 0 ? rows.classes[c] : 0u;
 }
 
-// Rows from frame `begin` on, AT_ONCE side by side: a thread has one class of
-// every AT_ONCE-th, and asks for the next class's scores before it uses this
-// one's.
-template <int COUNT, bool LOGITS, int AT_ONCE, typename Rows>
+// The class's gradient there, from its scores and its labels' ranks.
+template <int COUNT, int STEP, bool WHOLE, bool LOGITS, typename Rows>
+METAL_FUNC void write_class(
+    Rows rows,
+    int first,
+    int c,
+    thread const float (&scores)[COUNT],
+    Ranks labels) {
+  const auto softmax = rows.softmax + first;
+  float values[COUNT];
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) {
+    const float2 multiple = softmax[k * STEP];
+    const float e =
+        LOGITS ? share(scores[k] - multiple.x) : plain_exp(scores[k]);
+    values[k] = e * multiple.y;
+  }
+  if (labels.begin < labels.end || c == rows.blank) {
+    float sums[COUNT]; // of labels in the order of the target, and of blanks
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) {
+      sums[k] = 0.0f;
+    }
+    auto gammas = rows.labels + first * rows.capacity + labels.begin;
+#pragma unroll 1
+    for (int rank = labels.begin; rank < labels.end; ++rank) {
+#pragma unroll
+      for (int k = 0; k < COUNT; ++k) {
+        sums[k] += gammas[k * STEP * rows.capacity];
+      }
+      ++gammas;
+    }
+    const auto blanks = rows.blanks + first;
+    const auto scale = rows.scale + first;
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) {
+      sums[k] += c == rows.blank ? blanks[k * STEP] : 0.0f;
+      if (WHOLE || first + k * STEP < rows.count) {
+        values[k] = metal::fma(sums[k], scale[k * STEP], values[k]);
+      }
+    }
+  }
+  auto to = rows.gradient + first * rows.row_stride + c;
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) {
+    if (WHOLE || first + k * STEP < rows.here) {
+      *to = typename Rows::Element(values[k]);
+    }
+    to += STEP * rows.row_stride;
+  }
+}
+
+// The ranks of a class's labels; none where no path is.
+template <typename Rows>
+METAL_FUNC Ranks labels_of(Rows rows, int c) {
+  return ranks_of(rows.count > 0 ? rows.classes[c] : 0u);
+}
+
+// Several rows at once, side by side: each has a thread for every class.
+template <int COUNT, int STEP, bool WHOLE, bool LOGITS, typename Rows>
 METAL_FUNC void
 write_side_by_side(Rows rows, int begin, int thread_index, int threads) {
-  const int width = threads / AT_ONCE;
+  const int width = threads / STEP;
   int row = 0; // of those side by side
 #pragma unroll
-  for (int k = 1; k < AT_ONCE; ++k) {
+  for (int k = 1; k < STEP; ++k) {
     row += thread_index >= k * width ? 1 : 0;
   }
-  const int first = begin + row; // frame
-  auto gradient = rows.gradient + first * rows.row_stride;
-  int c = thread_index - row * width;
-  Class<COUNT> next;
+  const int first = begin + row;
+  const int c = thread_index - row * width;
   if (c < rows.C) {
-    fetch<COUNT, AT_ONCE>(next, rows, first, c);
-  }
-  for (; c < rows.C; c += width) {
-    const Class<COUNT> now = next;
-    if (c + width < rows.C) {
-      fetch<COUNT, AT_ONCE>(next, rows, first, c + width);
-    }
-    const Ranks labels = ranks_of(now.ranks);
-    float values[COUNT];
-#pragma unroll
-    for (int k = 0; k < COUNT; ++k) {
-      const float2 softmax = rows.softmax[first + k * AT_ONCE];
-      const float e =
-          LOGITS ? share(now.scores[k] - softmax.x) : plain_exp(now.scores[k]);
-      values[k] = e * softmax.y;
-    }
-    if (labels.begin < labels.end || c == rows.blank) {
-      float sums[COUNT]; // of labels in the order of the target, and of blanks
-#pragma unroll
-      for (int k = 0; k < COUNT; ++k) {
-        sums[k] = 0.0f;
-      }
-#pragma unroll 1
-      for (int rank = labels.begin; rank < labels.end; ++rank) {
-#pragma unroll
-        for (int k = 0; k < COUNT; ++k) {
-          sums[k] += rows.labels[(first + k * AT_ONCE) * rows.capacity + rank];
-        }
-      }
-#pragma unroll
-      for (int k = 0; k < COUNT; ++k) {
-        const int f = first + k * AT_ONCE;
-        sums[k] += c == rows.blank ? rows.blanks[f] : 0.0f;
-        if (f < rows.count) {
-          values[k] = metal::fma(sums[k], rows.scale[f], values[k]);
-        }
-      }
-    }
-    auto to = gradient + c;
-#pragma unroll
-    for (int k = 0; k < COUNT; ++k) {
-      if (first + k * AT_ONCE < rows.here) {
-        *to = typename Rows::Element(values[k]);
-      }
-      to += AT_ONCE * rows.row_stride;
-    }
+    float scores[COUNT];
+    fetch_class<COUNT, STEP, WHOLE>(scores, rows, first, c);
+    write_class<COUNT, STEP, WHOLE, LOGITS>(
+        rows, first, c, scores, labels_of(rows, c));
   }
 }
 
-template <int FRAMES, bool LOGITS, int AT_ONCE, typename Rows>
-METAL_FUNC void write_at_once(Rows rows, int thread_index, int threads) {
-  constexpr int COUNT = FRAMES < AT_ONCE ? 1
-      : FRAMES < most_rows * AT_ONCE     ? FRAMES / AT_ONCE
-                                         : most_rows;
+// Long rows: a thread asks for its next class's scores before it uses this
+// one's.
+template <int COUNT, bool WHOLE, bool LOGITS, typename Rows>
+METAL_FUNC void
+write_long(Rows rows, int first, int thread_index, int threads) {
+  float next[COUNT];
+  Ranks next_labels = {0, 0};
+  if (thread_index < rows.C) {
+    fetch_class<COUNT, 1, WHOLE>(next, rows, first, thread_index);
+    next_labels = labels_of(rows, thread_index);
+  }
 #pragma unroll 1
-  for (int begin = 0; begin < FRAMES; begin += COUNT * AT_ONCE) {
-    write_side_by_side<COUNT, LOGITS, AT_ONCE>(
-        rows, begin, thread_index, threads);
+  for (int c = thread_index; c < rows.C; c += threads) {
+    float scores[COUNT];
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) {
+      scores[k] = next[k];
+    }
+    const Ranks labels = next_labels;
+    if (c + threads < rows.C) {
+      fetch_class<COUNT, 1, WHOLE>(next, rows, first, c + threads);
+      next_labels = labels_of(rows, c + threads);
+    }
+    write_class<COUNT, 1, WHOLE, LOGITS>(rows, first, c, scores, labels);
   }
 }
 
-// By all threads of a threadgroup: small rows several at a time.
-template <int FRAMES, bool LOGITS, typename Rows>
+// By all threads of a threadgroup, STEP rows side by side. A thread has one
+// class of COUNT rows at a time, for which there are registers.
+template <int FRAMES, int STEP, bool WHOLE, bool LOGITS, typename Rows>
 METAL_FUNC void write_rows(Rows rows, int thread_index, int threads) {
-  if (FRAMES >= 4 && threads >= 4 * rows.C) {
-    write_at_once<FRAMES, LOGITS, 4>(rows, thread_index, threads);
-  } else if (FRAMES >= 2 && threads >= 2 * rows.C) {
-    write_at_once<FRAMES, LOGITS, 2>(rows, thread_index, threads);
-  } else {
-    write_at_once<FRAMES, LOGITS, 1>(rows, thread_index, threads);
+  constexpr int COUNT = FRAMES < 8 * STEP ? FRAMES / STEP : 8;
+#pragma unroll 1
+  for (int begin = 0; begin < FRAMES; begin += COUNT * STEP) {
+    if (STEP > 1) {
+      write_side_by_side<COUNT, STEP, WHOLE, LOGITS>(
+          rows, begin, thread_index, threads);
+    } else {
+      write_long<COUNT, WHOLE, LOGITS>(rows, begin, thread_index, threads);
+    }
   }
 }

@@ -63,10 +63,14 @@ METAL_FUNC void leave_frames(
     thread const float (&blanks)[span],
     thread const float (&labels)[span]) {
   if (exits.leaves_label) {
+    const auto to = exits.inbox + begin;
 #pragma unroll
     for (int k = 0; k < span; ++k) {
-      const Extended label = Extended{labels[k], levels.label.e};
-      leave_number(exits.inbox, begin + k, FRAMES, label);
+      to[k] = as_type<uint>(labels[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < span; ++k) {
+      to[FRAMES + k] = as_type<uint>(levels.label.e);
     }
     leave_span(exits.labels + begin, FRAMES, levels.label.e, labels);
   }

@@ -233,6 +233,12 @@ Launch gradient_launch(
   while (4 * (frames * capacity + probabilities) > threadgroup_bytes) {
     frames /= 2;
   }
+  // Short rows are written side by side, a thread for each class.
+  int side_by_side = 1;
+  while (2 * side_by_side <= std::min(frames, 4) &&
+         2 * side_by_side * C <= threads) {
+    side_by_side *= 2;
+  }
   return {
       .name = "ctc_gradient",
       .inputs = joined({batch, {"cotangent"}, tables}),
@@ -243,6 +249,7 @@ Launch gradient_launch(
            {"ELEMENT", dtype},
            {"SEGMENT", segment},
            {"FRAMES", frames},
+           {"SIDE_BY_SIDE", side_by_side},
            {"PART", part},
            {"CAPACITY", capacity},
            {"MAX_SIMDGROUPS", room}},

@@ -182,7 +182,7 @@ def missing_stores(launch, text):
     shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", text) + launch.output_names
     shared += OTHER_NAMES
     through_name = rf"\b(?:{'|'.join(shared)})\[[^;=]*\]"
-    pointer = r"\*(?:unit|to|gamma|label_at\([^;=]*|\(device [^;=]*)"
+    pointer = r"\*(?:to|gamma|label_at\([^;=]*|\(device [^;=]*)"
     store = re.compile(rf"({through_name}|{pointer}) \+?=[^;=]*;")
     for match in store.finditer(text):
         start, end = match.span()
