@@ -428,10 +428,10 @@ def main():
             print_row(columns)
         print_row(row.get(column, "") for column in columns)
         records.append(record)
+        if options.json:  # at once, so that what is interrupted leaves something
+            report = {"machine": machine(), "command": sys.argv, "records": records}
+            Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
     print_medians(records)
-    if options.json:
-        report = {"machine": machine(), "command": sys.argv, "records": records}
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
