@@ -183,6 +183,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   if (part == 0) {
     const auto rows = rows_of(
         C,
+        int((int64_t(t0) * N + n) * C % 32),
         BLANK,
         count,
         here,

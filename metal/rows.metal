@@ -10,6 +10,7 @@ template <
 struct Rows {
   using Element = Written;
   int C;
+  int offset; // of the first row from a multiple of 32 numbers
   int blank;
   int count; // frames with a path; the rows behind them take softmax of 0
   int here; // frames to write
@@ -34,6 +35,7 @@ template <
     typename Classes>
 METAL_FUNC Rows<Scores, Element, Softmax, Gammas, Classes> rows_of(
     int C,
+    int offset,
     int blank,
     int count,
     int here,
@@ -50,6 +52,7 @@ METAL_FUNC Rows<Scores, Element, Softmax, Gammas, Classes> rows_of(
     Classes classes) {
   return Rows<Scores, Element, Softmax, Gammas, Classes>{
       C,
+      offset,
       blank,
       count,
       here,
@@ -167,12 +170,13 @@ METAL_FUNC void
 write_long(Rows rows, int first, int thread_index, int threads) {
   float next[COUNT];
   Ranks next_labels = {0, 0};
-  if (thread_index < rows.C) {
-    fetch_class<COUNT, 1, WHOLE>(next, rows, first, thread_index);
-    next_labels = labels_of(rows, thread_index);
+  const int begin = thread_index - rows.offset;
+  if (begin < rows.C) {
+    fetch_class<COUNT, 1, WHOLE>(next, rows, first, metal::max(begin, 0));
+    next_labels = labels_of(rows, metal::max(begin, 0));
   }
 #pragma unroll 1
-  for (int c = thread_index; c < rows.C; c += threads) {
+  for (int c = begin; c < rows.C; c += threads) {
     float scores[COUNT];
 #pragma unroll
     for (int k = 0; k < COUNT; ++k) {
@@ -183,7 +187,9 @@ write_long(Rows rows, int first, int thread_index, int threads) {
       fetch_class<COUNT, 1, WHOLE>(next, rows, first, c + threads);
       next_labels = labels_of(rows, c + threads);
     }
-    write_class<COUNT, 1, WHOLE, LOGITS>(rows, first, c, scores, labels);
+    if (c >= 0) {
+      write_class<COUNT, 1, WHOLE, LOGITS>(rows, first, c, scores, labels);
+    }
   }
 }
 
