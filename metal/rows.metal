@@ -10,7 +10,7 @@ template <
 struct Rows {
   using Element = Written;
   int C;
-  int offset; // of the first row from a multiple of 32 numbers
+  int offset; // of the first row from a multiple of 32 elements
   int blank;
   int count; // frames with a path; the rows behind them take softmax of 0
   int here; // frames to write
@@ -164,7 +164,8 @@ write_side_by_side(Rows rows, int begin, int thread_index, int threads) {
 }
 
 // Long rows: a thread asks for its next class's scores before it uses this
-// one's.
+// one's. A simdgroup's first class is where a cache line begins, which may be
+// before the row.
 template <int COUNT, bool WHOLE, bool LOGITS, typename Rows>
 METAL_FUNC void
 write_long(Rows rows, int first, int thread_index, int threads) {
