@@ -5,7 +5,8 @@
         python tests/under_sanitizer.py
 
 The other tools are initcheck and synccheck. `--kernel-name` leaves out MLX's kernels,
-which takes less time; initcheck then takes what those have written for unwritten.
+which takes less time; initcheck then takes what those have written for unwritten, and
+without it reports MLX's copies of buffers that are not full.
 """
 
 import sys
