@@ -234,11 +234,7 @@ Launch gradient_launch(
     frames /= 2;
   }
   // Short rows are written side by side, a thread for each class.
-  int side_by_side = 1;
-  while (2 * side_by_side <= std::min(frames, 4) &&
-         2 * side_by_side * C <= threads) {
-    side_by_side *= 2;
-  }
+  int side_by_side = power_of_two_below(threads / C, std::min(frames, 4));
   return {
       .name = "ctc_gradient",
       .inputs = joined({batch, {"cotangent"}, tables}),
