@@ -421,6 +421,8 @@ def parse_options():
 def main():
     options = parse_options()
     records = []
+    if options.json:
+        report = {"machine": machine(), "command": sys.argv, "records": records}
     for record in measure(options):
         row = cells(record, options)
         if not records:
@@ -429,7 +431,6 @@ def main():
         print_row(row.get(column, "") for column in columns)
         records.append(record)
         if options.json:  # at once, so that what is interrupted leaves something
-            report = {"machine": machine(), "command": sys.argv, "records": records}
             Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
     print_medians(records)
 

@@ -63,6 +63,7 @@ METAL_FUNC void leave_frames(
     thread const float (&blanks)[span],
     thread const float (&labels)[span]) {
   if (exits.leaves_label) {
+    // All floats and then all levels: they become two stores.
     const auto to = exits.inbox + begin;
 #pragma unroll
     for (int k = 0; k < span; ++k) {

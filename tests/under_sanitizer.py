@@ -1,7 +1,7 @@
 """Small calls of every op on the GPU, for compute-sanitizer.
 
     compute-sanitizer --tool memcheck python tests/under_sanitizer.py
-    compute-sanitizer --tool racecheck --kernel-name regex:ctc \\
+    compute-sanitizer --tool racecheck --kernel-name kernel_substring=ctc \\
         python tests/under_sanitizer.py
 
 The other tools are initcheck and synccheck. `--kernel-name` leaves out MLX's kernels,
