@@ -55,18 +55,14 @@ const int thread_index = int(thread_position_in_threadgroup.x);
 const int simdgroup = int(simdgroup_index_in_threadgroup);
 const int lane = int(thread_index_in_simdgroup);
 
-// Of the `here` frames to write, those from `count` on hold no path: they are
-// 0, or NaN in a bad item.
-const int here = metal::min(FRAMES, T - t0);
+const int here = metal::min(FRAMES, T - t0); // frames to write
 const float weight = cotangent[n * cotangent_strides[0]];
 const Extended z = unpack(partition[n]);
 const int input_length = input_lengths[n * input_lengths_strides[0]];
 const int target_length = target_lengths[n * target_lengths_strides[0]];
-const bool bad = metal::isnan(z.m);
-const int T_n = bad && z.e == 1 ? T : input_length;
-const int left = weight == 0.0f ? 0 : metal::clamp(T_n - t0, 0, here);
-const int bad_count = bad ? left : 0;
-const int count = bad || is_zero(z) ? 0 : left;
+const Contents contents =
+    contents_of(z, input_length, T, t0, weight == 0.0f ? 0 : here);
+const int count = contents.paths;
 const int S_n = count > 0 ? target_length : 0;
 
 const int64_t item = n * log_probs_strides[1];
@@ -79,7 +75,7 @@ const int64_t listed = int64_t(parts_of(S, PART)) * C;
 const int begin = t0 / SEGMENT * SEGMENT;
 const int own = FRAMES == SEGMENT ? 0 : t0 - begin;
 const Segment segment =
-    segment_of(n, S, count > 0 ? T_n : begin, S_n, begin, SEGMENT);
+    segment_of(n, S, count > 0 ? input_length : begin, S_n, begin, SEGMENT);
 const auto tables = tables_of(
     segment,
     SEGMENT,
@@ -89,7 +85,7 @@ const auto tables = tables_of(
     edges_shape[2]);
 if (thread_index < FRAMES) {
   // exp(0) * scale where no path is.
-  float2 frame = float2{0.0f, thread_index < bad_count ? nan : 0.0f};
+  float2 frame = float2{0.0f, thread_index < contents.bad ? nan : 0.0f};
   if (thread_index < count) {
     const int64_t at = (int64_t(n) * T + t0 + thread_index) * 2;
     frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
@@ -123,6 +119,14 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   const int part_begin = part * PART;
   const int part_end = metal::min(part_begin + PART, S_n);
   const int64_t classes_at = n * listed + int64_t(part) * C;
+  if (part > 0) { // all have written the part before
+    metal::threadgroup_barrier(
+        metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
+    if (simdgroup < working && lane < SEGMENT) {
+      blank_gammas[simdgroup][lane] = 0.0f;
+    }
+    metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
+  }
 
   int window = part_begin / 32 + simdgroup;
   for (; simdgroup < working && window < windows_of(part_end);
@@ -198,13 +202,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         &blank_gammas[0][own],
         &gamma_scale[0],
         classes + classes_at);
-    if (count == FRAMES) {
-      write_rows<FRAMES, SIDE_BY_SIDE, true, LOGITS>(
-          rows, thread_index, threads);
-    } else {
-      write_rows<FRAMES, SIDE_BY_SIDE, false, LOGITS>(
-          rows, thread_index, threads);
-    }
+    write_rows<FRAMES, SIDE_BY_SIDE, LOGITS>(rows, thread_index, threads);
   } else {
     // What the part's classes have in it, and the blank.
     const int count_of_labels = part_end - part_begin;
@@ -233,10 +231,4 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
       }
     }
   }
-  metal::threadgroup_barrier(
-      metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
-  if (simdgroup < working && lane < SEGMENT) {
-    blank_gammas[simdgroup][lane] = 0.0f;
-  }
-  metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 }

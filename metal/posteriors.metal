@@ -41,19 +41,15 @@ const int thread_index = int(thread_position_in_threadgroup.x);
 const int simdgroup = int(simdgroup_index_in_threadgroup);
 const int lane = int(thread_index_in_simdgroup);
 
-// Of the `here` frames to write, those from `frames` on hold no path: they are
-// 0, or NaN in a bad item.
-const int here = metal::min(SEGMENT, T - begin);
+const int here = metal::min(SEGMENT, T - begin); // frames to write
 const Extended z = unpack(partition[n]);
-const bool bad = metal::isnan(z.m);
-const int T_n =
-    bad && z.e == 1 ? T : input_lengths[n * input_lengths_strides[0]];
-const int left = metal::clamp(T_n - begin, 0, here);
-const int bad_frames = bad ? left : 0;
-const int frames = bad || is_zero(z) ? 0 : left;
-const int S_n = frames > 0 ? target_lengths[n * target_lengths_strides[0]] : 0;
+const int input_length = input_lengths[n * input_lengths_strides[0]];
+const int target_length = target_lengths[n * target_lengths_strides[0]];
+const Contents contents = contents_of(z, input_length, T, begin, here);
+const int frames = contents.paths;
+const int S_n = frames > 0 ? target_length : 0;
 const Segment segment =
-    segment_of(n, S, frames > 0 ? T_n : begin, S_n, begin, SEGMENT);
+    segment_of(n, S, frames > 0 ? input_length : begin, S_n, begin, SEGMENT);
 const auto tables = tables_of(
     segment,
     SEGMENT,
@@ -85,7 +81,8 @@ const auto emissions = emissions_of(
     class_stride,
     BLANK,
     unit);
-for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
+int window = simdgroup;
+for (; window < windows_of(S_n); window += simdgroups) {
   const int i = window * 32 + lane;
   if (!has_path(segment, window)) {
     for (int f = 0; f < frames && i < S_n; ++f) {
@@ -113,7 +110,8 @@ for (int window = simdgroup; window < windows_of(S_n); window += simdgroups) {
     by_label[(first_row + f) * (S + 1) + i + 1] = own[f * 32];
   }
 }
-if (frames > 0 && simdgroup == windows_of(S_n) % simdgroups) {
+// The simdgroup whose turn it would be has the last blank.
+if (frames > 0 && window == windows_of(S_n)) {
   add_last_blank<SEGMENT>(
       segment,
       tables,
@@ -143,7 +141,7 @@ metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 for (int f = 0; f < here; ++f) {
   for (int s = thread_index; s <= S; s += threads) {
     const int64_t at = (first_row + f) * (S + 1) + s;
-    float value = f < bad_frames ? nan : 0.0f;
+    float value = f < contents.bad ? nan : 0.0f;
     if (f < frames && s <= S_n) {
       value = s > 0 ? by_label[at] * sums[0][f] : blanks[0][f];
     }
@@ -161,7 +159,7 @@ const int64_t listed = int64_t(parts_of(S, PART)) * C;
 for (int c = thread_index; c < C; c += threads) {
   float values[SEGMENT];
   for (int f = 0; f < SEGMENT; ++f) {
-    values[f] = f < bad_frames ? nan : 0.0f;
+    values[f] = f < contents.bad ? nan : 0.0f;
     if (c == BLANK && f < frames) {
       values[f] = blanks[0][f];
     }

@@ -194,10 +194,10 @@ write_long(Rows rows, int first, int thread_index, int threads) {
   }
 }
 
-// By all threads of a threadgroup, STEP rows side by side. A thread has one
-// class of COUNT rows at a time, for which there are registers.
+// A thread has one class of COUNT rows at a time, for which there are
+// registers.
 template <int FRAMES, int STEP, bool WHOLE, bool LOGITS, typename Rows>
-METAL_FUNC void write_rows(Rows rows, int thread_index, int threads) {
+METAL_FUNC void write_all(Rows rows, int thread_index, int threads) {
   constexpr int COUNT = FRAMES < 8 * STEP ? FRAMES / STEP : 8;
 #pragma unroll 1
   for (int begin = 0; begin < FRAMES; begin += COUNT * STEP) {
@@ -207,5 +207,16 @@ METAL_FUNC void write_rows(Rows rows, int thread_index, int threads) {
     } else {
       write_long<COUNT, WHOLE, LOGITS>(rows, begin, thread_index, threads);
     }
+  }
+}
+
+// By all threads of a threadgroup, STEP rows side by side. Almost always there
+// is a path in all of them, and then nothing asks again.
+template <int FRAMES, int STEP, bool LOGITS, typename Rows>
+METAL_FUNC void write_rows(Rows rows, int thread_index, int threads) {
+  if (rows.count == FRAMES) {
+    write_all<FRAMES, STEP, true, LOGITS>(rows, thread_index, threads);
+  } else {
+    write_all<FRAMES, STEP, false, LOGITS>(rows, thread_index, threads);
   }
 }

@@ -21,6 +21,22 @@ segment_of(int n, int S, int T_n, int S_n, int begin, int size) {
       band_of(begin, begin + size, T_n, S_n)};
 }
 
+// What a sequence's frames hold from `begin` on, of the `room` that somebody
+// writes: paths, or NaN in a bad item, and zeros behind them.
+struct Contents {
+  int paths;
+  int bad;
+};
+
+METAL_FUNC Contents
+contents_of(Extended partition, int input_length, int T, int begin, int room) {
+  const bool bad = metal::isnan(partition.m);
+  const bool length_known = !bad || partition.e == 0;
+  const int T_n = length_known ? input_length : T;
+  const int count = metal::clamp(T_n - begin, 0, room);
+  return Contents{bad || is_zero(partition) ? 0 : count, bad ? count : 0};
+}
+
 METAL_FUNC bool has_path(Segment segment, int window) {
   return 32 * window >= segment.band.first && 32 * window <= segment.band.last;
 }
