@@ -89,6 +89,14 @@ def test_gradient_equals_the_reference_at_odd_shapes(rng, shape, with_logits):
     assert_gradient_close(problem.run()[1], problem.expected()[1])
 
 
+@pytest.mark.parametrize("shape", ["40x512x32x12", "9x7x50000x4", "9x8x50000x4"])
+def test_gradient_equals_the_reference_for_many_items_and_classes(
+    rng, shape, dtype, with_logits
+):
+    T, N, C, S = map(int, shape.split("x"))
+    random_problem(rng, T, N, C, S, with_logits=with_logits).check(dtype)
+
+
 @pytest.mark.parametrize("blank", [0, 4, 8])
 def test_blank_may_be_any_class(rng, blank, with_logits):
     problem = random_problem(rng, blank=blank, with_logits=with_logits)

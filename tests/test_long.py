@@ -41,8 +41,8 @@ def test_ten_thousand_frames_for_a_long_target(rng):
 
 
 def test_as_many_labels_as_frames_allow(rng):
-    problem = random_problem(rng, T=3000, N=1, C=40, S=2950, ragged=False)
-    problem.targets[0] = 1 + np.arange(2950) % 39
+    problem = random_problem(rng, T=3050, N=1, C=40, S=3000, ragged=False)
+    problem.targets[0] = 1 + np.arange(3000) % 39
     check(problem)
 
 
