@@ -377,8 +377,11 @@ def print_medians(records):
                 )
 
 
-def machine():
+def machine(device):
     """What the times depend on besides the code."""
+    import mlx.core as mx
+
+    gpu = {"gpu": mx.device_info(mx.gpu)["device_name"]} if device == "gpu" else {}
     processor = platform.processor()
     if (info := Path("/proc/cpuinfo")).exists():
         names = re.findall(r"model name\s*: (.*)", info.read_text())
@@ -386,6 +389,7 @@ def machine():
     packages = {"mlx-ctc": "mlx_ctc", "mlx": "mlx", "torch": "torch"}
     versions = {name: version(name) for name in packages if find_spec(packages[name])}
     return {
+        **gpu,
         "processor": processor,
         "system": f"{platform.system()} {platform.machine()}",
         **versions,
@@ -422,7 +426,11 @@ def main():
     options = parse_options()
     records = []
     if options.json:
-        report = {"machine": machine(), "command": sys.argv, "records": records}
+        report = {
+            "machine": machine(options.device),
+            "command": sys.argv,
+            "records": records,
+        }
     for record in measure(options):
         row = cells(record, options)
         if not records:

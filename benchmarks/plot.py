@@ -138,7 +138,7 @@ def machine(report, records):
     of = report["machine"]
     versions = f"torch {of['torch']}" if "torch" in of else f"mlx {of['mlx']}"
     if records[0]["device"] == "gpu":
-        return f"{of.get('gpu', 'GPU')}, {versions}"
+        return f"{of['gpu']}, {versions}"
     threads = " and ".join(str(n) for n in sorted({r["threads"] for r in records}))
     plural = "" if threads == "1" else "s"
     return f"{of['processor']}, {threads} thread{plural}, {versions}"
