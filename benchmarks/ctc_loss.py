@@ -123,6 +123,7 @@ class Ours:
         return (time.perf_counter() - start) / steps
 
     def gpu_memory(self, task):
+        self.mx.synchronize()  # until MLX's thread has freed the last step's arrays
         before = self.mx.get_active_memory()
         self.mx.reset_peak_memory()
         self.step(task)
