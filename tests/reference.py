@@ -2,9 +2,11 @@
 #
 # Two readings of Graves et al. 2006: the forward-backward recursion in the log
 # domain (section 4.1), and the definition itself (eq. 3) by enumerating every path.
+# Where all probabilities are equal, paths are only counted, at any size.
 # T frames, C classes, S labels in a target, L = 2S + 1 states; t, c, s their indices.
 
 from itertools import groupby, product
+from math import lgamma
 
 import numpy as np
 
@@ -106,6 +108,28 @@ def ctc_by_enumeration(log_probs, labels, blank=0):
             z += p
             gamma[frames, path] += p
     return (-np.log(z), gamma / z) if z > 0 else (np.inf, gamma)
+
+
+def log_comb(n, k):
+    """Log of the binomials of n over k, which are zero where k > n."""
+    fits = n >= k
+    n = np.where(fits, n, k)
+    log_factorial = np.vectorize(lambda n: lgamma(n + 1))
+    log_value = log_factorial(n) - log_factorial(k) - log_factorial(n - k)
+    return np.where(fits, log_value, -np.inf)
+
+
+def log_paths(T, S):
+    """Log of how many paths T frames have for S labels, none like the one before."""
+    return log_comb(T + S, 2 * S)
+
+
+def share_of_paths(T, S, t):
+    """The part of those paths (frames, S) that are in each label at the frames t."""
+    t, i = np.reshape(t, (-1, 1)), np.arange(S)
+    log_before = log_comb(t + 1 + i, 2 * i + 1)
+    log_after = log_comb(T - t + S - 1 - i, 2 * (S - i) - 1)
+    return np.exp(log_before + log_after - log_paths(T, S))
 
 
 def best_alignment(log_probs, labels, blank=0):

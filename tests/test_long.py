@@ -1,10 +1,9 @@
 # Exact at any length: ten thousand frames lose no digits.
 
-from math import lgamma
-
 import mlx.core as mx
 import numpy as np
 import pytest
+import reference
 from problems import Problem, random_problem, to_numpy
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -86,38 +85,17 @@ def test_a_label_that_waits_for_thousands_of_frames(rng):
     check(problem)
 
 
-def log_comb(n, k):
-    """Log of the binomials of n over k, which are zero where k > n."""
-    fits = n >= k
-    n = np.where(fits, n, k)
-    log_factorial = np.vectorize(lambda n: lgamma(n + 1))
-    log_value = log_factorial(n) - log_factorial(k) - log_factorial(n - k)
-    return np.where(fits, log_value, -np.inf)
-
-
-def log_paths(T, S):
-    """How many paths T frames have for S labels, none like the one before."""
-    return log_comb(T + S, 2 * S)
-
-
-def label_gammas(T, S, t):
-    """The part of those paths (frames, S) that are in each label at the frames t."""
-    t, i = np.reshape(t, (-1, 1)), np.arange(S)
-    log_before = log_comb(t + 1 + i, 2 * i + 1)
-    log_after = log_comb(T - t + S - 1 - i, 2 * (S - i) - 1)
-    return np.exp(log_before + log_after - log_paths(T, S))
-
-
 @pytest.mark.parametrize(
     ("T", "S", "C"), [(20000, 20, 20), (50000, 20, 20), (10500, 10000, 4)]
 )
 def test_equal_probabilities_count_the_paths_through_each_label(T, S, C):
     targets = 1 + np.arange(S) % (C - 1)
     loss, gradient = Problem(np.zeros((T, 1, C)), targets[None], [T], [S]).run()
-    np.testing.assert_allclose(loss, [T * np.log(C) - log_paths(T, S)], LOSS)
+    expected = T * np.log(C) - reference.log_paths(T, S)
+    np.testing.assert_allclose(loss, [expected], LOSS)
 
     t = np.linspace(0, T - 1, 500 if S < 100 else 5).astype(int)
-    gammas = label_gammas(T, S, t)
+    gammas = reference.share_of_paths(T, S, t)
     expected = [1 / C - gammas[:, targets == c].sum(axis=1) for c in range(1, C)]
     np.testing.assert_allclose(
         to_numpy(gradient)[t, 0, 1:], np.transpose(expected), 0, GRADIENT
