@@ -1,5 +1,6 @@
 #include "arguments.h"
 
+#include "cpu/parallel.h"
 #include "mlx/ops.h"
 
 namespace mlx_ctc {
@@ -23,6 +24,9 @@ void check(
     const mx::Stream& stream) {
   const auto& log_probs = inputs[0];
   const auto& targets = inputs[1];
+  if (stream.device == mx::Device::cpu) {
+    cpu::max_threads(); // an error in its environment variable is raised here
+  }
   if (log_probs.ndim() != 3) {
     fail(
         op,

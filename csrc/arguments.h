@@ -17,10 +17,6 @@ namespace mx = mlx::core;
 // float64 computes in float64, every other type in float32.
 mx::Dtype computing_dtype(mx::Dtype dtype);
 
-// Stands in for every target length when concatenated targets were not as many
-// labels as the lengths add up to, found out too late to say so at the call.
-constexpr int32_t wrong_total = INT32_MIN;
-
 // The parts of a message. No streams: an extension that brings a libstdc++ of
 // another age than the process's must not share their state.
 inline std::string text(const std::string& part) {

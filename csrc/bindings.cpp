@@ -1,6 +1,7 @@
 // The Python module mlx_ctc._ext.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
@@ -9,6 +10,7 @@
 #include "ctc_posteriors.h"
 #include "forced_align.h"
 #include "gpu/bindings.h"
+#include "integers.h"
 
 namespace mx = mlx::core;
 namespace nb = nanobind;
@@ -69,8 +71,8 @@ NB_MODULE(_ext, m) {
             "targets"_a,
             "input_lengths"_a,
             "target_lengths"_a,
-            nb::kw_only(),
             "blank"_a,
+            nb::kw_only(),
             flags...,
             "stream"_a = nb::none(),
             doc);
@@ -95,6 +97,51 @@ NB_MODULE(_ext, m) {
       "Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes.",
       "with_logits"_a,
       "by_class"_a);
+
+  m.def(
+      "is_known",
+      mlx_ctc::is_known,
+      "Whether an array's values can be read without an evaluation.");
+  m.def(
+      "check_lengths",
+      mlx_ctc::check_lengths,
+      "op"_a,
+      "name"_a,
+      "lengths"_a,
+      "most"_a,
+      "Refuses known lengths (N,) out of [0, most].");
+  m.def(
+      "check_labels",
+      mlx_ctc::check_labels,
+      "op"_a,
+      "targets"_a,
+      "lengths"_a,
+      "C"_a,
+      "excluded"_a,
+      "Refuses known targets (N, S) with a label out of [0, C), or `excluded`.");
+  m.def(
+      "check_fit",
+      mlx_ctc::check_fit,
+      "op"_a,
+      "targets"_a,
+      "targets_are_known"_a,
+      "input_lengths"_a,
+      "target_lengths"_a,
+      "Refuses a target that needs more frames than its sequence has.");
+  m.def(
+      "pad_targets",
+      mlx_ctc::pad_targets,
+      "op"_a,
+      "targets"_a,
+      "targets_are_known"_a,
+      "lengths"_a,
+      "stream"_a = nb::none(),
+      "Concatenated targets (sum(lengths),) as rows (N, S).");
+  m.def(
+      "to_int32",
+      mlx_ctc::to_int32,
+      "a"_a,
+      "A known array in 32 bits, saturated.");
 
   m.def(
       "beam_search",

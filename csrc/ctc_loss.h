@@ -21,8 +21,8 @@ struct Options {
  *
  * log_probs is (T, N, C) of any floating type (log-probabilities, or logits
  * with `with_logits`), targets (N, S), input_lengths and target_lengths (N),
- * all three int32. Labels and lengths out of range raise at evaluation on the
- * CPU and give NaN for that sequence on a GPU.
+ * all three int32. A sequence with a label or a length out of range has a
+ * loss and a gradient of NaN, on every device.
  */
 mx::array ctc_loss(
     const mx::array& log_probs,

@@ -56,7 +56,7 @@ const int64_t target = n * targets_strides[0];
 if (in_range) {
   for (int i = thread_index; i < S_n; i += threads) {
     const int y = targets[target + i * targets_strides[1]];
-    in_range = in_range && y >= 0 && y < C;
+    in_range = in_range && y >= 0 && y < C && y != BLANK;
   }
 }
 in_range = metal::simd_all(in_range);

@@ -1,28 +1,32 @@
 """One form for the many in which a batch may be written.
 
 Targets come padded, concatenated or unbatched; lengths as arrays, lists or ints; each
-on the host or inside an mx.array. What leaves here is always the same: log_probs
-(T, N, C), targets (N, S) and lengths (N,), the last three int32.
+in any container. What leaves here is always the same: log_probs (T, N, C), targets
+(N, S) and lengths (N,), the last three int32.
 
-Values on the host are checked here. Those inside an mx.array are not read, since that
-would force an evaluation: the op checks them where it reads them.
+Values that are known are checked here: those of lists, ints and NumPy arrays, and of
+every mx.array that has been evaluated and is not traced by a transformation. Reading
+others would force an evaluation: the ops check them and answer with NaN.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import mlx.core as mx
+
+from mlx_ctc import _ext
 
 if TYPE_CHECKING:
     import numpy as np
 
+    Scores = mx.array | np.ndarray
     Integers = mx.array | np.ndarray | Sequence | int
-    Values = mx.array | np.ndarray
 
 # Stands in for every target length when concatenated targets are not as many as they
-# add up to; the op reports it in these words.
+# add up to: a length that the ops find out of range.
 WRONG_TOTAL = -(2**31)
 
 
@@ -31,16 +35,40 @@ class Batch(NamedTuple):
     targets: mx.array  # (N, S)
     input_lengths: mx.array  # (N,)
     target_lengths: mx.array  # (N,)
+    blank: int  # in [0, C)
 
 
-def host():
-    from mlx_ctc import _host
+class Frames(NamedTuple):
+    log_probs: mx.array  # (T, N, C)
+    lengths: Values  # (N,)
+    blank: int  # in [0, C)
+    is_batched: bool  # whether the caller's log_probs had an axis N
 
-    return _host
+
+class Values(NamedTuple):
+    array: mx.array  # of any integer type
+    known: bool  # whether it can be read without an evaluation
 
 
-def on_host(*arrays: Values) -> bool:
-    return mx.array not in map(type, arrays)
+def from_host(values: Any) -> mx.array:
+    """An array of a list, number or NumPy array, in the type that NumPy gives it.
+
+    Raises ValueError for rows of different lengths.
+    """
+    import numpy as np  # takes longer to import than MLX
+
+    values = np.asarray(values)
+    if values.size == 0:
+        values = values.astype(np.int32)
+    if not np.issubdtype(values.dtype, np.number):
+        raise TypeError(values.dtype)
+    return mx.array(values.astype(values.dtype.newbyteorder("="), copy=False))
+
+
+def is_numpy(values: Any) -> bool:
+    import numpy as np
+
+    return isinstance(values, np.ndarray)
 
 
 class Canonical:
@@ -54,135 +82,155 @@ class Canonical:
 
     def batch(
         self,
-        log_probs: mx.array,
+        log_probs: Scores,
         targets: Integers,
         input_lengths: Integers,
         target_lengths: Integers,
         blank: int,
         *,
-        must_fit: bool = False,
+        for_alignment: bool = False,
     ) -> Batch:
-        frames, input_lengths = self.frames(log_probs, input_lengths, blank)
-        targets = self.integers("targets", targets)
-        if log_probs.ndim == 2:
-            if targets.ndim != 1:
-                self.fail("targets of shape (S,) for one sequence", targets.shape)
-            targets = targets[None]
+        frames = self.frames(log_probs, input_lengths, blank)
+        T, N, C = frames.log_probs.shape
+        labels = self.integers("targets", targets)
+        lengths = self.lengths("target_lengths", target_lengths, frames)
+        shape = labels.array.shape
+        if not frames.is_batched:
+            if len(shape) != 1:
+                self.fail("targets of shape (S,) for one sequence", shape)
+            labels = self.as_row(labels)
+        elif len(shape) == 1:
+            labels, lengths = self.padded(labels, lengths, T)
+        elif len(shape) != 2 or shape[0] != N:
+            wanted = f"targets of shape ({N}, S) or (sum,)"
+            self.fail(wanted, self.batch_first_hint(shape, frames))
 
-        T, N, C = frames.shape
-        target_lengths = self.lengths("target_lengths", target_lengths, N)
-        if targets.ndim == 1:
-            targets, target_lengths = self.padded(targets, target_lengths, T)
-        if targets.ndim != 2 or targets.shape[0] != N:
-            self.fail(f"targets of shape ({N}, S) or (sum,)", targets.shape)
-        self.check_lengths("target_lengths", target_lengths, targets.shape[1])
-        self.check_labels(targets, target_lengths, C)
-        if must_fit:
-            self.check_fit(targets, input_lengths, target_lengths)
+        if lengths.known:
+            _ext.check_lengths(
+                self.op, "target_lengths", lengths.array, labels.array.shape[1]
+            )
+        if labels.known and lengths.known:
+            excluded = frames.blank if for_alignment else -1
+            _ext.check_labels(self.op, labels.array, lengths.array, C, excluded)
+        if for_alignment and frames.lengths.known and lengths.known:
+            _ext.check_fit(self.op, *labels, frames.lengths.array, lengths.array)
         return Batch(
-            frames,
-            self.int32(targets),
-            self.int32(input_lengths),
-            self.int32(target_lengths),
+            frames.log_probs,
+            self.int32(labels),
+            self.int32(frames.lengths),
+            self.int32(lengths),
+            frames.blank,
         )
 
-    def frames(
-        self, log_probs: mx.array, input_lengths: Integers, blank: int
-    ) -> tuple[mx.array, Values]:
-        """log_probs (T, N, C) and input_lengths (N,), which may still be long."""
+    def frames(self, log_probs: Scores, input_lengths: Integers, blank: int) -> Frames:
         if not isinstance(log_probs, mx.array):
-            self.fail("log_probs as an mx.array", type(log_probs).__name__)
+            if not is_numpy(log_probs):
+                got = type(log_probs).__name__
+                self.fail("log_probs as an mx.array or a NumPy array", got)
+            log_probs = mx.array(log_probs)
         if log_probs.ndim not in (2, 3):
             self.fail("log_probs of shape (T, N, C) or (T, C)", log_probs.shape)
         if not mx.issubdtype(log_probs.dtype, mx.floating):
             self.fail("log_probs of a floating type", log_probs.dtype)
-        if log_probs.ndim == 2:
+        is_batched = log_probs.ndim == 3
+        if not is_batched:
             log_probs = mx.expand_dims(log_probs, 1)
-        T, N, C = log_probs.shape
-        if not 0 <= blank < C:
-            self.fail(f"blank in [0, {C})", blank)
-        input_lengths = self.lengths("input_lengths", input_lengths, N)
-        self.check_lengths("input_lengths", input_lengths, T)
-        return log_probs, input_lengths
+        T, _, C = log_probs.shape
+        frames = Frames(log_probs, None, self.blank(blank, C), is_batched)
+        lengths = self.lengths("input_lengths", input_lengths, frames)
+        if lengths.known:
+            _ext.check_lengths(self.op, "input_lengths", lengths.array, T)
+        return frames._replace(lengths=lengths)
+
+    def index(self, name: str, value: Any) -> int:
+        """An int of any integer type."""
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            return operator.index(value)
+        except TypeError:
+            self.fail(f"{name} as an int", repr(value))
+
+    def blank(self, blank: int, C: int) -> int:
+        """A class in [0, C); a negative one counts from the end."""
+        number = self.index("blank", blank)
+        if not -C <= number < C:
+            self.fail(f"blank in [{-C}, {C})", number)
+        return number % C
 
     def integers(self, name: str, values: Integers) -> Values:
         if isinstance(values, mx.array):
-            is_integer = mx.issubdtype(values.dtype, mx.integer)
+            values = Values(values, _ext.is_known(values))
         else:
             try:
-                values = host().array(values)
+                values = Values(from_host(values), True)
             except ValueError:
                 self.fail(f"{name} as rows of one length", "rows of several")
-            is_integer = host().is_integer(values)
-        if not is_integer:
-            self.fail(f"{name} of an integer type", values.dtype)
+            except TypeError as error:
+                self.fail(f"{name} of an integer type", error)
+        if not mx.issubdtype(values.array.dtype, mx.integer):
+            self.fail(f"{name} of an integer type", values.array.dtype)
         return values
 
-    def lengths(self, name: str, values: Integers, N: int) -> Values:
-        values = self.integers(name, values)
-        if values.ndim == 0:
-            values = values[None].repeat(N) if on_host(values) else mx.repeat(values, N)
-        if values.shape != (N,):
-            self.fail(f"{name} of shape ({N},)", values.shape)
+    def lengths(self, name: str, lengths: Integers, frames: Frames) -> Values:
+        values = self.integers(name, lengths)
+        N = frames.log_probs.shape[1]
+        if values.array.ndim == 0:
+            if not values.known:
+                return Values(mx.repeat(values.array, N), False)
+            return Values(from_host([values.array.item()] * N), True)
+        if values.array.shape != (N,):
+            got = self.batch_first_hint(values.array.shape, frames)
+            self.fail(f"{name} of shape ({N},)", got)
         return values
 
-    def check_lengths(self, name: str, lengths: Values, most: int):
-        if on_host(lengths):
-            index = host().first_outside(lengths, most + 1)
-            if index is not None:
-                self.fail(f"{name}[{index[0]}] in [0, {most}]", lengths[index])
+    def batch_first_hint(self, shape: tuple[int, ...], frames: Frames) -> str:
+        """The shape of targets or lengths that do not fit log_probs' N sequences.
 
-    def check_labels(self, targets: Values, lengths: Values, C: int):
-        if on_host(targets, lengths):
-            used = host().used_labels(targets.shape[1], lengths)
-            index = host().first_outside(targets, C, used)
-            if index is not None:
-                self.fail(
-                    f"targets[{index[0]}, {index[1]}] in [0, {C})", targets[index]
-                )
+        Says so if they are as many as log_probs has rows, which is how it looks when
+        its batch comes first.
+        """
+        T, N, _ = frames.log_probs.shape
+        if frames.is_batched and shape and shape[0] == T != N:
+            return (
+                f"{shape}: log_probs are (T, N, C); for (N, T, C) pass x.swapaxes(0, 1)"
+            )
+        return str(shape)
 
-    def check_fit(self, targets: Values, input_lengths: Values, target_lengths: Values):
-        """An alignment has a frame for each label, and for a blank between equals."""
-        if on_host(input_lengths, target_lengths):
-            needed = target_lengths
-            if on_host(targets):
-                needed = needed + host().repeats(targets, target_lengths)
-            short = (needed > input_lengths).nonzero()[0]
-            if len(short) > 0:
-                n = short[0]
-                self.fail(
-                    f"input_lengths[{n}] of {needed[n]} or more for its target",
-                    input_lengths[n],
-                )
+    def as_row(self, targets: Values) -> Values:
+        """The targets (S,) of a single sequence as (1, S)."""
+        if not targets.known:
+            return Values(targets.array[None], False)
+        size = mx.array([targets.array.size])
+        return Values(_ext.pad_targets(self.op, *targets, size), True)
 
     def padded(self, targets: Values, lengths: Values, T: int) -> tuple[Values, Values]:
         """Concatenated targets (sum of lengths,) as rows (N, S)."""
-        size = targets.shape[0]
-        if on_host(lengths):
-            total = lengths.sum()
-            if total != size:
-                self.fail(f"1-D targets of sum(target_lengths) = {total} labels", size)
-            index = host().padded_index(lengths, size)
-            return targets[index if on_host(targets) else mx.array(index)], lengths
+        size = targets.array.shape[0]
+        if lengths.known:
+            _ext.check_lengths(self.op, "target_lengths", lengths.array, size)
+            rows = _ext.pad_targets(self.op, *targets, lengths.array)
+            return Values(rows, targets.known), lengths
 
         # The longest target is not known. One of more than T labels has no alignment,
         # whatever comes after.
         S = min(size, T + 1)
-        lengths = self.int32(lengths)
-        right = (mx.sum(lengths) == size) & mx.all(lengths >= 0)
-        index = (mx.cumsum(lengths) - lengths)[:, None] + mx.arange(S)
-        targets = self.int32(targets)[mx.clip(index, 0, max(size - 1, 0))]
-        lengths = mx.where(right, mx.minimum(lengths, T + 1), WRONG_TOTAL)
-        return targets, lengths
+        counts = self.int32(lengths)
+        right = (mx.sum(counts) == size) & mx.all(counts >= 0)
+        index = (mx.cumsum(counts) - counts)[:, None] + mx.arange(S)
+        rows = self.int32(targets)[mx.clip(index, 0, max(size - 1, 0))]
+        counts = mx.where(right, mx.minimum(counts, T + 1), WRONG_TOTAL)
+        return Values(rows, False), Values(counts, False)
 
     def int32(self, values: Values) -> mx.array:
         """In 32 bits, where numbers that do not fit stay out of every range."""
-        if values.dtype == mx.int32:
-            return values
-        if on_host(values):
-            return host().int32(values)
-        if values.dtype in (mx.uint32, mx.uint64):
-            values = mx.minimum(values, 2**31 - 1)
-        elif values.dtype == mx.int64:
-            values = mx.clip(values, -(2**31), 2**31 - 1)
-        return values.astype(mx.int32)
+        array, known = values
+        if array.dtype == mx.int32:
+            return array
+        if known:
+            return _ext.to_int32(array)
+        if array.dtype in (mx.uint32, mx.uint64):
+            array = mx.minimum(array, 2**31 - 1)
+        elif array.dtype == mx.int64:
+            array = mx.clip(array, -(2**31), 2**31 - 1)
+        return array.astype(mx.int32)

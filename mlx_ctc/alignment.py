@@ -15,11 +15,11 @@ from mlx_ctc._forms import Canonical
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlx_ctc._forms import Integers, Values
+    from mlx_ctc._forms import Integers, Scores
 
 
 def forced_align(
-    log_probs: mx.array,
+    log_probs: Scores,
     targets: Integers,
     input_lengths: Integers,
     target_lengths: Integers,
@@ -80,14 +80,14 @@ def forced_align(
     """
     with mx.stream(stream) if stream is not None else nullcontext():
         batch = Canonical("forced_align").batch(
-            log_probs, targets, input_lengths, target_lengths, blank, must_fit=True
+            log_probs, targets, input_lengths, target_lengths, blank, for_alignment=True
         )
-        path, scores = _ext.forced_align(*batch, blank=blank, with_logits=with_logits)
+        path, scores = _ext.forced_align(*batch, with_logits=with_logits)
         return (path, scores) if log_probs.ndim == 3 else (path[0], scores[0])
 
 
 def ctc_posteriors(
-    log_probs: mx.array,
+    log_probs: Scores,
     targets: Integers,
     input_lengths: Integers,
     target_lengths: Integers,
@@ -141,7 +141,7 @@ def ctc_posteriors(
             log_probs, targets, input_lengths, target_lengths, blank
         )
         posteriors = _ext.ctc_posteriors(
-            *batch, blank=blank, with_logits=with_logits, by_class=by_class
+            *batch, with_logits=with_logits, by_class=by_class
         )
         return posteriors if log_probs.ndim == 3 else posteriors[0]
 
@@ -168,12 +168,12 @@ class TokenSpan:
         return self.start * frame_duration, self.end * frame_duration
 
 
-def shape(values: Values | Sequence) -> tuple[int, ...]:
+def shape(values: Scores | Sequence) -> tuple[int, ...]:
     return getattr(values, "shape", (len(values),))
 
 
 def merge_tokens(
-    tokens: Values | Sequence[int], scores: Values | Sequence[float], blank: int = 0
+    tokens: Scores | Sequence[int], scores: Scores | Sequence[float], blank: int = 0
 ) -> list[TokenSpan]:
     """The spans of equal tokens in one alignment, without blanks.
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import mlx.core as mx
 
 from mlx_ctc import _ext
-from mlx_ctc._forms import Canonical, host
+from mlx_ctc._forms import Canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mlx_ctc._forms import Integers
+    from mlx_ctc._forms import Integers, Scores
 
     Scorer = Callable[[tuple[int, ...], int | None], float]
 
@@ -22,7 +22,7 @@ INT32_MAX = 2**31 - 1
 
 
 def greedy_decode(
-    log_probs: mx.array,
+    log_probs: Scores,
     input_lengths: Integers,
     blank: int = 0,
     *,
@@ -66,13 +66,15 @@ def greedy_decode(
     """
     with mx.stream(stream) if stream is not None else nullcontext():
         canonical = Canonical("greedy_decode")
-        frames, lengths = canonical.frames(log_probs, input_lengths, blank)
+        log_probs, lengths, blank, is_batched = canonical.frames(
+            log_probs, input_lengths, blank
+        )
         lengths = canonical.int32(lengths)[:, None]
-        T, N, _ = frames.shape
+        T, N, _ = log_probs.shape
         in_range = (lengths >= 0) & (lengths <= T)
         used = in_range & (mx.arange(T) < lengths)
 
-        path, path_scores = best_path(frames, with_logits)
+        path, path_scores = best_path(log_probs, with_logits)
         before = mx.concatenate([mx.full((N, 1), blank), path], axis=1)[:, :T]
         says_label = (used & (path != blank) & (path != before)).astype(mx.int32)
         # Each label goes where the labels before it end; all else, past the last frame.
@@ -82,7 +84,7 @@ def greedy_decode(
         length = mx.sum(says_label, axis=1)
         score = mx.sum(mx.where(used, path_scores, 0), axis=1)
         score = mx.where(in_range[:, 0], score, math.nan)
-        if log_probs.ndim == 2:
+        if not is_batched:
             return labels[0], length[0], score[0]
         return labels, length, score
 
@@ -109,7 +111,7 @@ class Hypothesis(NamedTuple):
 
 
 def beam_search_decode(
-    log_probs: mx.array,
+    log_probs: Scores,
     input_lengths: Integers,
     beam_width: int = 100,
     blank: int = 0,
@@ -179,17 +181,19 @@ def beam_search_decode(
         if not value >= 0:
             canonical.fail(f"{name} of 0 or more", value)
 
-    frames, lengths = canonical.frames(log_probs, input_lengths, blank)
-    lengths = host().array(lengths.tolist())
-    canonical.check_lengths("input_lengths", lengths, frames.shape[0])
-    frames = frames.astype(mx.float32)
+    log_probs, lengths, blank, is_batched = canonical.frames(
+        log_probs, input_lengths, blank
+    )
+    mx.eval(log_probs, lengths.array)
+    _ext.check_lengths(canonical.op, "input_lengths", lengths.array, log_probs.shape[0])
+    frames = log_probs.astype(mx.float32)
     if with_logits:
         frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)
     frames = mx.contiguous(frames.swapaxes(0, 1), stream=mx.cpu)
     mx.eval(frames)
     results = _ext.beam_search(
         frames,
-        lengths.tolist(),
+        lengths.array.tolist(),
         beam_width=beam_width,
         blank=blank,
         nbest=nbest,
@@ -199,4 +203,4 @@ def beam_search_decode(
         scorer=scorer,
     )
     hypotheses = [[Hypothesis(*pair) for pair in result] for result in results]
-    return hypotheses if log_probs.ndim == 3 else hypotheses[0]
+    return hypotheses if is_batched else hypotheses[0]

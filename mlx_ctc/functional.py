@@ -11,14 +11,14 @@ from mlx_ctc import _ext
 from mlx_ctc._forms import Canonical
 
 if TYPE_CHECKING:
-    from mlx_ctc._forms import Integers
+    from mlx_ctc._forms import Integers, Scores
 
 Reduction = Literal["none", "mean", "sum"]
 REDUCTIONS = get_args(Reduction)
 
 
 def ctc_loss(
-    log_probs: mx.array,
+    log_probs: Scores,
     targets: Integers,
     input_lengths: Integers,
     target_lengths: Integers,
@@ -97,7 +97,7 @@ def ctc_loss(
             log_probs, targets, input_lengths, target_lengths, blank
         )
         loss = _ext.ctc_loss(
-            *batch, blank=blank, with_logits=with_logits, zero_infinity=zero_infinity
+            *batch, with_logits=with_logits, zero_infinity=zero_infinity
         )
         if reduction == "mean":
             return mx.mean(loss / mx.maximum(batch.target_lengths, 1))

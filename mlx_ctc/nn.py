@@ -10,7 +10,7 @@ from mlx.nn import Module
 from mlx_ctc.functional import ctc_loss
 
 if TYPE_CHECKING:
-    from mlx_ctc._forms import Integers
+    from mlx_ctc._forms import Integers, Scores
     from mlx_ctc.functional import Reduction
 
 
@@ -61,7 +61,7 @@ class CTCLoss(Module):
 
     def __call__(
         self,
-        log_probs: mx.array,
+        log_probs: Scores,
         targets: Integers,
         input_lengths: Integers,
         target_lengths: Integers,

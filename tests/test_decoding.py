@@ -130,7 +130,7 @@ class TestGreedy:
         x = mx.log(mx.array([[[0.2, 0.8]] * 2] * 5))
         with pytest.raises(ValueError, match=r"^\[greedy_decode\] .* input_lengths\[1"):
             greedy_decode(x, [5, length])
-        labels, counts, scores = greedy_decode(x, mx.array([5, length]))
+        labels, counts, scores = greedy_decode(x, mx.array([5, length]) + 0)
         assert labels.tolist() == [[1, 0, 0, 0, 0], [0] * 5]
         assert counts.tolist() == [1, 0]
         assert np.isnan(scores).tolist() == [False, True]

@@ -1,5 +1,6 @@
 # Streams and threads: the loss runs where it is told, from wherever it is called.
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
@@ -75,13 +76,11 @@ def test_threads_may_call_at_once(device, rng):
                 assert_same(result, alone)
 
 
-def test_error_in_one_stream_leaves_the_others_working(device, problem):
-    if device == mx.gpu:
-        pytest.skip("a GPU answers with NaN")
+def test_bad_values_in_one_stream_leave_the_others_working(device, problem):
     expected = value_and_grad(problem)
     broken = mx.new_stream(device)
     inputs, targets, lengths, target_lengths = problem.arrays()
-    with pytest.raises(RuntimeError):
-        mx.eval(ctc_loss(inputs, targets, lengths + 99, target_lengths, stream=broken))
+    loss = ctc_loss(inputs, targets, lengths + 99, target_lengths, stream=broken)
+    assert math.isnan(loss.item())
     assert_same(value_and_grad(problem), expected)
     assert_same(value_and_grad(problem, broken), expected)

@@ -1,6 +1,7 @@
 #include "cpu/align_cpu.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "cpu/batch.h"
 #include "cpu/task.h"
@@ -13,23 +14,32 @@ void align(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  dispatch(stream, inputs, outputs, [options](auto& inputs, auto& outputs) {
-    Batch batch("forced_align", inputs, options.blank, options.with_logits);
-    const Viterbi& kernels = viterbi(batch.element);
+  auto& kernels = viterbi(element_of(inputs[0].dtype()));
+  size_t bytes = kernels.workspace_bytes(
+      inputs[0].shape(0), inputs[0].shape(2), inputs[1].shape(1));
+  auto workspaces =
+      std::make_shared<Workspaces>("forced_align", bytes, inputs[0], inputs[1]);
+  auto task = [options, &kernels, workspaces](auto& inputs, auto& outputs) {
+    Batch batch(inputs, options.blank, options.with_logits, false);
     int32_t* alignments = outputs[0].template data<int32_t>();
     char* scores = outputs[1].template data<char>();
     size_t item = outputs[1].itemsize();
-    size_t bytes = kernels.workspace_bytes(batch.T, batch.C, batch.S);
-    batch.for_each_sequence(bytes, [&](int64_t n, std::byte* workspace) {
+    batch.for_each_sequence(*workspaces, [&](int64_t n, std::byte* workspace) {
       Sequence sequence = batch.sequence(n);
       int32_t* alignment = alignments + n * batch.T;
       char* score = scores + n * batch.T * item;
+      if (!batch.is_valid(n)) {
+        std::fill_n(alignment, batch.T, options.blank);
+        fill_with_nan(outputs[1].dtype(), score, batch.T);
+        return;
+      }
       kernels.align(sequence, alignment, score, workspace);
       std::fill(
           alignment + sequence.frames, alignment + batch.T, options.blank);
       std::fill(score + sequence.frames * item, score + batch.T * item, 0);
     });
-  });
+  };
+  dispatch(stream, inputs, outputs, options.blank, task);
 }
 
 } // namespace mlx_ctc::cpu

@@ -1,15 +1,16 @@
 #include "cpu/batch.h"
 
 #include <algorithm>
+#include <limits>
+#include <new>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
-#include "arguments.h"
+#include <unistd.h>
 
 namespace mlx_ctc::cpu {
-
-namespace {
 
 Element element_of(mx::Dtype dtype) {
   switch (dtype) {
@@ -24,25 +25,71 @@ Element element_of(mx::Dtype dtype) {
   }
 }
 
+namespace {
+
+size_t physical_memory() {
+  static const size_t bytes = [] {
+    int64_t pages = sysconf(_SC_PHYS_PAGES);
+    return pages > 0 ? pages * size_t(sysconf(_SC_PAGESIZE))
+                     : std::numeric_limits<size_t>::max() / 2;
+  }();
+  return bytes;
+}
+
 } // namespace
 
+Workspaces::Workspaces(
+    const std::string& op,
+    size_t bytes,
+    const mx::array& log_probs,
+    const mx::array& targets) {
+  int T = log_probs.shape(0);
+  int N = log_probs.shape(1);
+  int S = targets.shape(1);
+  size_t threads = std::max(1, std::min(N, max_threads()));
+  // Memory that the system promises is not always there: no more is asked for
+  // than the machine has.
+  size_t fitting = std::max<size_t>(1, physical_memory() / (bytes + line));
+  for (size_t i = 0; i < std::min(threads, fitting); ++i) {
+    std::unique_ptr<std::byte[]> memory(
+        bytes <= physical_memory() ? new (std::nothrow) std::byte[bytes + line]
+                                   : nullptr);
+    if (!memory) {
+      break;
+    }
+    threads_.push_back(std::move(memory));
+  }
+  if (threads_.empty()) {
+    throw std::runtime_error(
+        "[" + op + "] Unable to allocate " + std::to_string(bytes) +
+        " bytes for T = " + std::to_string(T) +
+        " frames and S = " + std::to_string(S) + " labels.");
+  }
+  if (threads_.size() < threads) {
+    threads_.resize(1);
+  }
+}
+
 Batch::Batch(
-    const char* op,
     const std::vector<mx::array>& inputs,
     int blank,
-    bool with_logits)
+    bool with_logits,
+    bool blank_is_label)
     : T(inputs[0].shape(0)),
       N(inputs[0].shape(1)),
       C(inputs[0].shape(2)),
       S(inputs[1].shape(1)),
       element(element_of(inputs[0].dtype())),
-      op_(op),
       log_probs_(inputs[0]),
       blank_(blank),
       with_logits_(with_logits),
-      input_lengths_(read_lengths(inputs[2], "input_lengths", T)),
-      target_lengths_(read_lengths(inputs[3], "target_lengths", S)),
-      labels_(read_labels(inputs[1])) {}
+      is_valid_(N),
+      input_lengths_(N),
+      target_lengths_(N),
+      labels_(int64_t(N) * S) {
+  read_lengths(inputs[2], inputs[3]);
+  read_labels(inputs[1], blank_is_label);
+}
 
 Sequence Batch::sequence(int n) const {
   auto strides = log_probs_.strides();
@@ -58,58 +105,35 @@ Sequence Batch::sequence(int n) const {
       with_logits_};
 }
 
-std::vector<int32_t>
-Batch::read_lengths(const mx::array& lengths, const char* name, int max) const {
-  const int32_t* values = lengths.data<int32_t>();
-  std::vector<int32_t> result(N);
+void Batch::read_lengths(const mx::array& input, const mx::array& target) {
+  const int32_t* frames = input.data<int32_t>();
+  const int32_t* labels = target.data<int32_t>();
   for (int n = 0; n < N; ++n) {
-    int32_t length = values[n * lengths.strides(0)];
-    if (length < 0 || length > max) {
-      fail(
-          op_,
-          "Expected ",
-          name,
-          "[",
-          n,
-          "] in [0, ",
-          max,
-          "]",
-          length == wrong_total
-              ? " and 1-D targets of sum(target_lengths) labels"
-              : "",
-          " but got ",
-          length,
-          ".");
-    }
-    result[n] = length;
+    int32_t T_n = frames[n * input.strides(0)];
+    int32_t S_n = labels[n * target.strides(0)];
+    is_valid_[n] = T_n >= 0 && T_n <= T && S_n >= 0 && S_n <= S;
+    input_lengths_[n] = is_valid_[n] ? T_n : 0;
+    target_lengths_[n] = is_valid_[n] ? S_n : 0;
   }
-  return result;
 }
 
 // Only the first target_length labels of a row are read.
-std::vector<int32_t> Batch::read_labels(const mx::array& targets) const {
+void Batch::read_labels(const mx::array& targets, bool blank_is_label) {
   const int32_t* values = targets.data<int32_t>();
-  std::vector<int32_t> result(int64_t(N) * S);
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t s = 0; s < target_lengths_[n]; ++s) {
       int32_t label = values[n * targets.strides(0) + s * targets.strides(1)];
-      if (label < 0 || label >= C) {
-        fail(
-            op_,
-            "Expected targets[",
-            n,
-            ", ",
-            s,
-            "] in [0, ",
-            C,
-            ") but got ",
-            label,
-            ".");
+      bool is_label = label >= 0 && label < C;
+      is_label &= blank_is_label || label != blank_;
+      if (!is_label) {
+        is_valid_[n] = false;
+        input_lengths_[n] = 0;
+        target_lengths_[n] = 0;
+        break;
       }
-      result[n * S + s] = label;
+      labels_[n * S + s] = label;
     }
   }
-  return result;
 }
 
 std::vector<int> Batch::longest_first() const {

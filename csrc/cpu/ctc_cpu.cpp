@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "arguments.h"
 #include "cpu/batch.h"
@@ -36,15 +37,19 @@ struct Interval {
   }
 };
 
+Interval interval_of(const std::vector<mx::array>& inputs) {
+  return {
+      inputs[0].shape(0),
+      inputs[1].shape(1),
+      mx::size_of(computing_dtype(inputs[0].dtype()))};
+}
+
 // A batch, and what loss() saves of it for gradient().
 class SavingBatch : public Batch {
  public:
-  SavingBatch(
-      const char* op,
-      const Options& options,
-      const std::vector<mx::array>& inputs)
-      : Batch(op, inputs, options.blank, options.with_logits),
-        interval(T, S, mx::size_of(computing_dtype(inputs[0].dtype()))),
+  SavingBatch(const Options& options, const std::vector<mx::array>& inputs)
+      : Batch(inputs, options.blank, options.with_logits),
+        interval(interval_of(inputs)),
         kernels(cpu::kernels(element)) {}
 
   // What loss() saved, or is about to save, for sequence n.
@@ -61,12 +66,6 @@ class SavingBatch : public Batch {
         interval.frames};
   }
 
-  template <typename Body>
-  void for_each_sequence(const Body& body) const {
-    size_t bytes = kernels.workspace_bytes(C, S, interval.frames);
-    Batch::for_each_sequence(bytes, body);
-  }
-
   const Interval interval;
   const Kernels& kernels;
 };
@@ -74,14 +73,18 @@ class SavingBatch : public Batch {
 template <typename Real>
 void eval_loss(
     const Options& options,
+    const Workspaces& workspaces,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  SavingBatch batch("ctc_loss", options, inputs);
+  SavingBatch batch(options, inputs);
   Real* loss = outputs[0].data<Real>();
   double* minus_log_z = outputs[1].data<double>();
-  batch.for_each_sequence([&](int n, std::byte* workspace) {
-    double value = batch.kernels.loss(
-        batch.sequence(n), batch.saved(n, outputs.data() + 1), workspace);
+  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
+    double value = std::numeric_limits<double>::quiet_NaN();
+    if (batch.is_valid(n)) {
+      value = batch.kernels.loss(
+          batch.sequence(n), batch.saved(n, outputs.data() + 1), workspace);
+    }
     minus_log_z[n] = value;
     // Rounding may put the loss of a certain alignment a little below zero.
     double rounding = batch.T * double(std::numeric_limits<Real>::epsilon());
@@ -95,18 +98,17 @@ void eval_loss(
 template <typename Real>
 void eval_gradient(
     const Options& options,
+    const Workspaces& workspaces,
     const std::vector<mx::array>& inputs,
-    mx::array& output) {
-  SavingBatch batch("ctc_loss", options, inputs);
+    std::vector<mx::array>& outputs) {
+  SavingBatch batch(options, inputs);
+  mx::array& output = outputs[0];
   const mx::array& cotangents = inputs[4];
   const double* minus_log_z = inputs[5].data<double>();
-  size_t item = output.itemsize();
-  size_t row_bytes = batch.C * item;
+  size_t row_bytes = batch.C * output.itemsize();
   size_t frame_bytes = batch.N * row_bytes;
-  // Zero and NaN of any floating type, from bytes.
-  mx::array nan(std::numeric_limits<float>::quiet_NaN(), output.dtype());
   fetch_pages(output);
-  batch.for_each_sequence([&](int n, std::byte* workspace) {
+  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
     char* gradient = output.data<char>() + n * row_bytes;
     Sequence sequence = batch.sequence(n);
     Real cotangent = cotangents.data<Real>()[n * cotangents.strides(0)];
@@ -114,12 +116,9 @@ void eval_gradient(
 
     int written = 0; // frames; the others' gradient is zero
     if (cotangent != 0 && std::isnan(loss)) {
-      written = sequence.frames;
+      written = batch.is_valid(n) ? sequence.frames : batch.T;
       for (int64_t t = 0; t < written; ++t) {
-        char* row = gradient + t * frame_bytes;
-        for (int c = 0; c < batch.C; ++c) {
-          std::copy_n(nan.data<char>(), item, row + c * item);
-        }
+        fill_with_nan(output.dtype(), gradient + t * frame_bytes, batch.C);
       }
     } else if (cotangent != 0 && !std::isinf(loss) && sequence.frames > 0) {
       written = sequence.frames;
@@ -140,15 +139,20 @@ void eval_gradient(
 template <typename Real>
 void eval_posteriors(
     const PosteriorOptions& options,
+    const Workspaces& workspaces,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  SavingBatch batch("ctc_posteriors", options.loss(), inputs);
+  SavingBatch batch(options.loss(), inputs);
   int64_t width = outputs[0].shape(2);
-  batch.for_each_sequence([&](int n, std::byte* workspace) {
+  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
     Sequence sequence = batch.sequence(n);
     Saved saved = batch.saved(n, outputs.data() + 1);
     Real* rows = outputs[0].data<Real>() + n * batch.T * width;
     Real* end = rows + batch.T * width;
+    if (!batch.is_valid(n)) {
+      std::fill(rows, end, std::numeric_limits<Real>::quiet_NaN());
+      return;
+    }
     Real* end_of_frames = rows + sequence.frames * width;
     double loss = batch.kernels.loss(sequence, saved, workspace);
     if (std::isfinite(loss) && sequence.frames > 0) {
@@ -161,6 +165,21 @@ void eval_posteriors(
   });
 }
 
+bool is_double(const std::vector<mx::array>& inputs) {
+  return inputs[0].dtype() == mx::float64;
+}
+
+std::shared_ptr<Workspaces> workspaces_for(
+    const char* op,
+    const std::vector<mx::array>& inputs) {
+  size_t bytes = kernels(element_of(inputs[0].dtype()))
+                     .workspace_bytes(
+                         inputs[0].shape(2),
+                         inputs[1].shape(1),
+                         interval_of(inputs).frames);
+  return std::make_shared<Workspaces>(op, bytes, inputs[0], inputs[1]);
+}
+
 } // namespace
 
 Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
@@ -168,7 +187,7 @@ Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
   int N = inputs[0].shape(1);
   auto real = computing_dtype(inputs[0].dtype());
   auto exponent = real == mx::float64 ? mx::int64 : mx::int32;
-  Interval interval(T, inputs[1].shape(1), mx::size_of(real));
+  Interval interval = interval_of(inputs);
   mx::Shape checkpoints = {
       N, interval.checkpoints, 2, static_cast<int>(interval.pitch)};
   mx::Shape normalisers = {N, options.with_logits ? T : 0, 2};
@@ -182,13 +201,12 @@ void loss(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  dispatch(stream, inputs, outputs, [options](auto& inputs, auto& outputs) {
-    if (outputs[0].dtype() == mx::float64) {
-      eval_loss<double>(options, inputs, outputs);
-    } else {
-      eval_loss<float>(options, inputs, outputs);
-    }
-  });
+  auto workspaces = workspaces_for("ctc_loss", inputs);
+  auto task = [options, workspaces](auto& inputs, auto& outputs) {
+    auto eval = is_double(inputs) ? eval_loss<double> : eval_loss<float>;
+    eval(options, *workspaces, inputs, outputs);
+  };
+  dispatch(stream, inputs, outputs, options.blank, task);
 }
 
 void gradient(
@@ -196,13 +214,13 @@ void gradient(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  dispatch(stream, inputs, outputs, [options](auto& inputs, auto& outputs) {
-    if (inputs[0].dtype() == mx::float64) {
-      eval_gradient<double>(options, inputs, outputs[0]);
-    } else {
-      eval_gradient<float>(options, inputs, outputs[0]);
-    }
-  });
+  auto workspaces = workspaces_for("ctc_loss", inputs);
+  auto task = [options, workspaces](auto& inputs, auto& outputs) {
+    auto eval =
+        is_double(inputs) ? eval_gradient<double> : eval_gradient<float>;
+    eval(options, *workspaces, inputs, outputs);
+  };
+  dispatch(stream, inputs, outputs, options.blank, task);
 }
 
 void posteriors(
@@ -210,13 +228,13 @@ void posteriors(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  dispatch(stream, inputs, outputs, [options](auto& inputs, auto& outputs) {
-    if (outputs[0].dtype() == mx::float64) {
-      eval_posteriors<double>(options, inputs, outputs);
-    } else {
-      eval_posteriors<float>(options, inputs, outputs);
-    }
-  });
+  auto workspaces = workspaces_for("ctc_posteriors", inputs);
+  auto task = [options, workspaces](auto& inputs, auto& outputs) {
+    auto eval =
+        is_double(inputs) ? eval_posteriors<double> : eval_posteriors<float>;
+    eval(options, *workspaces, inputs, outputs);
+  };
+  dispatch(stream, inputs, outputs, options.blank, task);
 }
 
 } // namespace mlx_ctc::cpu

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <limits>
 
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
 #include "mlx/allocator.h"
+#include "mlx/utils.h"
 
 namespace mlx_ctc::cpu {
 
@@ -60,6 +64,52 @@ void fetch_pages([[maybe_unused]] mx::array& output) {
     madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_WRITE);
   });
 #endif
+}
+
+void fill_with_nan(mx::Dtype dtype, char* begin, int64_t count) {
+  switch (dtype) {
+    case mx::float64:
+      std::fill_n(
+          reinterpret_cast<double*>(begin),
+          count,
+          std::numeric_limits<double>::quiet_NaN());
+      break;
+    case mx::float32:
+      std::fill_n(
+          reinterpret_cast<float*>(begin),
+          count,
+          std::numeric_limits<float>::quiet_NaN());
+      break;
+    default: { // float16 and bfloat16, in both of which this is a NaN
+      constexpr uint16_t nan = 0x7fc0;
+      std::fill_n(reinterpret_cast<uint16_t*>(begin), count, nan);
+    }
+  }
+}
+
+void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept {
+  auto report = [](const char* reason) {
+    std::fprintf(
+        stderr,
+        "[mlx_ctc] A CPU task failed: %s. Its results are NaN.\n",
+        reason);
+  };
+  try {
+    throw;
+  } catch (const std::exception& error) {
+    report(error.what());
+  } catch (...) {
+    report("unknown exception");
+  }
+  for (auto& out : outputs) {
+    if (mx::issubdtype(out.dtype(), mx::floating)) {
+      fill_with_nan(out.dtype(), out.data<char>(), out.size());
+    } else if (out.dtype() == mx::int32) {
+      std::fill_n(out.data<int32_t>(), out.size(), blank);
+    } else {
+      std::fill_n(out.data<char>(), out.nbytes(), 0);
+    }
+  }
 }
 
 std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays) {

@@ -1,0 +1,65 @@
+// Targets and lengths whose values can be read before anything is evaluated:
+// what is out of range in them is an error of the call.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mlx/array.h"
+#include "mlx/utils.h"
+
+namespace mlx_ctc {
+
+namespace mx = mlx::core;
+
+/**
+ * Whether the values of an array can be read now, without an evaluation and
+ * without waiting: it has been evaluated and is not traced by a transformation.
+ *
+ * On CUDA no array counts as known: one that a kernel has used lies in the
+ * GPU's memory, and reading it would wait for a copy to the host's.
+ */
+bool is_known(const mx::array& a);
+
+// All functions below take known arrays of any integer type and any strides,
+// and throw std::invalid_argument in the name of `op`.
+
+// lengths (N) have to be in [0, most].
+void check_lengths(
+    const std::string& op,
+    const std::string& name,
+    const mx::array& lengths,
+    int64_t most);
+
+// The first lengths[n] labels of row n of targets (N, S) have to be in [0, C)
+// and not `excluded`, which is -1 where no class is. The lengths are in range.
+void check_labels(
+    const std::string& op,
+    const mx::array& targets,
+    const mx::array& lengths,
+    int64_t C,
+    int64_t excluded);
+
+// An alignment has a frame for each label, and one for a blank between equal
+// labels, which are counted if the targets are known too.
+void check_fit(
+    const std::string& op,
+    const mx::array& targets,
+    bool targets_are_known,
+    const mx::array& input_lengths,
+    const mx::array& target_lengths);
+
+// Concatenated targets (sum of lengths), known or not, as rows (N, S) with S
+// the greatest length. What lies past a target's length is any label.
+mx::array pad_targets(
+    const std::string& op,
+    const mx::array& targets,
+    bool targets_are_known,
+    const mx::array& lengths,
+    mx::StreamOrDevice s);
+
+// The values in 32 bits, those that do not fit as the nearest that do.
+mx::array to_int32(const mx::array& a);
+
+} // namespace mlx_ctc
