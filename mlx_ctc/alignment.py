@@ -39,7 +39,8 @@ def forced_align(
             ``(S,)``.
         input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
         target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
-        blank (int, optional): The class that means "no label". Default: ``0``.
+        blank (int, optional): The class that means "no label". A negative one counts
+            from the last class. Default: ``0``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits. They have
             the same alignment, and log-softmax is applied to the scores.
             Default: ``False``.
@@ -53,13 +54,18 @@ def forced_align(
         length have the blank and a score of 0.
 
     Raises:
-        ValueError: As :func:`ctc_loss`, and for a target that needs more frames than
-            its sequence has, where both lengths are in anything but an ``mx.array``.
-            Inside one, that sequence gets blanks with scores of ``-inf``; so does one
-            whose every alignment meets a class of probability 0. A sequence that uses
-            a NaN or ``+inf`` gets blanks with scores of NaN.
+        ValueError: As :func:`ctc_loss`, and for a target that contains the blank or
+            needs more frames than its sequence has.
+        RuntimeError: At evaluation on the CPU, for an alignment that needs more memory
+            than there is: half a byte for each frame and label.
 
     Note:
+        Where the values are not known at the call, as :func:`ctc_loss` says, a sequence
+        with a label or a length out of range, or with the blank in its target, gets
+        blanks with scores of NaN, and one whose target does not fit gets blanks with
+        scores of ``-inf``. So does one whose every alignment meets a class of
+        probability 0; one that uses a NaN or ``+inf`` gets blanks with scores of NaN.
+
         Log-probabilities are added up as integers, in units of 2**-32 nats. Nothing is
         rounded however many frames there are, and every device finds the same path.
         Between equally good paths it is settled from the last frame, which is a label's
@@ -110,7 +116,8 @@ def ctc_posteriors(
             ``(S,)``.
         input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
         target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
-        blank (int, optional): The class that means "no label". Default: ``0``.
+        blank (int, optional): The class that means "no label". A negative one counts
+            from the last class. Default: ``0``.
         by_class (bool, optional): Add up the labels of each class. Default: ``False``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits.
             Default: ``False``.
@@ -122,10 +129,16 @@ def ctc_posteriors(
         blank's, entry ``s + 1`` that of the target's label ``s``. With ``by_class``
         ``(N, T, C)``. Without N for a single sequence. The rows of a sequence's frames
         sum to 1; they are 0 past its length, and for a target without an alignment.
+        Of concatenated targets S is the greatest target length where the lengths are
+        known at the call; where they are not, ``min(sum(target_lengths), T + 1)``,
+        since a longer target has no alignment.
 
     Raises:
-        ValueError: As :func:`ctc_loss`. A sequence that uses a NaN or ``+inf`` gets
-            NaN.
+        ValueError: As :func:`ctc_loss`.
+
+    Note:
+        A sequence with a label or a length out of range that was not known at the call
+        gets NaN in all T frames; one that uses a NaN or ``+inf`` gets NaN in its own.
 
     Examples:
         >>> import mlx.core as mx

@@ -40,15 +40,18 @@ def ctc_loss(
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)``: T frames, N sequences, C
             classes; or ``(T, C)`` for a single sequence. float32, float16, bfloat16,
-            or on the CPU float64. A transposed batch-first array is read without a
-            copy. ``-inf`` excludes a class.
+            or on the CPU float64. Scores ``(N, T, C)`` are passed as
+            ``x.swapaxes(0, 1)``, which is read without a copy; they are not
+            recognised where N equals T. ``-inf`` excludes a class. A NumPy array is
+            taken as ``mx.array`` converts it, which makes float32 of float64.
         targets (array): Labels in ``[0, C)``: ``(N, S)``, where what lies past a
             target's length is ignored; or all targets one after the other,
             ``(sum(target_lengths),)``; or ``(S,)`` for a single sequence.
         input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all,
             each at most T. Frames past it are ignored and get a gradient of 0.
         target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
-        blank (int, optional): The class that means "no label". Default: ``0``.
+        blank (int, optional): The class that means "no label". A negative one counts
+            from the last class, as an index of NumPy does. Default: ``0``.
         reduction (str, optional): ``'none'``: the loss of each sequence ``(N,)``;
             ``'mean'``: their mean, each divided by its target length (at least 1);
             ``'sum'``: their sum. A single unbatched sequence gives a scalar.
@@ -70,11 +73,18 @@ def ctc_loss(
 
     Raises:
         ValueError: For wrong shapes, types or options, and for labels or lengths out of
-            range in anything but an ``mx.array``. Inside one they raise
-            ``RuntimeError`` at evaluation on the CPU; on a GPU the loss and gradient of
-            that sequence are NaN, also under ``zero_infinity``.
+            range in lists, ints, NumPy arrays, and in every ``mx.array`` that has been
+            evaluated and is not traced by a transformation (on CUDA, the values of an
+            ``mx.array`` are not read at the call).
 
     Note:
+        No evaluation is forced to find values out of range. In an ``mx.array`` that
+        has not been evaluated they give that sequence a loss and a gradient of NaN, in
+        all T frames and also under ``zero_infinity``; the other sequences are right.
+
+        The scores are not checked to be log-probabilities: that would read all of them
+        once more in every step, and scores that do not sum to 1 have their uses.
+
         With ``with_logits`` the gradient is the true one,
         ``softmax(logits) - occupation``. Without, it is torch's:
         ``exp(log_probs) - occupation``, which is the same once it has passed through

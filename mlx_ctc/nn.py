@@ -21,7 +21,8 @@ class CTCLoss(Module):
     described. It has no parameters.
 
     Args:
-        blank (int, optional): The class that means "no label". Default: ``0``.
+        blank (int, optional): The class that means "no label". A negative one counts
+            from the last class. Default: ``0``.
         reduction (str, optional): ``'none'`` | ``'mean'`` | ``'sum'``.
             Default: ``'mean'``.
         zero_infinity (bool, optional): Whether the loss of a sequence without any

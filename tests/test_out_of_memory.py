@@ -1,0 +1,143 @@
+# Too little memory is an error of the evaluation, or NaN, and leaves MLX working.
+
+import os
+import shutil
+import subprocess
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_ctc import ctc_loss, forced_align
+
+
+def too_long(T=4_000_000, S=2_000_000):
+    """An alignment that needs terabytes."""
+    targets = mx.array(1 + np.arange(S) % 2)
+    return forced_align(mx.zeros((T, 1, 3)), targets[None], T, S, stream=mx.cpu)
+
+
+def test_an_alignment_that_does_not_fit_names_the_bytes():
+    path, scores = too_long()
+    says = (
+        r"^\[forced_align\] Unable to allocate \d{13,} bytes for T = 4000000 frames "
+        r"and S = 2000000 labels\.$"
+    )
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match=says):
+            mx.eval(path, scores)
+    with pytest.raises(RuntimeError, match=says):
+        path.tolist()
+    loss = ctc_loss(mx.zeros((4, 1, 3)), [[1]], 4, 1, stream=mx.cpu)
+    assert loss.item() == pytest.approx(-np.log(10))
+
+
+# operator new as the extension calls it, which fails on demand: in the tasks, that is
+# on all threads but the first, or for workspaces, which ask for std::nothrow.
+SHIM = """
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <new>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static std::atomic<bool> tasks_fail{false};
+static std::atomic<int> workspaces_left{1 << 30};
+
+extern "C" void fail_in_tasks(int on) { tasks_fail = on; }
+extern "C" void allow_workspaces(int count) { workspaces_left = count; }
+
+static bool is_extension(void* caller) {
+  Dl_info info;
+  return dladdr(caller, &info) && strstr(info.dli_fname, "/_ext.");
+}
+
+void* operator new(size_t size) {
+  bool first_thread = syscall(SYS_gettid) == getpid();
+  if (tasks_fail && !first_thread && is_extension(__builtin_return_address(0))) {
+    throw std::bad_alloc();
+  }
+  if (void* memory = malloc(size ? size : 1)) return memory;
+  throw std::bad_alloc();
+}
+
+void* operator new[](size_t size, const std::nothrow_t&) noexcept {
+  if (is_extension(__builtin_return_address(0)) && workspaces_left-- <= 0) {
+    return nullptr;
+  }
+  return malloc(size ? size : 1);
+}
+
+void operator delete(void* memory) noexcept { free(memory); }
+void operator delete(void* memory, size_t) noexcept { free(memory); }
+void operator delete[](void* memory) noexcept { free(memory); }
+"""
+
+PROGRAM = """
+import ctypes, sys
+import mlx.core as mx, numpy as np
+sys.path.insert(0, sys.argv[2])
+from problems import random_problem
+from mlx_ctc import ctc_loss, ctc_posteriors, forced_align
+
+shim = ctypes.CDLL(sys.argv[1])
+problem = random_problem(np.random.default_rng(0), blank=2)
+x, *rest = problem.arrays()
+options = problem.options
+
+def losses(x):
+    return ctc_loss(x, *rest, reduction="none", **options)
+
+def results():
+    path, scores = forced_align(x, *rest, **options)
+    gradient = mx.grad(lambda x: losses(x).sum())(x)
+    return [losses(x), gradient, ctc_posteriors(x, *rest, **options), scores, path]
+
+expected = [np.array(a) for a in results()]
+def same():
+    return all(np.array_equal(a, b) for a, b in zip(results(), expected))
+assert same()
+
+shim.fail_in_tasks(1)
+for _ in range(100):
+    *scores, path = [np.array(a) for a in results()]
+    assert all(np.isnan(a).all() for a in scores), scores
+    assert (path == 2).all(), path
+shim.fail_in_tasks(0)
+assert same()
+
+shim.allow_workspaces(1)  # for the one thread that then does all the work
+assert np.array_equal(losses(x), expected[0])
+shim.allow_workspaces(0)
+for _ in range(100):
+    try:
+        mx.eval(losses(x))
+        raise SystemExit("not refused")
+    except RuntimeError as error:
+        assert "[ctc_loss] Unable to allocate" in str(error), error
+shim.allow_workspaces(1 << 30)
+assert same()
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD is Linux's")
+def test_a_task_without_memory_gives_nan(tmp_path, request):
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    source, shim = tmp_path / "shim.cpp", tmp_path / "shim.so"
+    source.write_text(SHIM)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source], check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, shim, str(request.path.parent)],
+        env={**os.environ, "LD_PRELOAD": str(shim), "MLX_CTC_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.stdout == "done\n", result.stderr
+    assert "A CPU task failed: std::bad_alloc. Its results are NaN." in result.stderr
