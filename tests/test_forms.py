@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from problems import loss_and_gradient, random_problem
 
-from mlx_ctc import ctc_loss
+from mlx_ctc import (
+    _ext,
+    beam_search_decode,
+    ctc_loss,
+    ctc_posteriors,
+    forced_align,
+    greedy_decode,
+    nn,
+)
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -21,6 +29,7 @@ INTEGERS = [
 ]
 LENGTHS = {
     "array": mx.array,
+    "unevaluated array": lambda lengths: mx.array(lengths) + 0,
     "list": lambda lengths: lengths.tolist(),
     "tuple": lambda lengths: tuple(lengths.tolist()),
     "numpy": lambda lengths: lengths,
@@ -128,6 +137,96 @@ def test_numpy_targets_and_lengths_may_have_any_integer_dtype(rng, integer):
         problem.input_lengths.astype(integer),
         problem.target_lengths.astype(integer),
     )
+
+
+NUMPY_INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i4", ">u2"]
+CALLS = {
+    "ctc_loss": lambda *call: ctc_loss(*call, with_logits=True),
+    "forced_align": lambda *call: forced_align(*call, with_logits=True)[0],
+    "ctc_posteriors": lambda *call: ctc_posteriors(*call, with_logits=True),
+}
+
+
+@pytest.mark.parametrize("integer", NUMPY_INTEGERS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_concatenated_targets_with_lengths_of_any_integer_dtype(rng, call, integer):
+    problem = random_problem(rng)
+    inputs, *_ = problem.arrays()
+    expected = call(inputs, *(a.tolist() for a in problem.arrays()[1:]))
+    for targets in (
+        concatenated(problem).astype(integer),
+        mx.array(concatenated(problem)),
+    ):
+        result = call(
+            inputs,
+            targets,
+            problem.input_lengths.astype(integer),
+            problem.target_lengths.astype(integer),
+        )
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_the_example_with_unsigned_lengths():
+    lengths = np.array([4, 4]), np.array([1, 1], np.uint8)
+    loss = ctc_loss(mx.zeros((4, 2, 3)), np.array([1, 2]), *lengths)
+    assert loss.item() == pytest.approx(-np.log(10), rel=1e-6)  # ten paths
+
+
+@pytest.mark.parametrize("numpy", [np.float32, np.float16, np.float64])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_scores_may_be_numpy(rng, call, numpy):
+    problem = random_problem(rng)
+    rest = problem.arrays()[1:]
+    scores = problem.inputs.astype(numpy)
+    batch_first = np.ascontiguousarray(scores.swapaxes(0, 1)).swapaxes(0, 1)
+    expected = call(mx.array(scores), *rest)
+    np.testing.assert_array_equal(call(scores, *rest), expected)
+    np.testing.assert_array_equal(call(batch_first, *rest), expected)
+
+
+def test_scores_of_one_sequence_may_be_numpy(rng):
+    scores = rng.normal(size=(5, 3)).astype(np.float32)
+    expected = ctc_loss(mx.array(scores), [1, 2], 5, 2)
+    assert ctc_loss(scores, [1, 2], 5, 2).item() == expected.item()
+    labels, *_ = greedy_decode(scores, 5, with_logits=True)
+    assert labels.shape == (5,)
+    best = beam_search_decode(scores, 5, with_logits=True)[0].labels
+    assert best == beam_search_decode(mx.array(scores), 5, with_logits=True)[0].labels
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_blank_may_count_from_the_end(rng, call):
+    problem = random_problem(rng, blank=8)
+    expected = call(*problem.arrays(), 8)
+    for blank in -1, np.int64(-1), np.uint8(8):
+        np.testing.assert_array_equal(call(*problem.arrays(), blank), expected)
+
+
+def test_blank_of_decoders_may_count_from_the_end(rng):
+    x = mx.array(rng.normal(size=(9, 4)))
+    options = {"with_logits": True}
+    labels, _, _ = greedy_decode(x, 9, 3, **options)
+    np.testing.assert_array_equal(greedy_decode(x, 9, -1, **options)[0], labels)
+    by_index = beam_search_decode(x, 9, blank=3, **options)
+    assert beam_search_decode(x, 9, blank=-1, **options) == by_index
+    layer = nn.CTCLoss(blank=-1, with_logits=True)
+    expected = ctc_loss(x, [1], 9, 1, blank=3, with_logits=True)
+    assert layer(x, [1], 9, 1).item() == expected.item()
+
+
+def test_posteriors_are_as_wide_as_can_be_known(rng):
+    problem = random_problem(rng, T=20, S=8)
+    scores, _, input_lengths, target_lengths = problem.arrays()
+    targets = mx.array(concatenated(problem))
+    exact = ctc_posteriors(scores, targets, input_lengths, target_lengths)
+    if _ext.is_known(target_lengths):
+        assert exact.shape == (6, 20, 9)
+    bound = ctc_posteriors(scores, targets, input_lengths, target_lengths + 0)
+    assert bound.shape == (6, 20, min(targets.size, 21) + 1)
+    known = ctc_posteriors(scores, targets, input_lengths, problem.target_lengths)
+    assert known.shape == (6, 20, 9)
+    np.testing.assert_array_equal(bound[..., :9], known)
+    assert not np.array(bound[..., 9:]).any()
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
