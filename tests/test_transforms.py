@@ -230,3 +230,22 @@ class TestVmap:
         losses = mx.vmap(mx.vmap(loss))(*twice)
         expected = [p.expected()[0].sum() for p in problems]
         assert_loss_close(losses.reshape(-1), expected)
+
+
+def test_exported_models_leave_the_loss_outside(rng, tmp_path):
+    weights = mx.array(rng.normal(size=(7, 4)), mx.float32)
+    features = mx.array(rng.normal(size=(9, 2, 7)), mx.float32)
+    rest = [[1, 2], [3, 1]], [9, 8], [2, 1]
+
+    def model(x):
+        return x @ weights
+
+    path = str(tmp_path / "model.mlxfn")
+    with pytest.raises(ValueError, match="Unable to serialize primitive CTCLoss"):
+        mx.export_function(
+            path, lambda x: ctc_loss(model(x), *rest, with_logits=True), features
+        )
+    mx.export_function(path, model, features)
+    (logits,) = mx.import_function(path)(features)
+    expected = ctc_loss(model(features), *rest, with_logits=True)
+    assert ctc_loss(logits, *rest, with_logits=True).item() == expected.item()
