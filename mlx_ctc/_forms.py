@@ -62,7 +62,14 @@ def from_host(values: Any) -> mx.array:
         values = values.astype(np.int32)
     if not np.issubdtype(values.dtype, np.number):
         raise TypeError(values.dtype)
-    return mx.array(values.astype(values.dtype.newbyteorder("="), copy=False))
+    return from_numpy(values)
+
+
+def from_numpy(values: np.ndarray) -> mx.array:
+    """Of any byte order and strides; MLX refuses negative ones."""
+    is_reversed = any(stride < 0 for stride in values.strides)
+    native = values.dtype.newbyteorder("=")
+    return mx.array(values.astype(native, order="C", copy=is_reversed))
 
 
 def is_numpy(values: Any) -> bool:
@@ -127,7 +134,7 @@ class Canonical:
             if not is_numpy(log_probs):
                 got = type(log_probs).__name__
                 self.fail("log_probs as an mx.array or a NumPy array", got)
-            log_probs = mx.array(log_probs)
+            log_probs = from_numpy(log_probs)
         if log_probs.ndim not in (2, 3):
             self.fail("log_probs of shape (T, N, C) or (T, C)", log_probs.shape)
         if not mx.issubdtype(log_probs.dtype, mx.floating):
