@@ -195,14 +195,21 @@ def merge_tokens(
     Args:
         tokens (array): The class of every frame, ``(T,)``.
         scores (array): A score for every frame, ``(T,)``; a span gets their mean.
-        blank (int, optional): The class that means "no label". Default: ``0``.
+        blank (int, optional): The class that means "no label". It does not count from
+            the end, since the number of classes is not known here: pass ``C - 1`` for
+            the last class. Default: ``0``.
 
     Returns:
         list(TokenSpan): In order.
 
     Raises:
-        ValueError: For tokens and scores that are not one for each frame.
+        ValueError: For tokens and scores that are not one for each frame, and for a
+            negative blank.
     """
+    if blank < 0:
+        Canonical("merge_tokens").fail(
+            "blank of 0 or more (C - 1 for the last of C classes)", blank
+        )
     if not shape(tokens) == shape(scores) == (len(tokens),):
         Canonical("merge_tokens").fail(
             "tokens and scores of shape (T,)", f"{shape(tokens)} and {shape(scores)}"

@@ -493,3 +493,8 @@ class TestMergeTokens:
     def test_other_shapes_are_refused(self, tokens, scores):
         with pytest.raises(ValueError, match=r"^\[merge_tokens\] Expected .* but got"):
             merge_tokens(tokens, scores)
+
+    def test_negative_blank_is_refused(self):
+        # A path does not tell how many classes there are to count back from.
+        with pytest.raises(ValueError, match=r"^\[merge_tokens\] .*blank.*C - 1.* -1"):
+            merge_tokens([0, 1], [1.0, 1.0], blank=-1)
