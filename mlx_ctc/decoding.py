@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+import operator
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import mlx.core as mx
@@ -13,6 +14,7 @@ from mlx_ctc._forms import Canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import SupportsIndex
 
     from mlx_ctc._forms import Integers, Scores
 
@@ -110,14 +112,23 @@ class Hypothesis(NamedTuple):
     score: float
 
 
+def positive(canonical: Canonical, name: str, value: SupportsIndex) -> int:
+    """An option that counts something, of any integer type."""
+    with suppress(TypeError):
+        number = operator.index(value)
+        if not isinstance(value, bool) and 1 <= number <= INT32_MAX:
+            return number
+    canonical.fail(f"{name} to be a positive int", repr(value))
+
+
 def beam_search_decode(
     log_probs: Scores,
     input_lengths: Integers,
-    beam_width: int = 100,
+    beam_width: SupportsIndex = 100,
     blank: int = 0,
-    nbest: int = 1,
+    nbest: SupportsIndex = 1,
     *,
-    max_labels: int | None = None,
+    max_labels: SupportsIndex | None = None,
     label_threshold: float = math.inf,
     beam_threshold: float = math.inf,
     scorer: Scorer | None = None,
@@ -133,7 +144,8 @@ def beam_search_decode(
         input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
         beam_width (int, optional): Prefixes kept after each frame. Default: ``100``.
         blank (int, optional): The class that means "no label". Default: ``0``.
-        nbest (int, optional): Labellings returned. Default: ``1``.
+        nbest (int, optional): Labellings returned, at most ``beam_width``.
+            Default: ``1``.
         max_labels (int, optional): Try only so many labels in a frame, the most
             probable. Default: ``None``, all.
         label_threshold (float, optional): Try no label that is less probable than the
@@ -167,13 +179,13 @@ def beam_search_decode(
         ([1], 0.64)
     """
     canonical = Canonical("beam_search_decode")
-    for name, value in (
-        ("beam_width", beam_width),
-        ("nbest", nbest),
-        ("max_labels", INT32_MAX if max_labels is None else max_labels),
-    ):
-        if not (isinstance(value, int) and 1 <= value <= INT32_MAX):
-            canonical.fail(f"{name} to be a positive int", repr(value))
+    beam_width = positive(canonical, "beam_width", beam_width)
+    nbest = positive(canonical, "nbest", nbest)
+    max_labels = positive(
+        canonical, "max_labels", INT32_MAX if max_labels is None else max_labels
+    )
+    if nbest > beam_width:
+        canonical.fail(f"nbest of at most beam_width = {beam_width}", nbest)
     for name, value in (
         ("label_threshold", label_threshold),
         ("beam_threshold", beam_threshold),
@@ -197,7 +209,7 @@ def beam_search_decode(
         beam_width=beam_width,
         blank=blank,
         nbest=nbest,
-        max_labels=INT32_MAX if max_labels is None else max_labels,
+        max_labels=max_labels,
         label_threshold=label_threshold,
         beam_threshold=beam_threshold,
         scorer=scorer,

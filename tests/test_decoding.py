@@ -378,12 +378,32 @@ class TestBeamSearch:
         assert len(labels) == pytest.approx(count.item(), rel=0.05)
         assert score > path_score.item()
 
+    @pytest.mark.parametrize("integer", [np.int64, np.uint8, mx.array])
+    def test_options_may_be_any_integer(self, rng, integer):
+        x = mx.array(random_log_probs(rng, 20, 6))
+        expected = beam_search_decode(x, 20, 5, nbest=3, max_labels=2)
+        options = {"beam_width": integer(5), "nbest": integer(3)}
+        assert beam_search_decode(x, 20, max_labels=integer(2), **options) == expected
+
+    def test_no_more_can_be_returned_than_the_beam_holds(self):
+        with pytest.raises(
+            ValueError,
+            match=r"^\[beam_search_decode\] Expected nbest .*beam_width = 5 but got 6",
+        ):
+            beam_search_decode(mx.zeros((3, 4)), 3, beam_width=5, nbest=6)
+        assert len(beam_search_decode(mx.zeros((3, 4)), 3, beam_width=5, nbest=5)) == 5
+
     @pytest.mark.parametrize(
         ("name", "value"),
         [
             ("beam_width", 0),
             ("beam_width", 2.0),
+            ("beam_width", True),
+            ("beam_width", np.float64(2)),
+            ("beam_width", 2**31),
             ("nbest", 0),
+            ("nbest", "1"),
+            ("max_labels", np.bool_(True)),
             ("max_labels", 0),
             ("label_threshold", -1.0),
             ("beam_threshold", math.nan),
