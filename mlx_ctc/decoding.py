@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 INT32_MAX = 2**31 - 1
 
+# No log-probability is above 0, but for an error of rounding.
+MOST = 1e-3
+
 
 def greedy_decode(
     log_probs: Scores,
@@ -52,6 +55,10 @@ def greedy_decode(
         them ``(N,)``, float32 (float64 for float64 input). ``(T,)`` and two scalars for
         a single sequence.
 
+        A sequence has no labels and a score of NaN if one of its frames has a NaN, a
+        ``+inf`` or, without ``with_logits``, a value more than 1e-3 above 0, which is
+        no log-probability; or if all logits of a frame are ``-inf``.
+
     Raises:
         ValueError: For wrong shapes and types, and for lengths out of range in anything
             but an ``mx.array``. Inside one, that sequence has no labels and a score of
@@ -77,6 +84,9 @@ def greedy_decode(
         used = in_range & (mx.arange(T) < lengths)
 
         path, path_scores = best_path(log_probs, with_logits)
+        score = mx.sum(mx.where(used, path_scores, 0), axis=1)
+        score = mx.where(in_range[:, 0], score, math.nan)
+        used = used & ~mx.isnan(score)[:, None]
         before = mx.concatenate([mx.full((N, 1), blank), path], axis=1)[:, :T]
         says_label = (used & (path != blank) & (path != before)).astype(mx.int32)
         # Each label goes where the labels before it end; all else, past the last frame.
@@ -84,15 +94,17 @@ def greedy_decode(
         labels = mx.full((N, T + 1), blank, mx.int32)
         labels = mx.put_along_axis(labels, place, path, axis=1)[:, :T]
         length = mx.sum(says_label, axis=1)
-        score = mx.sum(mx.where(used, path_scores, 0), axis=1)
-        score = mx.where(in_range[:, 0], score, math.nan)
         if not is_batched:
             return labels[0], length[0], score[0]
         return labels, length, score
 
 
 def best_path(frames: mx.array, with_logits: bool) -> tuple[mx.array, mx.array]:
-    """The best class of every frame (N, T), and its log-probability (N, T)."""
+    """The best class of every frame (N, T), and its log-probability (N, T).
+
+    NaN for a frame with a NaN or ``+inf``, or with what is no log-probability. Whether
+    max propagates NaN is left open: a comparison finds it in any class.
+    """
     if frames.dtype != mx.float64:
         frames = frames.astype(mx.float32)
     frames = frames.swapaxes(0, 1)
@@ -102,6 +114,10 @@ def best_path(frames: mx.array, with_logits: bool) -> tuple[mx.array, mx.array]:
     scores = mx.max(frames, axis=-1)
     if with_logits:
         scores = scores - mx.logsumexp(frames, axis=-1)
+        valid = frames < math.inf
+    else:
+        valid = frames <= MOST
+    scores = mx.where(mx.all(valid, axis=-1), scores, math.nan)
     return mx.argmax(frames, axis=-1).astype(mx.int32), scores
 
 
@@ -199,7 +215,7 @@ def beam_search_decode(
     mx.eval(log_probs, lengths.array)
     _ext.check_lengths(canonical.op, "input_lengths", lengths.array, log_probs.shape[0])
     frames = log_probs.astype(mx.float32)
-    if with_logits:
+    if with_logits and frames.size > 0:
         frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)
     frames = mx.contiguous(frames.swapaxes(0, 1), stream=mx.cpu)
     mx.eval(frames)

@@ -119,11 +119,60 @@ class TestGreedy:
         ):
             np.testing.assert_array_equal(result, clean)
 
-    def test_nan_makes_its_score_nan(self, rng):
-        x = random_log_probs(rng, 20, 2, 5)
-        x[3, 1, 2] = np.nan
-        _, _, scores = greedy_decode(mx.array(x), 20)
-        assert np.isnan(scores).tolist() == [False, True]
+    @staticmethod
+    def assert_only_the_second_is_invalid(x, **options):
+        """Of two sequences, which the last frame would tell if it were used."""
+        T = x.shape[0] - 1
+        whole = mx.array(x)
+        labels, counts, scores = greedy_decode(whole, [T, T], **options)
+        assert labels[1].tolist() == [0] * (T + 1)
+        assert counts[1].item() == 0
+        assert math.isnan(scores[1].item())
+        for results, alone in zip(
+            (labels, counts, scores),
+            greedy_decode(whole[:, 0], T, **options),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(results[0], alone)
+        assert counts[0].item() > 0
+        assert math.isfinite(scores[0].item())
+
+    @pytest.mark.parametrize("classes", [5, 33])
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_bad_number_leaves_no_labels(self, rng, bad, classes, with_logits):
+        for c in range(classes):
+            x = random_log_probs(rng, 21, 2, classes)
+            x[20] = bad  # past the lengths
+            x[3, 1, c] = bad
+            self.assert_only_the_second_is_invalid(x, with_logits=with_logits)
+
+    def test_frames_of_nan_leave_no_labels(self, rng, with_logits):
+        x = random_log_probs(rng, 21, 2, 5)
+        x[:, 1] = np.nan
+        self.assert_only_the_second_is_invalid(x, with_logits=with_logits)
+
+    def test_probabilities_are_no_log_probs(self, rng):
+        x = random_log_probs(rng, 21, 2, 5)
+        x[:, 1] = np.exp(x[:, 1])
+        self.assert_only_the_second_is_invalid(x)
+
+    def test_logits_of_minus_infinity_are_no_frame(self, rng):
+        x = random_log_probs(rng, 21, 2, 5)
+        x[3, 1] = -np.inf
+        self.assert_only_the_second_is_invalid(x, with_logits=True)
+        _, counts, scores = greedy_decode(mx.array(x), 20)
+        assert counts[1].item() > 0
+        assert scores[1].item() == -math.inf
+
+    def test_logits_may_be_positive(self, rng):
+        x = mx.array(10 + random_log_probs(rng, 20, 5))
+        assert greedy_decode(x, 20, with_logits=True)[1].item() > 0
+
+    def test_a_rounding_error_above_zero_is_a_log_prob(self):
+        x = mx.array([[-9.0, 9e-4]])
+        assert greedy_decode(x, 1)[0].tolist() == [1]
+        x = mx.array([[-9.0, 1.1e-3]])
+        assert greedy_decode(x, 1)[0].tolist() == [0]
 
     @pytest.mark.parametrize("length", [-1, 6])
     def test_length_out_of_range(self, length):
