@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     Scores = mx.array | np.ndarray
     Integers = mx.array | np.ndarray | Sequence | int
 
-# Stands in for every target length when concatenated targets are not as many as they
-# add up to: a length that the ops find out of range.
-WRONG_TOTAL = -(2**31)
+# Stands in for the target lengths of concatenated targets that are wrong in a way which
+# the ops cannot see: a length that they find out of range.
+OUT_OF_RANGE = -(2**31)
 
 
 class Batch(NamedTuple):
@@ -101,13 +101,14 @@ class Canonical:
         T, N, C = frames.log_probs.shape
         labels = self.integers("targets", targets)
         lengths = self.lengths("target_lengths", target_lengths, frames)
+        excluded = frames.blank if for_alignment else -1
         shape = labels.array.shape
         if not frames.is_batched:
             if len(shape) != 1:
                 self.fail("targets of shape (S,) for one sequence", shape)
             labels = self.as_row(labels)
         elif len(shape) == 1:
-            labels, lengths = self.padded(labels, lengths, T)
+            labels, lengths = self.padded(labels, lengths, T, C, excluded)
         elif len(shape) != 2 or shape[0] != N:
             wanted = f"targets of shape ({N}, S) or (sum,)"
             self.fail(wanted, self.batch_first_hint(shape, frames))
@@ -117,7 +118,6 @@ class Canonical:
                 self.op, "target_lengths", lengths.array, labels.array.shape[1]
             )
         if labels.known and lengths.known:
-            excluded = frames.blank if for_alignment else -1
             _ext.check_labels(self.op, labels.array, lengths.array, C, excluded)
         if for_alignment and frames.lengths.known and lengths.known:
             _ext.check_fit(self.op, *labels, frames.lengths.array, lengths.array)
@@ -211,7 +211,9 @@ class Canonical:
         size = mx.array([targets.array.size])
         return Values(_ext.pad_targets(self.op, *targets, size), True)
 
-    def padded(self, targets: Values, lengths: Values, T: int) -> tuple[Values, Values]:
+    def padded(
+        self, targets: Values, lengths: Values, T: int, C: int, excluded: int
+    ) -> tuple[Values, Values]:
         """Concatenated targets (sum of lengths,) as rows (N, S)."""
         size = targets.array.shape[0]
         if lengths.known:
@@ -222,11 +224,20 @@ class Canonical:
         # The longest target is not known. One of more than T labels has no alignment,
         # whatever comes after.
         S = min(size, T + 1)
-        counts = self.int32(lengths)
+        counts, labels = self.int32(lengths), self.int32(targets)
+        end = mx.cumsum(counts)
+        begin = end - counts
         right = (mx.sum(counts) == size) & mx.all(counts >= 0)
-        index = (mx.cumsum(counts) - counts)[:, None] + mx.arange(S)
-        rows = self.int32(targets)[mx.clip(index, 0, max(size - 1, 0))]
-        counts = mx.where(right, mx.minimum(counts, T + 1), WRONG_TOTAL)
+        if size > S:
+            # The op does not see all labels of a target that is cut off.
+            bad = (labels < 0) | (labels >= C) | (labels == excluded)
+            bad_before = mx.pad(mx.cumsum(bad.astype(mx.int32)), (1, 0))
+            begin_and_end = mx.clip(mx.stack([begin, end]), 0, size)
+            before_begin, before_end = bad_before[begin_and_end]
+            right = right & (before_begin == before_end)
+        index = begin[:, None] + mx.arange(S)
+        rows = labels[mx.clip(index, 0, max(size - 1, 0))]
+        counts = mx.where(right, mx.minimum(counts, T + 1), OUT_OF_RANGE)
         return Values(rows, False), Values(counts, False)
 
     def int32(self, values: Values) -> mx.array:

@@ -20,6 +20,7 @@ import multiprocessing
 import sys
 import time
 import traceback
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import product
@@ -225,7 +226,7 @@ def scores_of(rng, problem):
     if kind == 1:
         return mx.array(np.repeat(scores, 2, axis=2), dtype)[..., ::2]
     if kind == 2:
-        return mx.array(scores[::-1], dtype)[::-1]
+        return mx.array(scores[::-1].copy(), dtype)[::-1]
     return mx.array(scores, dtype)
 
 
@@ -268,7 +269,7 @@ class Call:
         )
 
 
-def random_call(rng, problem, no_faults=False):
+def random_call(rng, problem):
     """The problem in one of its forms, at times with a value out of range."""
     N = problem.N
     targets, input_lengths = problem.targets.copy(), problem.input_lengths.copy()
@@ -276,7 +277,7 @@ def random_call(rng, problem, no_faults=False):
     unbatched = N == 1 and rng.random() < 0.3
     concatenated = not unbatched and rng.random() < 0.3
     bad, fault = np.zeros(N, bool), None
-    if N > 0 and rng.random() < 0.3 and not no_faults:
+    if N > 0 and rng.random() < 0.3:
         fault = rng.choice(["targets", "input_lengths", "target_lengths"])
         n = rng.integers(N)
         wild = int(rng.choice([-1, -7, 120, 2**31 - 1, -(2**31), 2**31, 2**40]))
@@ -538,7 +539,7 @@ def check_beam(rng, call):
     found = beam_search_decode(
         call.scores,
         call.input_lengths.values,
-        int(width),
+        rng.choice([np.int64, int, np.uint8])(width),
         nbest=1 if not tiny else 3,
         **call.options(),
     )
@@ -576,7 +577,6 @@ CALLS_PER_SEED = 12
 def call_once(rng, problem):
     check = CHECKS[rng.integers(len(CHECKS))]
     call = random_call(rng, problem)
-    faults = call.refused
     if check is check_compiled and all(
         isinstance(values, mx.array) for values in call.arguments()
     ):
@@ -598,12 +598,13 @@ def call_once(rng, problem):
     else:
         compiled = check is check_compiled
         if call.refused and not compiled:
-            raise AssertionError(f"{check.__name__}: {faults} not refused; {call}")
+            raise AssertionError(f"{check.__name__}: not refused; {call}")
 
 
 def run_seed(seed):
     rng = np.random.default_rng(seed)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, for the mean of no sequence
         problem = random_problem(rng)
         for _ in range(CALLS_PER_SEED):
             call_once(rng, problem)
@@ -643,7 +644,7 @@ class Worker:
         self.process.start()
 
     def seeds(self):
-        return self.done + (self.progress.value - self.first) // self.step
+        return self.done - (self.first - self.progress.value) // self.step
 
     def poll(self):
         """What has failed since, as pairs of a seed and a text."""

@@ -282,6 +282,21 @@ class TestUnevaluatedArrays:
         targets = mx.ones((5,), mx.int32)
         self.is_nan(slice(None), targets=targets, target_lengths=mx.array(lengths) + 0)
 
+    @pytest.mark.parametrize("lengths", [[8, 2, 2], [2, 2, 8]])
+    def test_label_past_the_end_of_what_has_an_alignment(self, lengths):
+        # Of a target of 8 labels the op sees T + 1 = 7.
+        targets = np.ones(12, np.int64)
+        bad = np.argmax(lengths)
+        targets[sum(lengths[: bad + 1]) - 1] = C
+        losses = ctc_loss(
+            mx.zeros((T, N, C)),
+            mx.array(targets) + 0,
+            [T] * N,
+            mx.array(lengths) + 0,
+            reduction="none",
+        )
+        assert np.isnan(losses).tolist() == [n == bad for n in range(N)]
+
     def test_arguments_of_a_compiled_function(self):
         compiled = mx.compile(lambda *xs: ctc_loss(*xs, reduction="none"))
         arguments = {**good(), "input_lengths": mx.array([T, T + 1, T])}
