@@ -1,0 +1,248 @@
+// The probabilities that a run's frames give the blank and the labels, as
+// floats: of logits, as multiples of a power of two that is each frame's own.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "lattice/frame_tile.h"
+#include "lattice/frames.h"
+#include "simd/blocks.h"
+#include "simd/exponential.h"
+
+namespace {
+
+constexpr float greatest_log2_scale = 2048;
+
+template <typename In>
+class Emissions {
+ public:
+  Emissions(const Frames<In>& frames, LatticeWorkspace& workspace)
+      : pitch(round_up(frames.S)), frames_(frames), tile_(frames, workspace) {
+    label_ = workspace.take<float>(round_up(frames.run) * pitch);
+    blank_ = workspace.take<float>(row_pitch(frames.run));
+    log2_scale_ = workspace.take<float>(row_pitch(frames.run));
+    share_ = workspace.take<float>(row_pitch(frames.run));
+  }
+
+  // An upper bound of the workspace.
+  static size_t bytes(int64_t C, size_t pitch, size_t run) {
+    return (round_up(run) * pitch + 3 * row_pitch(run)) * sizeof(float) +
+        4 * 64 + FrameTile<In>::bytes(smaller(C, most_dense(pitch)), run);
+  }
+
+  // Finds those of the frames [begin, end), and before, where a divisor takes
+  // them, the normalisers of logits. False where scores are far from 0.
+  bool find(int begin, int end, Divisor* divisor) {
+    begin_ = begin;
+    least_ = filled(std::numeric_limits<int32_t>::max());
+    greatest_ = filled(std::numeric_limits<int32_t>::min());
+    divisor = frames_.with_logits ? divisor : nullptr;
+    if (!frames_.is_dense) {
+      return emit(end, divisor);
+    }
+    bool found = true;
+    for (int t = begin; t < end; t += tile_.frames) {
+      found &= emit_tile(t, smaller(t + tile_.frames, end), divisor);
+    }
+    return found;
+  }
+
+  // Whether all of them lie between these.
+  bool are_within(float least, float greatest) const {
+    bool within = true;
+    // As integers, numbers from 0 up are in order, and NaN is outside.
+    for (int64_t j = 0; j < block_size<int32_t>; ++j) {
+      within &= least_[j] >= std::bit_cast<int32_t>(least);
+      within &= greatest_[j] <= std::bit_cast<int32_t>(greatest);
+    }
+    return within;
+  }
+
+  // The exponent of the least.
+  int log2_least() const {
+    int32_t least = least_[0];
+    for (int64_t j = 1; j < block_size<int32_t>; ++j) {
+      least = smaller<int32_t>(least, least_[j]);
+    }
+    return (least >> 23) - 127;
+  }
+
+  // (S) of frame t. A use that is the last may overwrite them.
+  float* label(int t) const {
+    return label_ + (t - begin_) * pitch;
+  }
+
+  float blank(int t) const {
+    return blank_[t - begin_];
+  }
+
+  // From frame t on, what the softmax is made of: Posteriors has the words.
+  const Block<float>* multiples(int t) const {
+    return frames_.is_dense ? tile_.tile((t - begin_) / tile_.frames) : nullptr;
+  }
+
+  const float* share(int t) const {
+    return share_ + (t - begin_);
+  }
+
+  const int64_t pitch; // of rows of labels in whole groups
+
+ private:
+  void watch(Block<float> p) {
+    auto bits = std::bit_cast<Block<int32_t>>(p);
+    least_ = bits < least_ ? bits : least_;
+    greatest_ = bits > greatest_ ? bits : greatest_;
+  }
+
+  // From the scores of the labels alone.
+  bool emit(int end, Divisor* divisor) {
+    int count = end - begin_;
+    bool moderate = true;
+    for (int j = 0; j < count; ++j) {
+      int t = begin_ + j;
+      if (divisor) {
+        frames_.normalise(t, *divisor);
+      }
+      log2_scale_[j] = float(frames_.log2_scale(t));
+      moderate &= std::abs(log2_scale_[j]) <= greatest_log2_scale;
+      blank_[j] = frames_.blank_score(t);
+      frames_.gather(t, first_emitted(t), last_emitted(t), label(t));
+    }
+    for (int j = count; j < round_up(count); ++j) {
+      log2_scale_[j] = log2_scale_[count - 1];
+      blank_[j] = blank_[count - 1];
+    }
+    if (!moderate) {
+      return false;
+    }
+    auto emit_block = [&](float* x, const ScaledExp& exp) {
+      Block<float> p = exp(load_block(x));
+      store_block(x, p, block_size<float>);
+      watch(p);
+    };
+    for (int j = 0; j < count; ++j) {
+      int t = begin_ + j;
+      float* row = label(t);
+      ScaledExp exp(filled(log2_scale_[j]));
+      int64_t last = last_emitted(t);
+      for (int64_t i = first_emitted(t); i < last; i += block_size<float>) {
+        emit_block(row + i, exp);
+      }
+    }
+    for (int j = 0; j < count; j += block_size<float>) {
+      emit_block(blank_ + j, ScaledExp(load_block(log2_scale_ + j)));
+    }
+    return true;
+  }
+
+  // By way of the probabilities of all classes.
+  bool emit_tile(int begin, int end, Divisor* divisor) {
+    constexpr int frames = FrameTile<In>::frames;
+    // The loss has no use for a tile afterwards.
+    tile_.load(begin, end, divisor ? 0 : (begin - begin_) / frames);
+    if (!exponentiate_tile(begin, end, divisor)) {
+      for (int t = begin; t < end && divisor; ++t) {
+        frames_.normalise(t, *divisor);
+      }
+      return false;
+    }
+    int64_t last = last_emitted(end - 1);
+    for (int64_t i = first_emitted(begin); i < last; i += frames) {
+      Block<float> p[frames];
+      for (int j = 0; j < frames; ++j) {
+        p[j] = tile_[frames_.padded_labels[i + j]];
+        watch(p[j]);
+      }
+      transpose(p);
+      for (int j = 0; j < frames; ++j) {
+        store_block(label(begin + j) + i, p[j], frames);
+      }
+    }
+    auto p = tile_[frames_.blank];
+    watch(p);
+    store_block(blank_ + (begin - begin_), p, frames);
+    return true;
+  }
+
+  // Scores to probabilities, with the frames' normalisers if they are found
+  // here, and with their shares if not.
+  bool exponentiate_tile(int begin, int end, Divisor* divisor) {
+    constexpr int frames = FrameTile<In>::frames;
+    Block<float> greatest = {}, sum = filled(1.0f);
+    if (divisor) {
+      greatest = tile_.greatest();
+    } else if (frames_.with_logits) {
+      for (int j = 0; j < frames; ++j) {
+        auto z = frames_.normaliser(smaller(begin + j, end - 1));
+        greatest[j] = z.max;
+        sum[j] = z.sum;
+      }
+    }
+    auto log2_scale = whole_log2(greatest);
+    if (!is_moderate(log2_scale)) {
+      return false;
+    }
+    // As multiples of which the normaliser has its sum.
+    auto of_greatest = ScaledExp(log2_scale)(greatest);
+    if (!divisor) {
+      tile_.exponentiate(log2_scale);
+      store_block(share_ + (begin - begin_), 1 / (sum * of_greatest), frames);
+      return true;
+    }
+    auto share = 1 / of_greatest;
+    double sums[frames];
+    tile_.exponentiate_and_sum(log2_scale, sums);
+    double product = 1; // of a few, each near the number of classes at most
+    for (int j = 0; j < end - begin; ++j) {
+      product *= sums[j];
+      frames_.normaliser(begin + j) = {greatest[j], float(sums[j]) * share[j]};
+    }
+    divisor->multiply(product, 0);
+    return true;
+  }
+
+  // log2 exp(x), whole where it is moderate.
+  static Block<float> whole_log2(Block<float> x) {
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+    const Block<float> round = filled(12582912.0f);
+    return (x * float(log2_e) + round) - round;
+  }
+
+  // NaN is not.
+  static bool is_moderate(Block<float> log2_scale) {
+    auto moderate = (log2_scale <= filled(greatest_log2_scale)) &
+        (log2_scale >= filled(-greatest_log2_scale));
+    bool all = true;
+    for (int64_t j = 0; j < block_size<float>; ++j) {
+      all &= moderate[j] != 0;
+    }
+    return all;
+  }
+
+  // A NaN among log-probabilities counts also where no alignment passes; among
+  // logits the normaliser has found it.
+  int64_t first_emitted(int t) const {
+    return frames_.with_logits ? frames_.band(t).first_group() : 0;
+  }
+
+  int64_t last_emitted(int t) const {
+    auto band = frames_.band(t);
+    return frames_.with_logits ? band.last_group() : band.row_end;
+  }
+
+  const Frames<In>& frames_;
+  FrameTile<In> tile_;
+  int begin_ = 0; // of the run
+  Block<int32_t> least_; // bits of a probability of the run
+  Block<int32_t> greatest_;
+  float* label_; // (run, S)
+  float* blank_; // (run)
+  float* log2_scale_; // (run)
+  float* share_; // (run)
+};
+
+} // namespace

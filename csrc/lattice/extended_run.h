@@ -1,0 +1,290 @@
+// The lattice in a run of frames, in extended-range numbers: whatever the
+// scores are.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <utility>
+
+#include "lattice/class_sums.h"
+#include "lattice/frames.h"
+#include "simd/blocks.h"
+#include "simd/exponential.h"
+
+namespace {
+
+// Mantissas are normalised every few frames: a frame makes them at most six
+// times as large.
+constexpr int normalising_interval = 4;
+
+template <bool normalise, typename Real>
+inline Extended<Real> kept(Extended<Real> a) {
+  return normalise ? normalised(a) : saturated(a);
+}
+
+// alpha(t) from alpha(t - 1) and the emissions of frame t, equation 6.
+template <bool normalise, typename Real>
+void alpha_step(
+    Band band,
+    const Int<Real>* skip,
+    States<Real> previous,
+    Extended<Real> blank,
+    Row<Real> label,
+    States<Real> next) {
+  int64_t begin = band.first_group();
+  int64_t end = band.last_group();
+  next.clear(begin - 1, begin);
+  if (begin == 0) {
+    next.blank.set(-1, kept<normalise>(previous.blank[-1] * blank));
+  }
+  next.clear(end, smaller(end + lanes, band.row_end));
+  INDEPENDENT
+  for (int64_t i = begin; i < end; ++i) {
+    auto stay = previous.label[i];
+    auto step = previous.blank[i - 1];
+    auto jump = previous.label[i - 1];
+    jump.e += skip[i];
+    next.blank.set(i, kept<normalise>((previous.blank[i] + stay) * blank));
+    next.label.set(i, kept<normalise>(sum(stay, step, jump) * label[i]));
+  }
+}
+
+// One frame back in time, from beta(t + 1) p(t + 1) to beta(t) p(t), where
+// beta(t) excludes frame t's own emission (equation 10, one emission less, so
+// that gamma = alpha beta / Z needs no division by it). gamma takes the place
+// of alpha's mantissas.
+template <bool normalise, typename Real>
+void beta_step(
+    Band band,
+    const Int<Real>* skip,
+    States<Real> alpha,
+    Extended<Real> blank,
+    Row<Real> label,
+    Extended<Real> inverse_z,
+    States<Real> weighted,
+    States<Real> next) {
+  auto posterior = [&](Extended<Real> alpha, Extended<Real> beta) {
+    auto gamma = alpha * beta * inverse_z;
+    return gamma.m * power_of_two<Real>(gamma.e);
+  };
+  int64_t begin = band.first_group();
+  int64_t end = band.last_group();
+  if (begin == 0) {
+    auto beta_blank = weighted.blank[-1] + weighted.label[0];
+    alpha.blank.m[-1] = posterior(alpha.blank[-1], beta_blank);
+    next.blank.set(-1, kept<normalise>(beta_blank * blank));
+  } else {
+    alpha.blank.m[-1] = 0;
+    next.clear(begin - lanes, begin);
+  }
+  INDEPENDENT
+  for (int64_t i = begin; i < end; ++i) {
+    auto stay = weighted.label[i];
+    auto step = weighted.blank[i];
+    auto jump = weighted.label[i + 1];
+    auto beta_blank = step + jump;
+    jump.e += skip[i + 1];
+    auto beta_label = sum(stay, step, jump);
+    next.blank.set(i, kept<normalise>(beta_blank * blank));
+    next.label.set(i, kept<normalise>(beta_label * label[i]));
+    alpha.blank.m[i] = posterior(alpha.blank[i], beta_blank);
+    alpha.label.m[i] = posterior(alpha.label[i], beta_label);
+  }
+}
+
+// Each step is done for the whole run before the next: the frames of one step
+// do not wait for each other, except in the recursions themselves.
+template <typename In>
+class ExtendedRun {
+ public:
+  using Real = typename Computing<In>::Real;
+
+  // `next` is a row like those that the runs hand on.
+  ExtendedRun(
+      const Frames<In>& frames,
+      States<Real>& next,
+      LatticeWorkspace workspace)
+      : frames_(frames), next_(next) {
+    int64_t pitch = row_pitch(frames.S);
+    skip_ = workspace.take<Int<Real>>(pitch);
+    log2_scale_ = workspace.take<double>(frames.run);
+    blank_ = workspace.take_rows<Real>(1, row_pitch(frames.run))[0];
+    label_ = workspace.take_rows<Real>(frames.run, pitch);
+    blank_rows_ = workspace.take_rows<Real>(frames.run, pitch);
+    label_rows_ = workspace.take_rows<Real>(round_up(frames.run), pitch);
+    blanks_ = workspace.take<Real>(row_pitch(frames.run));
+    totals_ = workspace.take<Real>(row_pitch(frames.run));
+  }
+
+  // Takes alpha from the frame before the run to the run's last.
+  void forward(int begin, int end, States<Real>& alpha) {
+    prepare(begin, end);
+    for (int t = begin; t < end; ++t) {
+      step_forward(t, alpha, next_);
+      std::swap(alpha, next_);
+    }
+  }
+
+  // Keeps alpha of every frame, from the one before the run on.
+  bool keep_alphas(int begin, int end, States<Real> before) {
+    prepare(begin, end);
+    for (int t = begin; t < end; ++t) {
+      step_forward(t, t == begin ? before : alpha(t - 1), alpha(t));
+    }
+    return true;
+  }
+
+  // Z, from the last frame's alpha.
+  Extended<Real> evidence() const {
+    return ::evidence(alpha(frames_.T - 1), frames_.S);
+  }
+
+  // An upper bound of the workspace.
+  static size_t bytes(size_t pitch, size_t run) {
+    size_t rows = pitch * (sizeof(Real) + sizeof(Int<Real>)) + 2 * 64;
+    return (3 * round_up(run) + 1) * rows + 5 * row_pitch(run) * sizeof(double);
+  }
+
+  // Turns those alphas into posteriors. `weighted`, beta p of the frame after
+  // the run, becomes that of its first.
+  bool posteriors(
+      int begin,
+      int end,
+      Extended<Real> inverse_z,
+      States<Real>& weighted) {
+    next_.clear(-lanes, round_up(frames_.S) + lanes);
+    for (int t = end - 1; t >= begin; --t) {
+      step_back(t, inverse_z, weighted, next_);
+      std::swap(weighted, next_);
+      sum_posteriors(t);
+    }
+    return true;
+  }
+
+  Posteriors<Real> posteriors(int t) const {
+    int64_t j = t - begin_;
+    return {
+        label_rows_[j].m,
+        label_rows_.pitch,
+        blanks_ + j,
+        totals_ + j,
+        nullptr,
+        nullptr};
+  }
+
+ private:
+  States<Real> alpha(int t) const {
+    return {blank_rows_[t - begin_], label_rows_[t - begin_]};
+  }
+
+  void prepare(int begin, int end) {
+    begin_ = begin;
+    for (int64_t i = 0; i < round_up(frames_.S) + lanes; ++i) {
+      skip_[i] = frames_.skippable(i) ? 0 : zero_exponent;
+    }
+    emit(end);
+  }
+
+  // Calls step(true_type) at the frames that normalise, step(false_type) at the
+  // others.
+  template <typename Step>
+  static void at_frame(int t, Step step) {
+    if (t % normalising_interval == 0) {
+      step(std::true_type());
+    } else {
+      step(std::false_type());
+    }
+  }
+
+  void step_forward(int t, States<Real> previous, States<Real> next) const {
+    int j = t - begin_;
+    at_frame(t, [&](auto normalise) {
+      alpha_step<normalise()>(
+          frames_.band(t), skip_, previous, blank_[j], label_[j], next);
+    });
+  }
+
+  void step_back(
+      int t,
+      Extended<Real> inverse_z,
+      States<Real> weighted,
+      States<Real> next) const {
+    int j = t - begin_;
+    at_frame(t, [&](auto normalise) {
+      beta_step<normalise()>(
+          frames_.band(t),
+          skip_,
+          alpha(t),
+          blank_[j],
+          label_[j],
+          inverse_z,
+          weighted,
+          next);
+    });
+  }
+
+  // A frame's posteriors sum to 1. Their sum tells what alpha, beta and Z have
+  // gathered in rounding.
+  void sum_posteriors(int t) {
+    auto gamma = alpha(t);
+    int64_t begin = frames_.band(t).first_group();
+    int64_t end = frames_.band(t).last_group();
+    Real blanks = gamma.blank.m[-1] + sum(gamma.blank.m, begin, end);
+    blanks_[t - begin_] = blanks;
+    totals_[t - begin_] = blanks + sum(gamma.label.m, begin, end);
+    auto [first, last] = frames_.groups_around(t);
+    std::fill(gamma.label.m + first, gamma.label.m + begin, Real(0));
+    std::fill(gamma.label.m + end, gamma.label.m + last, Real(0));
+  }
+
+  // The probabilities that each frame gives the blank and the labels; of
+  // logits, as multiples of 2^log2_scale.
+  void emit(int end) {
+    // Scores above 0 are no log-probabilities: so far up that their product
+    // would lift a zero to a number, they saturate.
+    double ceiling = double(1 << 23) / frames_.T;
+    for (int t = begin_; t < end; ++t) {
+      int j = t - begin_;
+      log2_scale_[j] = frames_.log2_scale(t);
+      blank_.m[j] = frames_.blank_score(t);
+      const Row<Real> label = label_[j];
+      int64_t first = frames_.band(t).first_group();
+      int64_t last = frames_.band(t).last_group();
+      int64_t known = smaller(last, frames_.S);
+      frames_.gather(t, first, known, label.m);
+      for (int64_t i = known; i < last; ++i) {
+        label.m[i] = -std::numeric_limits<Real>::infinity();
+      }
+    }
+    for (int t = begin_; t < end; ++t) {
+      const Row<Real> label = label_[t - begin_];
+      double scale = log2_scale_[t - begin_];
+      int64_t first = frames_.band(t).first_group();
+      int64_t last = frames_.band(t).last_group();
+      INDEPENDENT
+      for (int64_t i = first; i < last; ++i) {
+        label.set(i, extended_exp(label.m[i], scale, ceiling));
+      }
+    }
+    int count = end - begin_;
+    INDEPENDENT
+    for (int j = 0; j < count; ++j) {
+      blank_.set(j, extended_exp(blank_.m[j], log2_scale_[j], ceiling));
+    }
+  }
+
+  const Frames<In>& frames_;
+  int begin_ = 0; // of the run
+  Int<Real>* skip_; // (S) exponent of what may jump to label i
+  double* log2_scale_; // (run) log2 of what the scores are multiples of
+  Row<Real> blank_; // (run) p of the blank in each frame
+  Rows<Real> label_; // (run, S) p of the labels
+  States<Real>& next_;
+  Rows<Real> blank_rows_; // (run, S) alpha, then gamma in its mantissas
+  Rows<Real> label_rows_;
+  Real* blanks_; // (run) gamma of all blanks
+  Real* totals_; // (run) gamma of all states
+};
+
+} // namespace

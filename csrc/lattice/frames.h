@@ -1,0 +1,197 @@
+// The frames of one sequence: their scores, and which labels they can be at.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include "lattice/element.h"
+#include "lattice/lattice.h"
+#include "lattice/sequence.h"
+#include "lattice/softmax.h"
+#include "simd/exponential.h"
+
+namespace {
+
+using mlx_ctc::cpu::Saved;
+using mlx_ctc::cpu::Sequence;
+
+// What the lattice's probabilities are to be divided by, multiplied up over the
+// frames in double.
+struct Divisor {
+  Extended<double> sums = {1.0, 0};
+  double log2 = 0;
+  bool is_valid = true;
+
+  void multiply(double sum, double by_log2) {
+    sums = normalised(sums * Extended<double>{sum, 0});
+    log2 += by_log2;
+    is_valid &= sum < std::numeric_limits<double>::infinity();
+  }
+};
+
+// How many classes there may be for the probabilities of all to be worth
+// finding: few, or of which a target of S labels uses a good part.
+constexpr int64_t most_dense(int64_t S) {
+  return larger<int64_t>(96, 2 * (S + 1));
+}
+
+template <typename In>
+class Frames {
+ public:
+  using Real = typename Computing<In>::Real;
+
+  Frames(
+      const Sequence& sequence,
+      const Saved& saved,
+      LatticeWorkspace& workspace)
+      : T(sequence.frames),
+        C(sequence.classes),
+        S(sequence.target_length),
+        run(smaller(saved.interval, larger(T, 1))),
+        is_dense(C <= most_dense(S)),
+        with_logits(sequence.with_logits),
+        labels(sequence.labels),
+        blank(sequence.blank),
+        scores_(static_cast<const In*>(sequence.log_probs)),
+        frame_stride_(sequence.frame_stride),
+        class_stride_(sequence.class_stride),
+        normalisers_(static_cast<Normaliser<Real>*>(saved.normalisers)) {
+    padded_labels = workspace.take<int32_t>(round_up(S));
+    row_ = workspace.take<Real>(C);
+    for (int64_t i = 0; i < round_up(S); ++i) {
+      padded_labels[i] = i < S ? labels[i] : blank;
+      repeats_ += i > 0 && i < S && labels[i] == labels[i - 1];
+    }
+  }
+
+  bool has_alignment() const {
+    return S + repeats_ <= T;
+  }
+
+  Band band(int t) const {
+    return {
+        larger<int64_t>(0, S - (T - t)),
+        smaller<int64_t>(S, t + 1),
+        round_up(S)};
+  }
+
+  // The whole groups of labels that some frame next to t can be at, among as
+  // many frames, from a whole number of them on, as a group has lanes.
+  std::pair<int64_t, int64_t> groups_around(int t) const {
+    int begin = round_down(t);
+    int end = smaller<int>(begin + lanes, T);
+    return {band(begin).first_group(), band(end - 1).last_group()};
+  }
+
+  // A blank between equal labels cannot be skipped.
+  bool skippable(int64_t i) const {
+    return i > 0 && i < S && labels[i] != labels[i - 1];
+  }
+
+  const In* scores(int t) const {
+    return scores_ + t * frame_stride_;
+  }
+
+  Real blank_score(int t) const {
+    return number(scores(t)[blank * class_stride_]);
+  }
+
+  // Copies the scores of the labels [begin, end), of the blank past the last.
+  void gather(int t, int64_t begin, int64_t end, Real* out) const {
+    const In* x = scores(t);
+    const int32_t* c = padded_labels;
+    UNROLLED
+    for (int64_t i = begin; i < end; ++i) {
+      out[i] = number(x[c[i] * class_stride_]);
+    }
+  }
+
+  // Frame t's scores side by side as Real, in place where they already are.
+  const Real* frame(int t) const {
+    const In* x = scores(t);
+    int64_t stride = class_stride_;
+    if constexpr (std::is_same_v<In, Real>) {
+      if (stride == 1) {
+        return x;
+      }
+    }
+    if (stride == 1) {
+      for (int64_t c = 0; c < C; ++c) {
+        row_[c] = number(x[c]);
+      }
+    } else {
+      for (int64_t c = 0; c < C; ++c) {
+        row_[c] = number(x[c * stride]);
+      }
+    }
+    return row_;
+  }
+
+  // Memory for one frame.
+  Real* row() const {
+    return row_;
+  }
+
+  // Of logits only.
+  Normaliser<Real>& normaliser(int t) const {
+    return normalisers_[t];
+  }
+
+  // Finds and saves frame t's normaliser.
+  void normalise(int t, Divisor& divisor) const {
+    const In* following = scores(smaller(t + 1, T - 1));
+    auto z = ::normaliser(frame(t), following, C);
+    normaliser(t) = {Real(z.max), Real(z.sum)};
+    divisor.multiply(z.sum, z.max * log2_e - log2_scale(t));
+  }
+
+  // log2 of what a frame's probabilities are multiples of in the lattice.
+  double log2_scale(int t) const {
+    return with_logits ? whole_log2(normaliser(t).max) : 0;
+  }
+
+  // log2 exp(x), whole, unless it is so great that this makes no difference.
+  static double whole_log2(double x) {
+    double scale = x * log2_e;
+    return std::abs(scale) < 0x1p20 ? std::rint(scale) : scale;
+  }
+
+  // Whether each frame has a log-probability for the blank and every label,
+  // also where no alignment passes. One comparison finds both NaN and +inf. Of
+  // logits the divisor knows.
+  bool is_valid(int begin, int end) const {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    int valid = 1;
+    for (int t = begin; t < end && !with_logits; ++t) {
+      const In* x = scores(t);
+      valid &= blank_score(t) < infinity;
+      for (int64_t i = 0; i < S; ++i) {
+        valid &= number(x[labels[i] * class_stride_]) < infinity;
+      }
+    }
+    return valid != 0;
+  }
+
+  const int T;
+  const int64_t C;
+  const int64_t S;
+  const int run; // frames in a run
+  const bool is_dense; // all classes count, not the target's alone
+  const bool with_logits;
+  const int32_t* const labels; // (S)
+  int32_t* padded_labels; // (S) and the blank, for whole groups
+  const int blank;
+
+ private:
+  const In* const scores_;
+  const int64_t frame_stride_;
+  const int64_t class_stride_;
+  Normaliser<Real>* const normalisers_; // (T)
+  Real* row_; // (C) one frame, where it cannot be used in place
+  int64_t repeats_ = 0; // equal labels side by side
+};
+
+} // namespace

@@ -1,0 +1,325 @@
+// The lattice in a run of frames, in doubles with a scale for each label: the
+// fast way, for scores that are not too far apart.
+//
+// A label and the blank after it share an exponent, which stays as it is for
+// several frames. Until it is renewed a step has no exponents to look at: what
+// goes from one label to the next is multiplied by the ratio of their scales. A
+// run that would not be exact is refused, and left to ExtendedRun.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "lattice/class_sums.h"
+#include "lattice/emissions.h"
+#include "lattice/exponents.h"
+#include "lattice/frames.h"
+#include "lattice/scaled_states.h"
+#include "simd/blocks.h"
+
+namespace {
+
+template <typename In>
+class ScaledRun {
+ public:
+  ScaledRun(const Frames<In>& frames, LatticeWorkspace workspace)
+      : frames_(frames),
+        S_(frames.S),
+        row_end_(block_up(frames.S)),
+        pitch_(row_end_ + 2 * block_size<double>),
+        jump_(take_row(workspace)),
+        ratio_(take_row(workspace)),
+        scale_(take_row(workspace)),
+        emissions_(frames, workspace),
+        exponents_(frames, ratio_) {
+    constexpr int64_t width = block_size<double>;
+    auto take_exponents = [&](int64_t rows) {
+      return workspace.take<int64_t>(rows * pitch_) + width;
+    };
+    work_ = {take_row(workspace), take_row(workspace), take_exponents(1)};
+    alphas_ = workspace.take<double>(frames.run * 2 * pitch_) + width;
+    int renewals = (frames.run - 1) / renewal_interval + 1;
+    alpha_exponents_ = take_exponents(renewals);
+    blanks_ = workspace.take<float>(row_pitch(frames.run));
+    totals_ = workspace.take<float>(row_pitch(frames.run));
+  }
+
+  // An upper bound of the workspace.
+  static size_t bytes(int64_t C, size_t pitch, size_t run) {
+    size_t rows = 6 + 2 * run + run / renewal_interval + 1;
+    return rows * pitch * sizeof(double) + 2 * row_pitch(run) * sizeof(float) +
+        12 * 64 + Emissions<In>::bytes(C, pitch, run);
+  }
+
+  // Takes alpha from the frame before the run to the run's last, or leaves it
+  // and returns false. Normalises the run's frames before, if they are logits.
+  bool forward(int begin, int end, States<float> alpha, Divisor& divisor) {
+    bool kept = prepare(begin, end, &divisor) &&
+        exponents_.read_forward(begin, alpha, work_);
+    for (int t = begin; t < end && kept; ++t) {
+      if (t % renewal_interval == 0) {
+        kept = exponents_.renew_forward(t, work_, work_);
+      }
+      step_forward(t, work_, work_);
+    }
+    if (kept && exponents_.renew_forward(end, work_, work_)) {
+      exponents_.write(work_, frames_.band(end - 1), alpha);
+      return true;
+    }
+    return false;
+  }
+
+  // Keeps alpha of every frame, from the one before the run on.
+  bool keep_alphas(int begin, int end, States<float> before) {
+    bool kept = prepare(begin, end, nullptr) &&
+        exponents_.read_forward(begin, before, work_);
+    auto previous = work_;
+    for (int t = begin; t < end && kept; ++t) {
+      auto next = alpha(t);
+      if (t % renewal_interval == 0) {
+        ScaledStates renewed = {work_.blank, work_.label, next.exponent};
+        kept = exponents_.renew_forward(t, previous, renewed);
+        previous = renewed;
+      }
+      step_forward(t, previous, next);
+      previous = next;
+    }
+    return kept && exponents_.renew_forward(end, previous, work_);
+  }
+
+  // Z, from the last frame's alpha.
+  Extended<float> evidence() const {
+    auto last = alpha(frames_.T - 1);
+    double m = last.blank[S_ - 1] + (S_ > 0 ? last.label[S_ - 1] : 0.0);
+    return last.at(m, S_ - 1);
+  }
+
+  // Finds the posteriors from those alphas, and takes `weighted`, beta p of the
+  // frame after the run, to the run's first.
+  bool posteriors(
+      int begin,
+      int end,
+      Extended<float> inverse_z,
+      States<float> weighted) {
+    bool kept = exponents_.read_backward(end, weighted, work_);
+    for (int t = end - 1; t >= begin && kept; --t) {
+      if (t == end - 1 || (t + 1) % renewal_interval == 0) {
+        kept = exponents_.renew_backward(t, work_);
+        set_scale(t, inverse_z);
+      }
+      step_back(t);
+    }
+    if (!kept || !exponents_.renew(begin, work_, work_)) {
+      return false;
+    }
+    Band b = frames_.band(end - 1);
+    const float* gamma = emissions_.label(end - 1);
+    float total = blanks_[end - 1 - begin];
+    for (int64_t i = b.begin; i < b.end; ++i) {
+      total += gamma[i];
+    }
+    // The same in all frames of the run, but for a double's rounding.
+    std::fill(totals_, totals_ + round_up(end - begin), total);
+    if (!(total > 0.5f && total < 2.0f)) {
+      return false;
+    }
+    exponents_.write(work_, frames_.band(begin), weighted);
+    return true;
+  }
+
+  Posteriors<float> posteriors(int t) const {
+    int64_t j = t - begin_;
+    return {
+        emissions_.label(t),
+        emissions_.pitch,
+        blanks_ + j,
+        totals_ + j,
+        emissions_.multiples(t),
+        emissions_.share(t)};
+  }
+
+ private:
+  // A row has a block before index 0 and one after the last.
+  double* take_row(LatticeWorkspace& workspace) const {
+    return workspace.take<double>(pitch_) + block_size<double>;
+  }
+
+  // False where a score is out of the limits.
+  bool prepare(int begin, int end, Divisor* divisor) {
+    begin_ = begin;
+    for (int64_t i = -1; i < row_end_; ++i) {
+      jump_[i] = frames_.skippable(i + 1);
+    }
+    if (!emissions_.find(begin, end, divisor) ||
+        !emissions_.are_within(least_probability, greatest_probability)) {
+      return false;
+    }
+    exponents_.limit(emissions_.log2_least());
+    return true;
+  }
+
+  ScaledStates alpha(int t) const {
+    int64_t j = t - begin_;
+    double* row = alphas_ + j * 2 * pitch_;
+    return {
+        row, row + pitch_, alpha_exponents_ + j / renewal_interval * pitch_};
+  }
+
+  // Equation 6. `next` may be `previous`.
+  void step_forward(int t, ScaledStates previous, ScaledStates next) const {
+    constexpr int64_t width = block_size<double>;
+    const float* p = emissions_.label(t);
+    double p_blank = emissions_.blank(t);
+    int64_t begin = first_block(frames_, t);
+    int64_t end = last_block(frames_, t);
+    // What the label before the block may pass on, in its last place.
+    Block<double> before = {};
+    double first = 0;
+    if (begin == 0) {
+      before = filled(previous.blank[-1]);
+      first = previous.blank[-1] * p_blank;
+    } else if (begin > first_block(frames_, t - 1)) {
+      before = leaving(previous, begin - width);
+    }
+    next.blank[-1] = first;
+    for (int64_t i = begin; i < end; i += width) {
+      auto blank = load_block(previous.blank + i);
+      auto label = load_block(previous.label + i);
+      auto left = blank + label * load_block(jump_ + i);
+      auto p_label = load_widened(p + i);
+      // The next step waits for this one: its ratio times p does not.
+      auto entered =
+          shifted<1>(before, left) * (load_block(ratio_ + i) * p_label);
+      store_block(next.blank + i, (blank + label) * p_blank, width);
+      store_block(next.label + i, label * p_label + entered, width);
+      before = left;
+    }
+    if (end < row_end_) {
+      store_block(next.blank + end, Block<double>{}, width);
+      store_block(next.label + end, Block<double>{}, width);
+    }
+  }
+
+  // What goes from the labels of a block to those after them.
+  Block<double> leaving(ScaledStates states, int64_t i) const {
+    return load_block(states.blank + i) +
+        load_block(states.label + i) * load_block(jump_ + i);
+  }
+
+  // One frame back in time, from beta(t + 1) p(t + 1) to beta(t) p(t), where
+  // beta(t) excludes frame t's own emission (equation 10, one emission less, so
+  // that gamma = alpha beta / Z needs no division by it). gamma takes the place
+  // of p.
+  void step_back(int t) {
+    constexpr int64_t width = block_size<double>;
+    auto [alpha_blank, alpha_label, exponent] = alpha(t);
+    float* p = emissions_.label(t);
+    double p_blank = emissions_.blank(t);
+    int64_t begin = first_block(frames_, t);
+    int64_t end = last_block(frames_, t);
+    Block<double> gamma_blanks = {};
+    Block<double> after = {}; // the label after the block, in the first place
+    if (t + 1 < frames_.T && end < last_block(frames_, t + 1)) {
+      after = load_block(work_.label + end);
+    }
+    for (int64_t i = end - width; i >= begin; i -= width) {
+      auto blank = load_block(work_.blank + i);
+      auto label = load_block(work_.label + i);
+      auto entered = shifted<width - 1>(label, after) * load_block(ratio_ + i);
+      auto beta_blank = blank + entered;
+      auto beta_label = blank + label + entered * load_block(jump_ + i);
+      auto scale = load_block(scale_ + i);
+      gamma_blanks += load_block(alpha_blank + i) * scale * beta_blank;
+      store_block(work_.blank + i, beta_blank * p_blank, width);
+      store_block(work_.label + i, beta_label * load_widened(p + i), width);
+      store_narrowed(p + i, load_block(alpha_label + i) * scale * beta_label);
+      after = label;
+    }
+    double gamma = total<double>(gamma_blanks);
+    if (begin == 0) {
+      double beta = work_.blank[-1] + after[0] * ratio_[-1];
+      gamma += alpha_blank[-1] * scale_[-1] * beta;
+      work_.blank[-1] = beta * p_blank;
+    }
+    blanks_[t - begin_] = float(gamma);
+    auto [first, last] = frames_.groups_around(t);
+    std::fill(p + first, p + larger(begin, first), 0.0f);
+    std::fill(p + smaller(end, last), p + last, 0.0f);
+  }
+
+  // What alpha beta is multiplied by in the frames from t back. It cannot be
+  // greater than 2^1000 but where one of them is 0.
+  void set_scale(int t, Extended<float> inverse_z) {
+    constexpr int64_t width = block_size<double>;
+    const int64_t* alpha_exponent = alpha(t).exponent;
+    auto scale = [&](Block<int64_t> e) {
+      e += int64_t(inverse_z.e);
+      e = e < -1023 ? filled<int64_t>(-1023) : e;
+      e = e > 1000 ? filled<int64_t>(1000) : e;
+      return power_of_two(e) * double(inverse_z.m);
+    };
+    int64_t begin = first_block(frames_, t - t % renewal_interval);
+    int64_t end = last_block(frames_, t);
+    for (int64_t i = begin; i < end; i += width) {
+      auto e = load_block(alpha_exponent + i) + load_block(work_.exponent + i);
+      store_block(scale_ + i, scale(e), width);
+    }
+    scale_[-1] = scale(filled(alpha_exponent[-1] + work_.exponent[-1]))[0];
+  }
+
+  const Frames<In>& frames_;
+  const int64_t S_;
+  const int64_t row_end_; // of the blocks that hold all labels
+  const int64_t pitch_; // with a block before and one after
+  double* const jump_; // (S) 1 where label i + 1 may follow i without a blank
+  double* const ratio_; // (S) of the scale that a neighbour's value comes from
+  double* const scale_; // (S) of alpha beta, including 1 / Z
+  Emissions<In> emissions_; // of the labels; then their gamma
+  Exponents<In> exponents_;
+  int begin_ = 0; // of the run
+  ScaledStates work_;
+  double* alphas_; // (run, 2, S)
+  int64_t* alpha_exponents_; // (renewals, S)
+  float* blanks_; // (run) gamma of all blanks
+  float* totals_; // (run) gamma of all states
+};
+
+// The range of a double is all that double input has.
+template <>
+class ScaledRun<double> {
+ public:
+  ScaledRun(const Frames<double>& frames, LatticeWorkspace) : frames_(frames) {}
+
+  static size_t bytes(int64_t, size_t, size_t) {
+    return 0;
+  }
+
+  bool forward(int begin, int end, States<double>, Divisor& divisor) {
+    for (int t = begin; t < end && frames_.with_logits; ++t) {
+      frames_.normalise(t, divisor);
+    }
+    return false;
+  }
+
+  bool keep_alphas(int, int, States<double>) {
+    return false;
+  }
+
+  Extended<double> evidence() const {
+    return zero<double>();
+  }
+
+  bool posteriors(int, int, Extended<double>, States<double>) {
+    return false;
+  }
+
+  Posteriors<double> posteriors(int) const {
+    return {};
+  }
+
+ private:
+  const Frames<double>& frames_;
+};
+
+} // namespace

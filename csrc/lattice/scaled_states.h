@@ -1,0 +1,62 @@
+// A row of the lattice's states in doubles, a label and the blank after it with
+// an exponent of their own.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "lattice/frames.h"
+#include "simd/blocks.h"
+#include "simd/extended.h"
+
+namespace {
+
+constexpr int64_t block_down(int64_t i) {
+  return i & -block_size<double>;
+}
+
+constexpr int64_t block_up(int64_t i) {
+  return block_down(i + block_size<double> - 1);
+}
+
+inline Block<double> power_of_two(Block<int64_t> e) {
+  return std::bit_cast<Block<double>>((e + 1023) << 52);
+}
+
+inline Block<int64_t> exponent_bits(Block<double> x) {
+  return std::bit_cast<Block<int64_t>>(x) >> 52;
+}
+
+// A row of states; the blank before all labels is blank[-1], and exponent[-1]
+// its exponent. Labels that have no probability yet have the exponent of those
+// that will give them some.
+struct ScaledStates {
+  double* blank;
+  double* label;
+  int64_t* exponent;
+
+  Extended<float> at(double m, int64_t i) const {
+    auto bits = std::bit_cast<int64_t>(m);
+    if (bits == 0) {
+      return zero<float>();
+    }
+    constexpr int64_t fraction = (int64_t(1) << 52) - 1;
+    constexpr int64_t one = int64_t(1023) << 52;
+    return {
+        float(std::bit_cast<double>((bits & fraction) | one)),
+        int32_t(exponent[i] + (bits >> 52) - 1023)};
+  }
+};
+
+// The whole blocks around the labels that frame t can be at.
+template <typename In>
+int64_t first_block(const Frames<In>& frames, int t) {
+  return block_down(frames.band(t).begin);
+}
+
+template <typename In>
+int64_t last_block(const Frames<In>& frames, int t) {
+  return block_up(frames.band(t).end);
+}
+
+} // namespace

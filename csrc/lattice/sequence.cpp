@@ -1,0 +1,327 @@
+// The forward-backward algorithm of one sequence (Graves et al. 2006, section
+// 4.1): its loss, its gradient, its posteriors.
+//
+// The frames are taken in runs. Between two runs the states are extended-range
+// numbers; within one they are what ScaledRun makes of them, or ExtendedRun
+// where that refuses.
+//
+// This file is compiled once for each instruction set, with MLX_CTC_ISA naming
+// the set. Everything but the table at the end has internal linkage, so that no
+// machine meets an instruction it does not have.
+#include "lattice/sequence.h"
+
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "lattice/class_sums.h"
+#include "lattice/element.h"
+#include "lattice/extended_run.h"
+#include "lattice/frames.h"
+#include "lattice/lattice.h"
+#include "lattice/scaled_run.h"
+#include "lattice/softmax.h"
+#include "simd/blocks.h"
+
+namespace {
+
+constexpr size_t cached_bytes = 32 << 20;
+
+// Over memory from the workspace.
+template <typename In>
+class Lattice {
+ public:
+  using Real = typename Computing<In>::Real;
+
+  Lattice(const Sequence& sequence, const Saved& saved, std::byte* workspace)
+      : saved_(saved),
+        workspace_(workspace),
+        frames_(sequence, saved, workspace_),
+        alpha_(workspace_.take_states<Real>(row_pitch(frames_.S))),
+        weighted_(workspace_.take_states<Real>(row_pitch(frames_.S))),
+        spare_(workspace_.take_states<Real>(row_pitch(frames_.S))),
+        class_sums_(frames_, workspace_),
+        extended_(frames_, spare_, workspace_),
+        scaled_(frames_, workspace_) {}
+
+  double loss() {
+    if (!frames_.has_alignment()) {
+      return std::numeric_limits<double>::infinity();
+    }
+    start(alpha_);
+    bool valid = true;
+    Divisor divisor;
+    for (int begin = 0; begin < frames_.T; begin += frames_.run) {
+      int end = run_end(begin);
+      if (begin > 0) {
+        copy(alpha_, checkpoint(begin), frames_.band(begin - 1));
+      }
+      if (!scaled_.forward(begin, end, alpha_, divisor)) {
+        valid &= frames_.is_valid(begin, end);
+        extended_.forward(begin, end, alpha_);
+      }
+    }
+    if (!valid || !divisor.is_valid) {
+      return std::numeric_limits<double>::quiet_NaN();
+    }
+    Extended<Real> z = evidence(alpha_, frames_.S);
+    if (z.e < nearly_zero) {
+      return std::numeric_limits<double>::infinity();
+    }
+    return ln_2 *
+        (divisor.log2 + std::log2(divisor.sums.m / double(z.m)) +
+         double(divisor.sums.e - z.e));
+  }
+
+  // The rest is for a sequence whose loss is finite and which has frames.
+
+  void gradient(Real cotangent, In* out, int64_t out_stride) {
+    class_sums_.prepare();
+    visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
+      auto [first, last] = frames_.groups_around(begin);
+      class_sums_.sum(gamma, first, last);
+      auto by_sums = cotangent / load_block(gamma.totals);
+      if (gamma.multiples) {
+        class_sums_.subtract_from_softmax(
+            gamma.multiples, cotangent * load_block(gamma.share), by_sums);
+        for (int t = begin; t < end; ++t) {
+          const Real* row = class_sums_.frame(t - begin);
+          copy_gradient(
+              row, out + t * out_stride, ClassSums<Real>::frames * out_stride);
+        }
+        return;
+      }
+      class_sums_.scale(by_sums);
+      for (int t = begin; t < end; ++t) {
+        write_gradient(t, cotangent, t - begin, out, out_stride);
+      }
+    });
+    finish_streaming();
+  }
+
+  // out (T, width)
+  void posteriors(bool by_class, Real* out, int64_t width) {
+    visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
+      for (int t = begin; t < end; ++t) {
+        write_posteriors(t, by_class, gamma, t - begin, out + t * width, width);
+      }
+    });
+  }
+
+ private:
+  // Calls visit(begin, end, posteriors) for all frames, a few at a time.
+  template <typename Visit>
+  void visit_posteriors(Visit visit) {
+    weighted_.clear(-lanes, round_up(frames_.S) + lanes);
+    // From here a step back leads to the last blank and to the last label.
+    weighted_.blank.set(frames_.S - 1, {Real(1), 0});
+
+    Extended<Real> inverse_z = zero<Real>();
+    int last = (frames_.T - 1) / frames_.run * frames_.run;
+    for (int begin = last; begin >= 0; begin -= frames_.run) {
+      int end = run_end(begin);
+      start(alpha_);
+      if (begin > 0) {
+        alpha_.clear(-lanes, round_up(frames_.S) + lanes);
+        copy(checkpoint(begin), alpha_, frames_.band(begin - 1));
+      }
+      bool done = visit_run(scaled_, begin, end, inverse_z, visit);
+      if (!done) {
+        visit_run(extended_, begin, end, inverse_z, visit);
+      }
+    }
+  }
+
+  // Finds the run's posteriors, or returns false.
+  template <typename Run, typename Visit>
+  bool visit_run(
+      Run& run,
+      int begin,
+      int end,
+      Extended<Real>& inverse_z,
+      Visit visit) {
+    if (!run.keep_alphas(begin, end, alpha_)) {
+      return false;
+    }
+    if (end == frames_.T) {
+      Extended<Real> z = run.evidence();
+      inverse_z = {1 / z.m, -z.e};
+    }
+    if (!run.posteriors(begin, end, inverse_z, weighted_)) {
+      return false;
+    }
+    for (int t = begin; t < end; t += ClassSums<Real>::frames) {
+      int few = smaller(ClassSums<Real>::frames, end - t);
+      visit(t, t + few, run.posteriors(t));
+    }
+    return true;
+  }
+
+  int run_end(int begin) const {
+    return smaller(begin + frames_.run, frames_.T);
+  }
+
+  // alpha before the first frame: all probability on the first blank.
+  void start(States<Real> alpha) const {
+    alpha.clear(-lanes, round_up(frames_.S) + lanes);
+    alpha.blank.set(-1, {Real(1), 0});
+  }
+
+  // cotangent * (softmax - gamma), gamma summed over the states of a class:
+  // frame j of those sums.
+  void
+  write_gradient(int t, Real cotangent, int j, In* gradient, int64_t stride) {
+    In* out = gradient + t * stride;
+    // A gradient that no cache holds is not read into one to be written.
+    bool streamed = frames_.T * stride * sizeof(In) > cached_bytes;
+    Real* row = frames_.row();
+    if constexpr (std::is_same_v<In, Real>) {
+      row = streamed ? row : out;
+    }
+    Normaliser<Real> z = {0, 1};
+    if (frames_.with_logits) {
+      z = frames_.normaliser(t);
+    }
+    const Real* x = frames_.frame(t);
+    Real scale = cotangent / z.sum;
+    int following = smaller(t + 1, frames_.T - 1);
+    const In* next = frames_.scores(following);
+    const In* next_out = gradient + following * stride;
+    for_each_block(
+        x, frames_.C, [&](Block<Real> block, int64_t c, int64_t count) {
+          __builtin_prefetch(next + c, 0, into_l2);
+          if (!streamed) {
+            __builtin_prefetch(next_out + c, 1);
+          }
+          Block<Real> y = ordinary_exp(block - z.max) * scale;
+          store_block(row + c, y, count);
+        });
+    class_sums_.subtract(j, row);
+    if constexpr (!std::is_same_v<In, Real>) {
+      copy_gradient(row, out, 0);
+    } else if (streamed) {
+      stream_row(out, row, frames_.C);
+    }
+  }
+
+  // The place of a later row, `ahead`, is fetched.
+  void copy_gradient(const Real* row, In* out, int64_t ahead) {
+    if constexpr (std::is_same_v<In, Real>) {
+      for_each_block(row, frames_.C, [&](auto block, int64_t c, int64_t count) {
+        __builtin_prefetch(out + ahead + c, 1);
+        store_block(out + c, block, count);
+      });
+      __builtin_prefetch(out + ahead + frames_.C - 1, 1);
+    } else {
+      for (int64_t c = 0; c < frames_.C; ++c) {
+        assign(out[c], row[c]);
+      }
+    }
+  }
+
+  // The blanks' posteriors, summed, and those of the labels one by one; or
+  // those of the classes.
+  void write_posteriors(
+      int t,
+      bool by_class,
+      Posteriors<Real> gamma,
+      int j,
+      Real* row,
+      int64_t width) {
+    Real scale = 1 / gamma.totals[j];
+    const Real* labels = gamma.labels + j * gamma.pitch;
+    for (int64_t i = 0; i < width; ++i) {
+      row[i] = 0;
+    }
+    row[by_class ? frames_.blank : 0] = scale * gamma.blanks[j];
+    Band b = frames_.band(t);
+    for (int64_t i = b.begin; i < b.end; ++i) {
+      row[by_class ? frames_.labels[i] : i + 1] += scale * labels[i];
+    }
+  }
+
+  // alpha before frame t, which begins a run.
+  States<Real> checkpoint(int t) const {
+    int64_t first = (t / saved_.interval - 1) * 2 * saved_.pitch + 1;
+    Real* m = static_cast<Real*>(saved_.mantissas) + first;
+    auto* e = static_cast<Int<Real>*>(saved_.exponents) + first;
+    return {{m, e}, {m + saved_.pitch, e + saved_.pitch}};
+  }
+
+  void copy(States<Real> from, States<Real> to, Band b) const {
+    for (int64_t i = b.begin > 0 ? b.begin : -1; i < b.end; ++i) {
+      to.blank.set(i, from.blank[i]);
+      to.label.set(i, from.label[i]);
+    }
+  }
+
+  const Saved& saved_;
+  LatticeWorkspace workspace_;
+  Frames<In> frames_;
+  States<Real> alpha_; // before a run
+  States<Real> weighted_; // beta p, after it
+  States<Real> spare_;
+  ClassSums<Real> class_sums_;
+  ExtendedRun<In> extended_;
+  ScaledRun<In> scaled_;
+};
+
+template <typename In>
+double
+loss(const Sequence& sequence, const Saved& saved, std::byte* workspace) {
+  return Lattice<In>(sequence, saved, workspace).loss();
+}
+
+template <typename In>
+void gradient(
+    const Sequence& sequence,
+    const Saved& saved,
+    double cotangent,
+    void* gradient,
+    int64_t gradient_stride,
+    std::byte* workspace) {
+  Lattice<In>(sequence, saved, workspace)
+      .gradient(cotangent, static_cast<In*>(gradient), gradient_stride);
+}
+
+template <typename In>
+void posteriors(
+    const Sequence& sequence,
+    const Saved& saved,
+    bool by_class,
+    void* posteriors,
+    int64_t width,
+    std::byte* workspace) {
+  using Real = typename Computing<In>::Real;
+  Lattice<In>(sequence, saved, workspace)
+      .posteriors(by_class, static_cast<Real*>(posteriors), width);
+}
+
+// An upper bound. The two kinds of run lie in the same memory.
+template <typename In>
+size_t workspace_bytes(int classes, int max_target_length, int interval) {
+  using Real = typename Computing<In>::Real;
+  size_t pitch = row_pitch(max_target_length);
+  size_t run = larger(
+      ExtendedRun<In>::bytes(pitch, interval),
+      ScaledRun<In>::bytes(classes, pitch, interval));
+  size_t states = 4 * pitch * sizeof(Real) + 4 * 64;
+  return run + 3 * states + ClassSums<Real>::bytes(classes, max_target_length) +
+      pitch * sizeof(int64_t) + classes * sizeof(Real) + 2 * 64;
+}
+
+template <typename In>
+constexpr mlx_ctc::cpu::Kernels kernels_for =
+    {loss<In>, gradient<In>, posteriors<In>, workspace_bytes<In>};
+
+} // namespace
+
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
+
+extern const Kernels table[] = {
+    kernels_for<Half>,
+    kernels_for<BFloat>,
+    kernels_for<float>,
+    kernels_for<double>};
+
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

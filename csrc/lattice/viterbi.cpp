@@ -1,0 +1,283 @@
+// The Viterbi recursion of one sequence: the lattice of Graves et al. 2006 with
+// the greatest term in place of the sum.
+//
+// Log-probabilities are taken as integers, in units of 2^-32 nats. Integers add
+// without rounding, whatever the length: equal paths are found equal, and every
+// machine finds the same path.
+//
+// This file is compiled once for each instruction set, with MLX_CTC_ISA naming
+// the set. Everything but the table at the end has internal linkage, so that no
+// machine meets an instruction it does not have.
+#include "lattice/viterbi.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "lattice/element.h"
+#include "lattice/softmax.h"
+#include "lattice/viterbi_pass.h"
+#include "system/workspace.h"
+
+namespace {
+
+using mlx_ctc::cpu::Sequence;
+
+// x in units of 2^-32, rounded towards zero. NaN becomes impossible.
+template <typename Real>
+inline int64_t fixed_point(Real x, Real greatest) {
+  constexpr Real least = impossible;
+  Real scaled = x * Real(int64_t(1) << 32);
+  scaled = scaled > least ? scaled : least;
+  scaled = scaled < greatest ? scaled : greatest;
+  return int64_t(scaled);
+}
+
+// out[i] = table[index[i]] for i in [begin, end).
+inline void look_up(
+    const int64_t* __restrict table,
+    const int32_t* __restrict index,
+    int64_t begin,
+    int64_t end,
+    int64_t* __restrict out) {
+  for (int64_t i = begin; i < end; ++i) {
+    out[i] = table[index[i]];
+  }
+}
+
+constexpr int64_t passes(int64_t frames) {
+  return (frames + pass_frames - 1) / pass_frames;
+}
+
+// The pairs of so many labels, in whole blocks.
+constexpr int64_t padded_pairs(int64_t labels) {
+  return labels / block_pairs * block_pairs + block_pairs;
+}
+
+// The lattice of one sequence, over memory from the workspace.
+template <typename In>
+class Lattice {
+ public:
+  using Real = typename Computing<In>::Real;
+
+  Lattice(const Sequence& sequence, std::byte* memory)
+      : sequence_(sequence),
+        T_(sequence.frames),
+        C_(sequence.classes),
+        S_(sequence.target_length),
+        pairs_(padded_pairs(S_)) {
+    Workspace workspace(memory);
+    row_ = workspace.take<Real>(C_);
+    normalisers_ = workspace.take<Normaliser<double>>(T_);
+    offset_ = workspace.take<int64_t>(C_);
+    score_ = workspace.take<int64_t>(C_ + 1);
+    place_ = workspace.take<int32_t>(pairs_);
+    jumping_ = workspace.take<int64_t>(pairs_);
+    label_score_ = workspace.take<int64_t>(pass_frames * pairs_);
+    best_.blank = workspace.take<int64_t>(pairs_);
+    best_.label = workspace.take<int64_t>(pairs_);
+    moves_ = workspace.take<Moves>(passes(T_) * pairs_);
+
+    place_labels(workspace.take<int32_t>(C_));
+    std::fill_n(best_.blank, pairs_, impossible);
+    std::fill_n(best_.label, pairs_, impossible);
+    // Before the first frame a path is at the first blank.
+    best_.blank[0] = 0;
+    greatest_ = -nearly_impossible;
+    if (!sequence.with_logits) {
+      for (int64_t frames = T_ - 1; frames > 0; frames /= 2) {
+        greatest_ /= 2;
+      }
+    }
+  }
+
+  void align(int32_t* alignment, Real* scores) {
+    bool valid = find_best_path();
+    // A path ends in the last label or the blank after it.
+    int64_t i = S_;
+    bool in_label = S_ > 0 && best_.label[S_ - 1] >= best_.blank[S_];
+    int64_t score = in_label ? best_.label[--i] : best_.blank[i];
+    if (!valid || score <= nearly_impossible) {
+      for (int64_t t = 0; t < T_; ++t) {
+        alignment[t] = sequence_.blank;
+        scores[t] = valid ? -std::numeric_limits<Real>::infinity()
+                          : std::numeric_limits<Real>::quiet_NaN();
+      }
+      return;
+    }
+    for (int64_t t = T_ - 1; t >= 0; --t) {
+      alignment[t] = in_label ? sequence_.labels[i] : sequence_.blank;
+      scores[t] = log_probability(t, alignment[t]);
+      Moves word = moves_[t / pass_frames * pairs_ + i];
+      int move = word >> move_bits * (t % pass_frames);
+      if (in_label) {
+        i -= move & jump ? 1 : 0;
+        in_label = move & jump || !(move & step);
+      } else if (move & to_blank) {
+        --i;
+        in_label = true;
+      }
+    }
+  }
+
+ private:
+  // A score is read once for all labels of a class: finds the classes, and each
+  // label's place among them. After them comes an impossible score.
+  void place_labels(int32_t* place_of_class) { // (C)
+    const int32_t* labels = sequence_.labels;
+    std::fill_n(place_of_class, C_, -1);
+    for (int64_t i = 0; i < S_; ++i) {
+      int32_t& place = place_of_class[labels[i]];
+      if (place < 0) {
+        place = used_;
+        offset_[used_++] = labels[i] * sequence_.class_stride;
+      }
+      place_[i] = place;
+      // A blank between equal labels cannot be skipped.
+      jumping_[i] = i > 0 && labels[i] != labels[i - 1] ? 0 : impossible;
+    }
+    score_[used_] = impossible;
+    for (int64_t i = S_; i < pairs_; ++i) {
+      place_[i] = used_;
+      jumping_[i] = impossible;
+    }
+  }
+
+  // False where a NaN or an infinite score was read.
+  bool find_best_path() {
+    bool valid = true;
+    for (int64_t t = 0; t < T_; t += pass_frames) {
+      int64_t count = std::min<int64_t>(pass_frames, T_ - t);
+      // Each frame adds at most one label, after the start and before the end.
+      int64_t begin = larger<int64_t>(0, S_ - (T_ - t) - 1);
+      begin -= begin % block_pairs;
+      int64_t end = padded_pairs(std::min(t + count - 1, S_));
+      int64_t blank_score[pass_frames];
+      for (int64_t k = 0; k < count; ++k) {
+        valid &= read_scores(t + k, blank_score[k]);
+        look_up(score_, place_, begin, end, label_score_ + k * pairs_);
+      }
+      viterbi_passes[count - 1](
+          begin,
+          end,
+          jumping_,
+          blank_score,
+          label_score_,
+          pairs_,
+          best_,
+          moves_ + t / pass_frames * pairs_);
+    }
+    return valid;
+  }
+
+  // Neither NaN nor +inf.
+  static bool is_valid(Real x) {
+    return x < std::numeric_limits<Real>::infinity();
+  }
+
+  const In* frame(int64_t t) const {
+    return static_cast<const In*>(sequence_.log_probs) +
+        t * sequence_.frame_stride;
+  }
+
+  // Frame t's scores side by side, as Real.
+  const Real* number_row(int64_t t) {
+    const In* x = frame(t);
+    for (int64_t c = 0; c < C_; ++c) {
+      row_[c] = number(x[c * sequence_.class_stride]);
+    }
+    return row_;
+  }
+
+  // The scores of the blank and of the classes used in frame t; of logits, less
+  // the greatest. False where one is NaN or +inf.
+  bool read_scores(int64_t t, int64_t& blank_score) {
+    int64_t valid = 1;
+    int64_t greatest_logit = 0;
+    if (sequence_.with_logits) {
+      const In* following = frame(t + 1 < T_ ? t + 1 : t);
+      normalisers_[t] = normaliser(number_row(t), following, C_);
+      valid = is_valid(normalisers_[t].sum);
+      greatest_logit =
+          fixed_point<Real>(normalisers_[t].max, -nearly_impossible);
+    }
+    // Frames lie too far apart for the machine to look ahead by itself.
+    constexpr int64_t ahead = 16;
+    const In* x = frame(t);
+    const In* following = frame(t + ahead < T_ ? t + ahead : t);
+    for (int64_t u = 0; u < used_; ++u) {
+      __builtin_prefetch(following + offset_[u], 0, into_l2);
+      row_[u] = number(x[offset_[u]]);
+    }
+    auto score = [&](Real x) {
+      return larger(fixed_point(x, greatest_) - greatest_logit, impossible);
+    };
+    for (int64_t u = 0; u < used_; ++u) {
+      valid &= is_valid(row_[u]);
+      score_[u] = score(row_[u]);
+    }
+    Real blank = number(x[sequence_.blank * sequence_.class_stride]);
+    blank_score = score(blank);
+    return valid && is_valid(blank);
+  }
+
+  Real log_probability(int64_t t, int32_t c) const {
+    Real x = number(frame(t)[c * sequence_.class_stride]);
+    if (sequence_.with_logits) {
+      return x - normalisers_[t].max - std::log(normalisers_[t].sum);
+    }
+    return x;
+  }
+
+  const Sequence& sequence_;
+  const int64_t T_;
+  const int64_t C_;
+  const int64_t S_;
+  const int64_t pairs_; // S + 1, and more for whole blocks
+  int64_t used_ = 0; // classes that the target has
+  Real* row_; // (C) a frame, or the used classes' part of it
+  Normaliser<double>* normalisers_; // (T) of logits
+  int64_t* offset_; // (used) of the classes' scores in a frame, in elements
+  int64_t* score_; // (used + 1)
+  int32_t* place_; // (pairs) where a label's score is
+  int64_t* jumping_; // (pairs) what is added to a jump to a label
+  int64_t* label_score_; // (pass_frames, pairs)
+  Real greatest_; // of a frame's scores
+  States best_;
+  Moves* moves_; // (T / pass_frames, pairs)
+};
+
+template <typename In>
+void align(
+    const Sequence& sequence,
+    int32_t* alignment,
+    void* scores,
+    std::byte* workspace) {
+  using Real = typename Computing<In>::Real;
+  Lattice<In>(sequence, workspace).align(alignment, static_cast<Real*>(scores));
+}
+
+// An upper bound: a dozen rows, each begun on a cache line.
+template <typename In>
+size_t workspace_bytes(int frames, int classes, int max_target_length) {
+  size_t pairs = padded_pairs(max_target_length);
+  return (classes + 1) * (2 * sizeof(int64_t) + sizeof(double) + sizeof(int)) +
+      frames * sizeof(Normaliser<double>) +
+      pairs * ((pass_frames + 3) * sizeof(int64_t) + sizeof(int)) +
+      passes(frames) * pairs * sizeof(Moves) + 1024;
+}
+
+template <typename In>
+constexpr mlx_ctc::cpu::Viterbi viterbi_for = {align<In>, workspace_bytes<In>};
+
+} // namespace
+
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
+
+extern const Viterbi viterbi_table[] = {
+    viterbi_for<Half>,
+    viterbi_for<BFloat>,
+    viterbi_for<float>,
+    viterbi_for<double>};
+
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

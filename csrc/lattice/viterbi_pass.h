@@ -1,0 +1,113 @@
+// Some frames of the Viterbi recursion in one pass over the states: they are
+// loaded and stored once, and stay in registers from frame to frame.
+//
+// A target of S labels makes S + 1 pairs of states, blank[i] and label[i] after
+// it; the last pair has a blank alone. A block of pairs needs of the block
+// before it only its last label.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "simd/blocks.h"
+
+namespace {
+
+// Sums saturate here. All the frames' scores together add less than half of
+// it, so that what is impossible once stays below `nearly_impossible`.
+constexpr int64_t impossible = -(int64_t(1) << 62);
+constexpr int64_t nearly_impossible = impossible / 2;
+
+// How a frame's path came into a pair's states: 4 bits. Without a bit set, each
+// stayed where it was.
+enum Move : int64_t {
+  to_blank = 1, // from the label before
+  step = 2, // to the label, from its blank
+  jump = 4, // to the label, from the label before
+};
+constexpr int move_bits = 4;
+
+// The moves of a pass into a pair's states, the first frame's lowest.
+using Moves = uint16_t;
+constexpr int pass_frames = 8 * sizeof(Moves) / move_bits;
+
+// The scores of the best paths to the states of a frame.
+struct States {
+  int64_t* blank; // (pairs)
+  int64_t* label; // (pairs), impossible in the last
+};
+
+using Scores = Block<int64_t>;
+constexpr int64_t block_pairs = block_size<int64_t>;
+typedef Moves BlockMoves
+    __attribute__((vector_size(block_pairs * sizeof(Moves))));
+
+inline Scores greater_of(Scores a, Scores b) {
+  return a > b ? a : b;
+}
+
+// Each pair's left neighbour: of the first, the last of the block before.
+template <size_t... j>
+inline Scores
+neighbours(Scores before, Scores block, std::index_sequence<j...>) {
+#ifdef __clang__
+  return __builtin_shufflevector(before, block, (block_pairs - 1 + j)...);
+#else
+  return __builtin_shuffle(before, block, Scores{(block_pairs - 1 + j)...});
+#endif
+}
+
+// `frames` frames of the pairs [begin, end), which are whole blocks. On ties a
+// path would rather stay than step, and rather step than jump. `jumping` is 0,
+// or impossible where a label cannot be jumped to.
+template <int frames>
+void viterbi_pass(
+    int64_t begin,
+    int64_t end,
+    const int64_t* jumping, // (pairs)
+    const int64_t* blank_score, // (frames)
+    const int64_t* label_score, // (frames, pitch)
+    int64_t pitch,
+    States states,
+    Moves* moves) { // (pairs)
+  Scores labels_before[frames];
+  for (Scores& before : labels_before) {
+    before = filled(impossible);
+  }
+  for (int64_t i = begin; i < end; i += block_pairs) {
+    Scores blank = load_block(states.blank + i);
+    Scores label = load_block(states.label + i);
+    Scores jump_score = load_block(jumping + i);
+    Scores bits = {};
+    for (int k = 0; k < frames; ++k) {
+      Scores left = neighbours(
+          labels_before[k], label, std::make_index_sequence<block_pairs>());
+      labels_before[k] = label;
+      Scores jumped = left + jump_score;
+      Scores stepped = greater_of(label, blank);
+      int shift = move_bits * k;
+      bits |= (left > blank) & (to_blank << shift);
+      bits |= (blank > label) & (step << shift);
+      bits |= (jumped > stepped) & (jump << shift);
+      blank = greater_of(blank, left) + blank_score[k];
+      label =
+          greater_of(stepped, jumped) + load_block(label_score + k * pitch + i);
+      blank = greater_of(blank, filled(impossible));
+      label = greater_of(label, filled(impossible));
+    }
+    store_block(states.blank + i, blank, block_pairs);
+    store_block(states.label + i, label, block_pairs);
+    BlockMoves words = __builtin_convertvector(bits, BlockMoves);
+    std::memcpy(moves + i, &words, sizeof(words));
+  }
+}
+
+// The pass of 1, 2, ... frames.
+constexpr decltype(&viterbi_pass<1>) viterbi_passes[pass_frames] = {
+    viterbi_pass<1>,
+    viterbi_pass<2>,
+    viterbi_pass<3>,
+    viterbi_pass<4>};
+
+} // namespace

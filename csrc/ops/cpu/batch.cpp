@@ -1,0 +1,169 @@
+#include "ops/cpu/batch.h"
+
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include <unistd.h>
+
+namespace mlx_ctc::cpu {
+
+Element element_of(mx::Dtype dtype) {
+  switch (dtype) {
+    case mx::float16:
+      return Element::float16;
+    case mx::bfloat16:
+      return Element::bfloat16;
+    case mx::float64:
+      return Element::float64;
+    default:
+      return Element::float32;
+  }
+}
+
+namespace {
+
+size_t physical_memory() {
+  static const size_t bytes = [] {
+    int64_t pages = sysconf(_SC_PHYS_PAGES);
+    return pages > 0 ? pages * size_t(sysconf(_SC_PAGESIZE))
+                     : std::numeric_limits<size_t>::max() / 2;
+  }();
+  return bytes;
+}
+
+} // namespace
+
+Workspaces::Workspaces(
+    const std::string& op,
+    size_t bytes,
+    const mx::array& log_probs,
+    const mx::array& targets) {
+  int T = log_probs.shape(0);
+  int N = log_probs.shape(1);
+  int S = targets.shape(1);
+  size_t threads = std::max(1, std::min(N, max_threads()));
+  // Memory that the system promises is not always there: no more is asked for
+  // than the machine has.
+  size_t fitting = std::max<size_t>(1, physical_memory() / (bytes + line));
+  for (size_t i = 0; i < std::min(threads, fitting); ++i) {
+    std::unique_ptr<std::byte[]> memory(
+        bytes <= physical_memory() ? new (std::nothrow) std::byte[bytes + line]
+                                   : nullptr);
+    if (!memory) {
+      break;
+    }
+    threads_.push_back(std::move(memory));
+  }
+  if (threads_.empty()) {
+    throw std::runtime_error(
+        "[" + op + "] Unable to allocate " + std::to_string(bytes) +
+        " bytes for T = " + std::to_string(T) +
+        " frames and S = " + std::to_string(S) + " labels.");
+  }
+  if (threads_.size() < threads) {
+    threads_.resize(1);
+  }
+}
+
+Batch::Batch(
+    const std::vector<mx::array>& inputs,
+    int blank,
+    bool with_logits,
+    bool blank_is_label)
+    : T(inputs[0].shape(0)),
+      N(inputs[0].shape(1)),
+      C(inputs[0].shape(2)),
+      S(inputs[1].shape(1)),
+      element(element_of(inputs[0].dtype())),
+      log_probs_(inputs[0]),
+      blank_(blank),
+      with_logits_(with_logits),
+      is_valid_(N),
+      input_lengths_(N),
+      target_lengths_(N),
+      labels_(int64_t(N) * S) {
+  read_lengths(inputs[2], inputs[3]);
+  read_labels(inputs[1], blank_is_label);
+}
+
+Sequence Batch::sequence(int n) const {
+  auto strides = log_probs_.strides();
+  return {
+      log_probs_.data<char>() + n * strides[1] * int64_t(log_probs_.itemsize()),
+      strides[0],
+      strides[2],
+      input_lengths_[n],
+      C,
+      labels_.data() + int64_t(n) * S,
+      target_lengths_[n],
+      blank_,
+      with_logits_};
+}
+
+void Batch::read_lengths(const mx::array& input, const mx::array& target) {
+  const int32_t* frames = input.data<int32_t>();
+  const int32_t* labels = target.data<int32_t>();
+  for (int n = 0; n < N; ++n) {
+    int32_t T_n = frames[n * input.strides(0)];
+    int32_t S_n = labels[n * target.strides(0)];
+    is_valid_[n] = T_n >= 0 && T_n <= T && S_n >= 0 && S_n <= S;
+    input_lengths_[n] = is_valid_[n] ? T_n : 0;
+    target_lengths_[n] = is_valid_[n] ? S_n : 0;
+  }
+}
+
+// Only the first target_length labels of a row are read.
+void Batch::read_labels(const mx::array& targets, bool blank_is_label) {
+  const int32_t* values = targets.data<int32_t>();
+  for (int64_t n = 0; n < N; ++n) {
+    for (int64_t s = 0; s < target_lengths_[n]; ++s) {
+      int32_t label = values[n * targets.strides(0) + s * targets.strides(1)];
+      bool is_label = label >= 0 && label < C;
+      is_label &= blank_is_label || label != blank_;
+      if (!is_label) {
+        is_valid_[n] = false;
+        input_lengths_[n] = 0;
+        target_lengths_[n] = 0;
+        break;
+      }
+      labels_[n * S + s] = label;
+    }
+  }
+}
+
+std::vector<int> Batch::longest_first() const {
+  std::vector<int> order(N);
+  std::iota(order.begin(), order.end(), 0);
+  auto is_longer = [this](int a, int b) {
+    return input_lengths_[a] > input_lengths_[b];
+  };
+  std::stable_sort(order.begin(), order.end(), is_longer);
+  return order;
+}
+
+std::vector<int> Batch::shares(const std::vector<int>& order) const {
+  // What a sequence costs: its frames, and what it costs without any.
+  auto cost = [this](int n) { return int64_t(input_lengths_[n]) + 16; };
+  int64_t left = 0;
+  for (int n : order) {
+    left += cost(n);
+  }
+  std::vector<int> begins = {0};
+  int64_t share = 0;
+  for (int i = 0; i < N; ++i) {
+    share += cost(order[i]);
+    if (share * 2 * max_threads() >= left || i + 1 == N) {
+      begins.push_back(i + 1);
+      left -= share;
+      share = 0;
+    }
+  }
+  return begins;
+}
+
+} // namespace mlx_ctc::cpu

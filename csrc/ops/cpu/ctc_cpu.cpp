@@ -1,0 +1,240 @@
+#include "ops/cpu/ctc_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include "ops/arguments.h"
+#include "ops/cpu/batch.h"
+#include "ops/cpu/task.h"
+
+namespace mlx_ctc::cpu {
+
+namespace {
+
+// The frames between two checkpoints of alpha: as many as leave the gradient's
+// rows in a core's own cache, but no more than one score out of its limits may
+// make slow; and so many that checkpoints and rows together grow with the
+// square root of T.
+struct Interval {
+  static constexpr int64_t cache_bytes = 1 << 20;
+  static constexpr int64_t most = 256;
+  static constexpr int64_t unit = 16;
+
+  int64_t pitch; // of a row of states
+  int frames;
+  int checkpoints;
+
+  Interval(int64_t T, int64_t S, size_t real_bytes) {
+    pitch = S + 1;
+    // Three rows of (mantissa, exponent) are kept for a frame.
+    int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
+    int64_t root = std::ceil(std::sqrt(double(T)));
+    frames = std::max(std::min(cached, most), root);
+    frames = (frames + unit - 1) / unit * unit;
+    checkpoints = T > 0 ? (T - 1) / frames : 0;
+  }
+};
+
+Interval interval_of(const std::vector<mx::array>& inputs) {
+  return {
+      inputs[0].shape(0),
+      inputs[1].shape(1),
+      mx::size_of(computing_dtype(inputs[0].dtype()))};
+}
+
+// A batch, and what loss() saves of it for gradient().
+class SavingBatch : public Batch {
+ public:
+  SavingBatch(const Options& options, const std::vector<mx::array>& inputs)
+      : Batch(inputs, options.blank, options.with_logits),
+        interval(interval_of(inputs)),
+        kernels(cpu::kernels(element)) {}
+
+  // What loss() saved, or is about to save, for sequence n.
+  Saved saved(int n, const mx::array* arrays) const {
+    auto at = [n](const mx::array& a) -> void* {
+      int64_t bytes = a.shape(0) > 0 ? a.nbytes() / a.shape(0) : 0;
+      return const_cast<char*>(a.data<char>()) + n * bytes;
+    };
+    return {
+        at(arrays[1]),
+        at(arrays[2]),
+        at(arrays[3]),
+        interval.pitch,
+        interval.frames};
+  }
+
+  const Interval interval;
+  const Kernels& kernels;
+};
+
+template <typename Real>
+void eval_loss(
+    const Options& options,
+    const Workspaces& workspaces,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  SavingBatch batch(options, inputs);
+  Real* loss = outputs[0].data<Real>();
+  double* minus_log_z = outputs[1].data<double>();
+  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
+    double value = std::numeric_limits<double>::quiet_NaN();
+    if (batch.is_valid(n)) {
+      value = batch.kernels.loss(
+          batch.sequence(n), batch.saved(n, outputs.data() + 1), workspace);
+    }
+    minus_log_z[n] = value;
+    // Rounding may put the loss of a certain alignment a little below zero.
+    double rounding = batch.T * double(std::numeric_limits<Real>::epsilon());
+    if (value < 0 && value > -rounding) {
+      value = 0;
+    }
+    loss[n] = options.zero_infinity && std::isinf(value) ? 0 : value;
+  });
+}
+
+template <typename Real>
+void eval_gradient(
+    const Options& options,
+    const Workspaces& workspaces,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  SavingBatch batch(options, inputs);
+  mx::array& output = outputs[0];
+  const mx::array& cotangents = inputs[4];
+  const double* minus_log_z = inputs[5].data<double>();
+  size_t row_bytes = batch.C * output.itemsize();
+  size_t frame_bytes = batch.N * row_bytes;
+  fetch_pages(output);
+  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
+    char* gradient = output.data<char>() + n * row_bytes;
+    Sequence sequence = batch.sequence(n);
+    Real cotangent = cotangents.data<Real>()[n * cotangents.strides(0)];
+    double loss = minus_log_z[n];
+
+    int written = 0; // frames; the others' gradient is zero
+    if (cotangent != 0 && std::isnan(loss)) {
+      written = batch.is_valid(n) ? sequence.frames : batch.T;
+      for (int64_t t = 0; t < written; ++t) {
+        fill_with_nan(output.dtype(), gradient + t * frame_bytes, batch.C);
+      }
+    } else if (cotangent != 0 && !std::isinf(loss) && sequence.frames > 0) {
+      written = sequence.frames;
+      batch.kernels.gradient(
+          sequence,
+          batch.saved(n, inputs.data() + 5),
+          cotangent,
+          gradient,
+          int64_t(batch.N) * batch.C,
+          workspace);
+    }
+    for (int64_t t = written; t < batch.T; ++t) {
+      std::fill_n(gradient + t * frame_bytes, row_bytes, 0);
+    }
+  });
+}
+
+template <typename Real>
+void eval_posteriors(
+    const PosteriorOptions& options,
+    const Workspaces& workspaces,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  SavingBatch batch(options.loss(), inputs);
+  int64_t width = outputs[0].shape(2);
+  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
+    Sequence sequence = batch.sequence(n);
+    Saved saved = batch.saved(n, outputs.data() + 1);
+    Real* rows = outputs[0].data<Real>() + n * batch.T * width;
+    Real* end = rows + batch.T * width;
+    if (!batch.is_valid(n)) {
+      std::fill(rows, end, std::numeric_limits<Real>::quiet_NaN());
+      return;
+    }
+    Real* end_of_frames = rows + sequence.frames * width;
+    double loss = batch.kernels.loss(sequence, saved, workspace);
+    if (std::isfinite(loss) && sequence.frames > 0) {
+      batch.kernels.posteriors(
+          sequence, saved, options.by_class, rows, width, workspace);
+    } else {
+      std::fill(rows, end_of_frames, std::isnan(loss) ? Real(loss) : Real(0));
+    }
+    std::fill(end_of_frames, end, Real(0));
+  });
+}
+
+bool is_double(const std::vector<mx::array>& inputs) {
+  return inputs[0].dtype() == mx::float64;
+}
+
+std::shared_ptr<Workspaces> workspaces_for(
+    const char* op,
+    const std::vector<mx::array>& inputs) {
+  size_t bytes = kernels(element_of(inputs[0].dtype()))
+                     .workspace_bytes(
+                         inputs[0].shape(2),
+                         inputs[1].shape(1),
+                         interval_of(inputs).frames);
+  return std::make_shared<Workspaces>(op, bytes, inputs[0], inputs[1]);
+}
+
+} // namespace
+
+Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
+  int T = inputs[0].shape(0);
+  int N = inputs[0].shape(1);
+  auto real = computing_dtype(inputs[0].dtype());
+  auto exponent = real == mx::float64 ? mx::int64 : mx::int32;
+  Interval interval = interval_of(inputs);
+  mx::Shape checkpoints = {
+      N, interval.checkpoints, 2, static_cast<int>(interval.pitch)};
+  mx::Shape normalisers = {N, options.with_logits ? T : 0, 2};
+  return {
+      {{N}, normalisers, checkpoints, checkpoints},
+      {mx::float64, real, real, exponent}};
+}
+
+void loss(
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  auto workspaces = workspaces_for("ctc_loss", inputs);
+  auto task = [options, workspaces](auto& inputs, auto& outputs) {
+    auto eval = is_double(inputs) ? eval_loss<double> : eval_loss<float>;
+    eval(options, *workspaces, inputs, outputs);
+  };
+  dispatch(stream, inputs, outputs, options.blank, task);
+}
+
+void gradient(
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  auto workspaces = workspaces_for("ctc_loss", inputs);
+  auto task = [options, workspaces](auto& inputs, auto& outputs) {
+    auto eval =
+        is_double(inputs) ? eval_gradient<double> : eval_gradient<float>;
+    eval(options, *workspaces, inputs, outputs);
+  };
+  dispatch(stream, inputs, outputs, options.blank, task);
+}
+
+void posteriors(
+    const PosteriorOptions& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  auto workspaces = workspaces_for("ctc_posteriors", inputs);
+  auto task = [options, workspaces](auto& inputs, auto& outputs) {
+    auto eval =
+        is_double(inputs) ? eval_posteriors<double> : eval_posteriors<float>;
+    eval(options, *workspaces, inputs, outputs);
+  };
+  dispatch(stream, inputs, outputs, options.blank, task);
+}
+
+} // namespace mlx_ctc::cpu

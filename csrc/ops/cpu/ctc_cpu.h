@@ -1,0 +1,35 @@
+// The CPU form of the op: a batch of sequences over threads.
+#pragma once
+
+#include <vector>
+
+#include "ops/ctc_loss.h"
+#include "ops/ctc_posteriors.h"
+#include "ops/op.h"
+
+namespace mlx_ctc::cpu {
+
+// What loss() leaves for gradient(): -log Z of every sequence, the frames'
+// normalisers, and alpha at every few frames, mantissas and exponents.
+Outputs saved(const std::vector<mx::array>& inputs, const Options& options);
+
+void loss(
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+void gradient(
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+// The posteriors, and after them in `outputs` what loss() leaves.
+void posteriors(
+    const PosteriorOptions& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+} // namespace mlx_ctc::cpu

@@ -1,0 +1,123 @@
+#include "ops/cpu/task.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <limits>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include "mlx/allocator.h"
+#include "mlx/utils.h"
+
+namespace mlx_ctc::cpu {
+
+namespace {
+
+constexpr uintptr_t huge_page = 2 << 20;
+
+// MLX keeps less than this to be used again: more is always fresh.
+constexpr size_t kept_bytes = 32 << 20;
+
+struct Range {
+  uintptr_t begin;
+  uintptr_t end;
+};
+
+[[maybe_unused]] Range range_of(mx::array& a) {
+  auto begin = reinterpret_cast<uintptr_t>(a.data<char>());
+  return {begin, begin + a.nbytes()};
+}
+
+} // namespace
+
+// Large fresh memory comes in huge pages where the system has them: a fault for
+// each small one would take as long as the loss.
+void allocate(mx::array& output) {
+  output.set_data(mx::allocator::malloc(output.nbytes()));
+#ifdef MADV_HUGEPAGE
+  auto [begin, end] = range_of(output);
+  auto first = (begin + huge_page - 1) / huge_page * huge_page;
+  auto last = end / huge_page * huge_page;
+  if (first < last) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#endif
+}
+
+void fetch_pages([[maybe_unused]] mx::array& output) {
+#ifdef MADV_POPULATE_WRITE
+  if (output.nbytes() < kept_bytes) {
+    return;
+  }
+  constexpr uintptr_t small_page = 4096;
+  auto [begin, end] = range_of(output);
+  auto first = begin / huge_page;
+  auto count = (end - 1) / huge_page - first + 1;
+  parallel_for(count, [&](int64_t i, int) {
+    auto from =
+        std::max(begin / small_page * small_page, (first + i) * huge_page);
+    auto to = std::min(end, (first + i + 1) * huge_page);
+    madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_WRITE);
+  });
+#endif
+}
+
+void fill_with_nan(mx::Dtype dtype, char* begin, int64_t count) {
+  switch (dtype) {
+    case mx::float64:
+      std::fill_n(
+          reinterpret_cast<double*>(begin),
+          count,
+          std::numeric_limits<double>::quiet_NaN());
+      break;
+    case mx::float32:
+      std::fill_n(
+          reinterpret_cast<float*>(begin),
+          count,
+          std::numeric_limits<float>::quiet_NaN());
+      break;
+    default: { // float16 and bfloat16, in both of which this is a NaN
+      constexpr uint16_t nan = 0x7fc0;
+      std::fill_n(reinterpret_cast<uint16_t*>(begin), count, nan);
+    }
+  }
+}
+
+void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept {
+  auto report = [](const char* reason) {
+    std::fprintf(
+        stderr,
+        "[mlx_ctc] A CPU task failed: %s. Its results are NaN.\n",
+        reason);
+  };
+  try {
+    throw;
+  } catch (const std::exception& error) {
+    report(error.what());
+  } catch (...) {
+    report("unknown exception");
+  }
+  for (auto& out : outputs) {
+    if (mx::issubdtype(out.dtype(), mx::floating)) {
+      fill_with_nan(out.dtype(), out.data<char>(), out.size());
+    } else if (out.dtype() == mx::int32) {
+      std::fill_n(out.data<int32_t>(), out.size(), blank);
+    } else {
+      std::fill_n(out.data<char>(), out.nbytes(), 0);
+    }
+  }
+}
+
+std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays) {
+  std::vector<mx::array> copies;
+  for (const auto& a : arrays) {
+    copies.push_back(mx::array::unsafe_weak_copy(a));
+  }
+  return copies;
+}
+
+} // namespace mlx_ctc::cpu

@@ -1,0 +1,63 @@
+// A task on one of MLX's CPU streams, and the memory of its outputs.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "mlx/array.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "system/parallel.h"
+
+namespace mlx_ctc::cpu {
+
+namespace mx = mlx::core;
+
+// Gives an output its memory.
+void allocate(mx::array& output);
+
+// Lets all threads fetch a large output's pages from the system, which clears
+// them: in a loop over sequences, whose rows lie side by side, several threads
+// would clear the same page.
+void fetch_pages(mx::array& output);
+
+// Arrays that a task on a stream may use while MLX keeps the originals.
+std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays);
+
+// Fills `count` elements of a floating type with NaN.
+void fill_with_nan(mx::Dtype dtype, char* begin, int64_t count);
+
+// The outputs of a task that failed with the current exception: NaN, and
+// `blank` in alignments. Prints the exception to stderr.
+void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept;
+
+// Queues task(inputs, outputs) on the stream.
+//
+// An exception must not leave the task. MLX would throw it in a later
+// evaluation, after it had marked these outputs as evaluated, and would count
+// one active task too many from then on: past ten of them it waits for ever.
+template <typename Task>
+void dispatch(
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs,
+    int blank,
+    Task task) {
+  expect_parallel_for();
+  for (auto& out : outputs) {
+    allocate(out);
+  }
+  mx::cpu::get_command_encoder(stream).dispatch(
+      [task = std::move(task),
+       blank,
+       inputs = weak_copies(inputs),
+       outputs = weak_copies(outputs)]() mutable {
+        try {
+          task(inputs, outputs);
+        } catch (...) {
+          fill_failed(outputs, blank);
+        }
+      });
+}
+
+} // namespace mlx_ctc::cpu

@@ -1,0 +1,111 @@
+// What the ops have in common as nodes of MLX's graph: four inputs, log_probs,
+// targets, input_lengths and target_lengths, and outputs of which the first are
+// results and the others tables that they are made from.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "mlx/array.h"
+#include "mlx/ops.h"
+#include "mlx/primitives.h"
+#include "mlx/utils.h"
+#include "ops/arguments.h"
+
+namespace mlx_ctc {
+
+struct Outputs {
+  std::vector<mx::Shape> shapes;
+  std::vector<mx::Dtype> dtypes;
+};
+
+/**
+ * The base of the class Self, which has
+ *
+ *   static constexpr const char* op: its name in messages;
+ *   static constexpr int results: how many outputs are, each (N, ...);
+ *   static Outputs outputs(inputs, options, stream);
+ *   name(), eval_cpu() and eval_gpu().
+ */
+template <typename Self, typename Options>
+class Op : public mx::Primitive {
+ public:
+  Op(mx::Stream stream, const Options& options)
+      : Primitive(stream), options_(options) {}
+
+  // The outputs for inputs that a caller gave.
+  static std::vector<mx::array> call(
+      const std::vector<mx::array>& inputs,
+      const Options& options,
+      mx::StreamOrDevice s) {
+    auto stream = mx::to_stream(s);
+    check(Self::op, inputs, options.blank, stream);
+    return node(inputs, options, stream);
+  }
+
+  static std::vector<mx::array> node(
+      const std::vector<mx::array>& inputs,
+      const Options& options,
+      const mx::Stream& stream) {
+    auto [shapes, dtypes] = Self::outputs(inputs, options, stream);
+    return mx::array::make_arrays(
+        std::move(shapes),
+        dtypes,
+        std::make_shared<Self>(stream, options),
+        inputs);
+  }
+
+  // One larger batch. Its tables have no axis to divide.
+  std::pair<std::vector<mx::array>, std::vector<int>> vmap(
+      const std::vector<mx::array>& inputs,
+      const std::vector<int>& axes) override {
+    int size = vmap_size(inputs, axes);
+    auto folded = fold_inputs(inputs, axes, size, stream());
+    auto outputs = node(folded, options_, stream());
+    std::vector<int> out_axes(outputs.size(), -1);
+    for (int i = 0; i < Self::results; ++i) {
+      int N = outputs[i].shape(0) / size;
+      outputs[i] = mx::unflatten(outputs[i], 0, {size, N}, stream());
+      out_axes[i] = 0;
+    }
+    return {outputs, out_axes};
+  }
+
+  bool is_equivalent(const Primitive& other) const override {
+    return options_ == static_cast<const Self&>(other).options_;
+  }
+
+  std::vector<mx::Shape> output_shapes(
+      const std::vector<mx::array>& inputs) override {
+    return Self::outputs(inputs, options_, stream()).shapes;
+  }
+
+ protected:
+  const Options options_;
+};
+
+// The base of one that cannot be differentiated, for the reason that it has in
+// `static constexpr const char* no_derivative`.
+template <typename Self, typename Options>
+class OpWithoutDerivative : public Op<Self, Options> {
+ public:
+  using Op<Self, Options>::Op;
+
+  std::vector<mx::array> vjp(
+      const std::vector<mx::array>&,
+      const std::vector<mx::array>&,
+      const std::vector<int>&,
+      const std::vector<mx::array>&) override {
+    fail(Self::op, Self::no_derivative);
+  }
+
+  std::vector<mx::array> jvp(
+      const std::vector<mx::array>&,
+      const std::vector<mx::array>&,
+      const std::vector<int>&) override {
+    fail(Self::op, Self::no_derivative);
+  }
+};
+
+} // namespace mlx_ctc

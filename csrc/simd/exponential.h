@@ -1,0 +1,101 @@
+// exp, as an extended-range number for the lattice and as a plain one for
+// softmax, in straight-line arithmetic that compilers turn into vector code.
+#pragma once
+
+#include <cmath>
+
+#include "simd/blocks.h"
+#include "simd/extended.h"
+
+namespace {
+
+constexpr double log2_e = 1.4426950408889634;
+constexpr double ln_2 = 0.6931471805599453;
+
+// 2^f for |f| <= 1/2: a minimax polynomial, relative error 2e-9 before
+// rounding.
+template <typename T> // float, or a block of them
+inline T exp2_fraction(T f) {
+  T p = f * 1.5353359e-4f + 1.3398875e-3f;
+  p = p * f + 9.618437e-3f;
+  p = p * f + 5.5503324e-2f;
+  p = p * f + 2.4022648e-1f;
+  p = p * f + 6.931472e-1f;
+  return p * f + 1.0f;
+}
+
+inline double exp2_fraction(double f) {
+  return std::exp2(f);
+}
+
+// exp(x) / 2^log2_scale, at most 2^ceiling. The product x log2(e) is formed in
+// double: its size is no bound on the digits that are left of its fraction.
+template <typename Real>
+inline Extended<Real> extended_exp(Real x, double log2_scale, double ceiling) {
+  // Adding and subtracting 1.5 * 2^52 rounds to the nearest integer.
+  constexpr double round = 6755399441055744.0;
+  double y = double(x) * log2_e - log2_scale;
+  y = larger<double>(y, zero_exponent);
+  y = smaller<double>(y, ceiling);
+  double n = (y + round) - round;
+  return {exp2_fraction(Real(y - n)), Int<Real>(int32_t(n))};
+}
+
+// exp(x) / 2^log2_scale, within a float's precision also where x is far from 0,
+// and below 2^-126 as 0. log2_scale is whole, 2^11 at most. NaN stays NaN.
+class ScaledExp {
+ public:
+  explicit ScaledExp(Block<float> log2_scale)
+      : round_((12582912.0f + 127.0f) - log2_scale),
+        least_((log2_scale - 127.0f) * float(ln_2)),
+        most_((log2_scale + 128.0f) * float(ln_2)) {}
+
+  [[gnu::always_inline]] Block<float> operator()(Block<float> x) const {
+    x = least_ > x ? least_ : x;
+    x = most_ < x ? most_ : x;
+    // As in ordinary_exp: n, and n + 127 - log2_scale in the low bits.
+    Block<float> shifted = x * float(log2_e) + round_;
+    auto power = std::bit_cast<Block<float>>(
+        std::bit_cast<Block<int32_t>>(shifted) << 23);
+    Block<float> n = shifted - round_;
+    // ln 2 in two parts; the first has 12 bits, and its product no rounding.
+    Block<float> r = x - n * 0x1.62ep-1f - n * 3.1946185e-5f;
+    Block<float> p = r * 1.3843651e-3f + 8.374156e-3f;
+    p = p * r + 4.1668e-2f;
+    p = p * r + 1.6666431e-1f;
+    p = p * r + 4.9999994e-1f;
+    p = p * r + 1.0f;
+    return (p * r + 1.0f) * power;
+  }
+
+ private:
+  Block<float> round_;
+  Block<float> least_;
+  Block<float> most_;
+};
+
+// exp(x) as an ordinary number: 0 where it would be denormal, infinity where it
+// would be greater than the greatest number. NaN stays NaN.
+[[gnu::always_inline]] inline Block<float> ordinary_exp(Block<float> x) {
+  // Adding 1.5 * 2^23 rounds to the nearest integer n, and leaves it in the low
+  // bits; with the bias on top, n + 127 is ready to become an exponent.
+  const Block<float> round = filled(12582912.0f + 127.0f);
+  const Block<float> least = filled(-127.0f);
+  const Block<float> most = filled(128.0f);
+  Block<float> y = x * float(log2_e);
+  y = least > y ? least : y;
+  y = most < y ? most : y;
+  Block<float> shifted = y + round;
+  auto power =
+      std::bit_cast<Block<float>>(std::bit_cast<Block<int32_t>>(shifted) << 23);
+  return exp2_fraction(y - (shifted - round)) * power;
+}
+
+inline Block<double> ordinary_exp(Block<double> x) {
+  for (int64_t j = 0; j < block_size<double>; ++j) {
+    x[j] = std::exp(x[j]);
+  }
+  return x;
+}
+
+} // namespace
