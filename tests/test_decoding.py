@@ -1,6 +1,7 @@
 # Which labels greedy and beam search decoding find, and how probable they are.
 
 import math
+import re
 from itertools import product
 
 import mlx.core as mx
@@ -313,8 +314,10 @@ class TestBeamSearch:
         ],
     )
     def test_tensorflows_label_selection(self, pruning, expected):
+        # TensorFlow takes any scores; a frame's greatest becomes 0 here.
+        x = np.array(self.SELECTION, np.float32)
         found = beam_search_decode(
-            mx.array(self.SELECTION),
+            x - x.max(axis=1, keepdims=True),
             3,
             5,
             5,
@@ -363,6 +366,46 @@ class TestBeamSearch:
             expected = without[tuple(labels)] - 0.1 * (len(labels) + 1)
             assert score == pytest.approx(expected)
 
+    @pytest.mark.parametrize(
+        "returned", [None, "1", (1.0,), math.nan, math.inf, [0.5]], ids=repr
+    )
+    def test_what_is_no_score_names_scorer_prefix_and_label(self, returned):
+        def scorer(prefix, label):
+            return returned if prefix == (1,) and label == 2 else 0.0
+
+        got = repr(returned)
+        says = (
+            "[beam_search_decode] Expected scorer(prefix, label) to return a finite "
+            f"number or -inf but got {got} for prefix (1,) and label 2."
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(says)}$"):
+            beam_search_decode(mx.zeros((3, 3)), 3, scorer=scorer)
+
+    def test_what_is_no_score_at_the_end_names_label_none(self):
+        def scorer(prefix, label):
+            return math.nan if label is None else 0.0
+
+        with pytest.raises(
+            ValueError, match=r"but got nan for prefix .* label None\.$"
+        ):
+            beam_search_decode(mx.zeros((3, 3)), 3, scorer=scorer)
+
+    @pytest.mark.parametrize(
+        "number", [1, True, np.float32(1), np.int64(1), mx.array(1.0)], ids=repr
+    )
+    def test_any_number_is_a_score(self, number):
+        x = mx.zeros((2, 2))
+        [one] = beam_search_decode(x, 2, scorer=lambda prefix, label: 1.0)
+        [other] = beam_search_decode(x, 2, scorer=lambda prefix, label: number)
+        assert one == other
+
+    def test_minus_infinity_rules_a_label_out(self):
+        x = mx.log(mx.array([[0.2, 0.5, 0.3]]))
+        [best] = beam_search_decode(
+            x, 1, scorer=lambda _, label: -math.inf if label == 1 else 0.0
+        )
+        assert best.labels == [2]
+
     def test_scorers_error_is_raised(self):
         def scorer(prefix, label):
             raise KeyError("no such word")
@@ -405,6 +448,31 @@ class TestBeamSearch:
         assert beam_search_decode(mx.array(x), 3, nbest=5) == [([1], 0.0)]
         x[1] = -np.inf
         assert beam_search_decode(mx.array(x), 3, nbest=5) == []
+
+    def test_probabilities_are_refused(self):
+        x = np.full((4, 2, 3), -1.0, np.float32)
+        x[2, 1, 0] = 0.25
+        x[3, 1, 2] = 0.5
+        says = (
+            "[beam_search_decode] Expected log_probs of at most 0 but got 0.25 in "
+            "frame 2 of sequence 1, class 0."
+        )
+        with pytest.raises(ValueError, match=re.escape(says)):
+            beam_search_decode(x, [4, 4])
+        with pytest.raises(ValueError, match=re.escape(says)):
+            beam_search_decode(x, [4, 4], scorer=lambda prefix, label: 0.0)
+
+    def test_positive_values_past_the_length_and_of_logits_are_taken(self):
+        x = np.full((4, 2, 3), -1.0, np.float32)
+        x[2, 1, 0] = 5
+        assert not math.isnan(beam_search_decode(x, [4, 2])[1][0].score)
+        assert not math.isnan(
+            beam_search_decode(x, [4, 4], with_logits=True)[1][0].score
+        )
+
+    def test_rounding_above_0_is_taken(self):
+        x = np.full((4, 1, 3), 9e-4, np.float32)
+        assert beam_search_decode(x, [4])[0][0].score > 0
 
     def test_bad_number_makes_its_item_nan(self, rng):
         x = random_log_probs(rng, 10, 3, 4)

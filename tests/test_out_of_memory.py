@@ -1,12 +1,8 @@
 # Too little memory is an error of the evaluation, or NaN, and leaves MLX working.
 
-import os
-import shutil
-import subprocess
-import sys
-
 import mlx.core as mx
 import numpy as np
+import preload
 import pytest
 
 from mlx_ctc import ctc_loss, forced_align
@@ -124,20 +120,10 @@ print("done")
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD is Linux's")
 def test_a_task_without_memory_gives_nan(tmp_path, request):
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    source, shim = tmp_path / "shim.cpp", tmp_path / "shim.so"
-    source.write_text(SHIM)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source], check=True)
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, shim, str(request.path.parent)],
-        env={**os.environ, "LD_PRELOAD": str(shim), "MLX_CTC_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    shim = preload.compile_library(SHIM, tmp_path)
+    result = preload.run_with(
+        shim, PROGRAM, str(request.path.parent), MLX_CTC_NUM_THREADS="2"
     )
     assert result.stdout == "done\n", result.stderr
     assert "A CPU task failed: std::bad_alloc. Its results are NaN." in result.stderr

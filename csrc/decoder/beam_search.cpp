@@ -288,12 +288,13 @@ class Search {
   int64_t order_ = 0;
 };
 
-std::vector<Hypothesis> beam_search(
+std::vector<Hypothesis> search(
     const float* log_probs,
     int64_t T,
     int64_t C,
     const BeamOptions& options,
-    const Scorer& scorer) {
+    const Scorer& scorer,
+    const std::atomic<bool>& stop) {
   // One comparison finds both NaN and +inf.
   auto is_valid = [](float x) {
     return x < std::numeric_limits<float>::infinity();
@@ -302,13 +303,35 @@ std::vector<Hypothesis> beam_search(
     return {{{}, std::numeric_limits<double>::quiet_NaN()}};
   }
   Search search(C, options, scorer);
-  for (int64_t t = 0; t < T; ++t) {
+  for (int64_t t = 0; t < T && !stop; ++t) {
     search.advance(log_probs + t * C);
   }
-  return search.best();
+  return stop ? std::vector<Hypothesis>() : search.best();
 }
 
 } // namespace
+
+std::optional<Place> find_above(
+    float most,
+    const float* log_probs,
+    int64_t T,
+    int64_t C,
+    const std::vector<int>& lengths) {
+  auto is_above = [most](float x) {
+    return x > most && x < std::numeric_limits<float>::infinity();
+  };
+  int64_t N = lengths.size();
+  for (int64_t n = 0; n < N; ++n) {
+    const float* begin = log_probs + n * T * C;
+    const float* end = begin + lengths[n] * C;
+    const float* found = std::find_if(begin, end, is_above);
+    if (found != end) {
+      int64_t i = found - begin;
+      return Place{n, i / C, i % C, *found};
+    }
+  }
+  return std::nullopt;
+}
 
 std::vector<std::vector<Hypothesis>> beam_search(
     const float* log_probs,
@@ -316,19 +339,20 @@ std::vector<std::vector<Hypothesis>> beam_search(
     int64_t C,
     const std::vector<int>& lengths,
     const BeamOptions& options,
-    const Scorer& scorer) {
+    const Scorer& scorer,
+    const std::atomic<bool>& stop) {
   int64_t N = lengths.size();
   std::vector<std::vector<Hypothesis>> results(N);
-  auto search = [&](int64_t n, int) {
+  auto search_one = [&](int64_t n, int) {
     results[n] =
-        beam_search(log_probs + n * T * C, lengths[n], C, options, scorer);
+        search(log_probs + n * T * C, lengths[n], C, options, scorer, stop);
   };
   if (scorer) {
     for (int64_t n = 0; n < N; ++n) {
-      search(n, 0);
+      search_one(n, 0);
     }
   } else {
-    cpu::parallel_for(N, search);
+    cpu::parallel_for(N, search_one);
   }
   return results;
 }

@@ -2,8 +2,10 @@
 // 2006, section 3.2; Hannun et al. 2014), on the CPU.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace mlx_ctc {
@@ -25,13 +27,33 @@ struct Hypothesis {
 // What extending a prefix by a label adds to its score; by label -1, ending it.
 using Scorer = std::function<double(const std::vector<int>& prefix, int label)>;
 
+// One of the scores of a batch.
+struct Place {
+  int64_t sequence;
+  int64_t frame;
+  int64_t label;
+  float value;
+};
+
+/**
+ * The first finite value of log_probs (N, T, C) that is above `most`, in the
+ * frames that the lengths (N) leave.
+ */
+std::optional<Place> find_above(
+    float most,
+    const float* log_probs,
+    int64_t T,
+    int64_t C,
+    const std::vector<int>& lengths);
+
 /**
  * The best labellings of every sequence, the most probable first.
  *
  * log_probs is (N, T, C), contiguous. A sequence that reads a NaN or +inf has
  * one empty labelling with a score of NaN; one without probability has none.
  * Sequences are spread over threads, unless there is a scorer: it is called
- * from the calling thread.
+ * from the calling thread. The results are incomplete if `stop`, looked at in
+ * each frame, becomes true.
  */
 std::vector<std::vector<Hypothesis>> beam_search(
     const float* log_probs,
@@ -39,6 +61,7 @@ std::vector<std::vector<Hypothesis>> beam_search(
     int64_t C,
     const std::vector<int>& lengths, // (N)
     const BeamOptions& options,
-    const Scorer& scorer);
+    const Scorer& scorer,
+    const std::atomic<bool>& stop);
 
 } // namespace mlx_ctc

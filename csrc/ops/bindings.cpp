@@ -5,7 +5,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
-#include "decoder/beam_search.h"
+#include "ops/beam_search_bindings.h"
 #include "ops/ctc_loss.h"
 #include "ops/ctc_posteriors.h"
 #include "ops/forced_align.h"
@@ -17,18 +17,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
-
-// A Python function of (prefix, label), called with label None at the end.
-mlx_ctc::Scorer scorer_from(const nb::object& function) {
-  if (function.is_none()) {
-    return nullptr;
-  }
-  return [function](const std::vector<int>& prefix, int label) {
-    nb::tuple labels(nb::cast(prefix));
-    nb::object last = label < 0 ? nb::none() : nb::cast(label);
-    return nb::cast<double>(function(labels, last));
-  };
-}
 
 // The function of an op with its options, a blank and flags, as arguments.
 template <typename Options, typename... Flags, typename Result>
@@ -143,62 +131,6 @@ NB_MODULE(_ext, m) {
       "a"_a,
       "A known array in 32 bits, saturated.");
 
-  m.def(
-      "beam_search",
-      [](const mx::array& log_probs,
-         const std::vector<int>& lengths,
-         int beam_width,
-         int blank,
-         int nbest,
-         int max_labels,
-         double label_threshold,
-         double beam_threshold,
-         const nb::object& scorer) {
-        mlx_ctc::BeamOptions options = {
-            beam_width,
-            blank,
-            nbest,
-            max_labels,
-            label_threshold,
-            beam_threshold};
-        auto score = scorer_from(scorer);
-        std::vector<std::vector<mlx_ctc::Hypothesis>> results;
-        auto search = [&] {
-          results = mlx_ctc::beam_search(
-              log_probs.data<float>(),
-              log_probs.shape(1),
-              log_probs.shape(2),
-              lengths,
-              options,
-              score);
-        };
-        if (score) {
-          search();
-        } else {
-          nb::gil_scoped_release release;
-          search();
-        }
-        std::vector<std::vector<std::pair<std::vector<int>, double>>> pairs;
-        for (auto& result : results) {
-          auto& of_sequence = pairs.emplace_back();
-          for (auto& [labels, score] : result) {
-            of_sequence.emplace_back(std::move(labels), score);
-          }
-        }
-        return pairs;
-      },
-      "log_probs"_a,
-      "lengths"_a,
-      nb::kw_only(),
-      "beam_width"_a,
-      "blank"_a,
-      "nbest"_a,
-      "max_labels"_a,
-      "label_threshold"_a,
-      "beam_threshold"_a,
-      "scorer"_a = nb::none(),
-      "The best (labels, score) of each sequence of log_probs (N, T, C), which "
-      "is evaluated, contiguous and float32.");
-
+  mlx_ctc::bind_beam_search(m);
   mlx_ctc::gpu::bind_launches(m);
 }

@@ -77,9 +77,16 @@ Value wait_for(const std::atomic<Value>& value, const Ready& ready) {
 // end: a process may exit while they wait.
 class Pool {
  public:
-  explicit Pool(int helpers) {
-    for (int worker = 1; worker <= helpers; ++worker) {
-      std::thread([this, worker] { serve(worker); }).detach();
+  // With fewer threads than asked for if the system does not start more, as
+  // under a limit on a container's processes or on address space.
+  explicit Pool(int threads) {
+    try {
+      while (started_ < threads) {
+        int worker = started_ + 1;
+        std::thread([this, worker] { serve(worker); }).detach();
+        started_ = worker;
+      }
+    } catch (const std::exception&) {
     }
   }
 
@@ -89,8 +96,9 @@ class Pool {
     call_.notify_all();
   }
 
-  // Runs the loop on the calling thread and on `helpers` of the pool's.
+  // Runs the loop on the calling thread and on up to `helpers` of the pool's.
   void run(Loop& loop, int helpers) {
+    helpers = std::min(helpers, started_);
     loop_ = &loop;
     running_ = helpers;
     call_ = Call{call_.load().round + 1, helpers};
@@ -122,6 +130,7 @@ class Pool {
     }
   }
 
+  int started_ = 0;
   Loop* loop_ = nullptr;
   std::atomic<Call> call_ = Call{0, 0};
   std::atomic<int> running_ = 0;
