@@ -536,11 +536,14 @@ def check_beam(rng, call):
         call.refused = ["input_lengths"]
     tiny = p.T <= 4 and p.C <= 3
     width = 100 if tiny else int(rng.integers(1, 9))
+    bonus = float(rng.choice([-0.5, 0.25, -np.inf])) if rng.random() < 0.3 else None
+    scorer = None if bonus is None else lambda prefix, label: bonus
     found = beam_search_decode(
         call.scores,
         call.input_lengths.values,
         rng.choice([np.int64, int, np.uint8])(width),
         nbest=1 if not tiny else 3,
+        scorer=scorer,
         **call.options(),
     )
     found = [found] if call.unbatched else found
@@ -551,13 +554,32 @@ def check_beam(rng, call):
         elif tiny:
             others = [c for c in range(p.C) if c != p.blank]
             log_probs = p.log_probs(n)
-            losses = [
-                reference.ctc(log_probs, labels, p.blank)[0]
+            scores = [
+                (bonus or 0) * (size + 1) - reference.ctc(log_probs, labels, p.blank)[0]
                 for size in range(p.input_lengths[n] + 1)
                 for labels in product(others, repeat=size)
             ]
-            best = sorted(-loss for loss in losses if loss < np.inf)[::-1][:3]
+            best = sorted(score for score in scores if score > -np.inf)[::-1][:3]
             close([h.score for h in found[n]], best, 1e-5, 1e-5)
+
+
+def check_probabilities(rng, call):
+    """A value that is no log-probability is refused, in a frame that is used."""
+    p = call.problem
+    call.refused = ["input_lengths"] if call.fault == "input_lengths" else []
+    scores = p.scores.copy()
+    if p.N > 0 and p.T > 0:
+        t, n, c = (rng.integers(size) for size in (p.T, p.N, p.C))
+        scores[t, n, c] = rng.choice([0.01, 0.7, 30.0])
+        if t < p.input_lengths[n] and not p.with_logits and not call.refused:
+            call.refused = ["log_probs of at most 0"]
+    scores = mx.array(scores, p.dtype)
+    beam_search_decode(
+        scores[:, 0] if call.unbatched else scores,
+        call.input_lengths.values,
+        4,
+        **call.options(),
+    )
 
 
 CHECKS = [
@@ -570,6 +592,7 @@ CHECKS = [
     check_alignment,
     check_greedy,
     check_beam,
+    check_probabilities,
 ]
 CALLS_PER_SEED = 12
 
