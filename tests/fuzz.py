@@ -16,7 +16,10 @@ its seed too.
 
 import argparse
 import contextlib
+import faulthandler
 import multiprocessing
+import os
+import signal
 import sys
 import time
 import traceback
@@ -638,6 +641,7 @@ def run_seed(seed):
 
 def work(first, step, end, progress, failures, run):
     """Run the seeds first, first + step, ... and say which one runs."""
+    faulthandler.register(signal.SIGUSR1)
     mx.set_default_device(mx.cpu)
     for seed in range(first, end, step):
         progress.value = seed
@@ -681,6 +685,8 @@ class Worker:
         if not self.process.is_alive():
             yield seed, f"the process ended with exit code {self.process.exitcode}"
         elif time.monotonic() - self.since > self.hang:
+            os.kill(self.process.pid, signal.SIGUSR1)  # prints where it is
+            self.process.join(1)
             self.process.kill()
             yield seed, f"no progress for {self.hang} s"
         else:
