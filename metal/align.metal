@@ -25,6 +25,9 @@
 // ROUNDS            whether there may be more windows than simdgroups
 // MAX_SIMDGROUPS    room for so many in a threadgroup
 
+#include "extended.h"
+#include "fixed_point.h"
+
 constexpr int FRAMES = 8; // of a block
 // The bits of a move. Without any, blank and label stayed where they were.
 constexpr uint to_blank = 1; // from the label before

@@ -28,6 +28,9 @@
 // CAPACITY         room for a part's gamma: PART, or less for a short target
 // MAX_SIMDGROUPS   so many have windows at most; others only write
 
+#include "gammas.h"
+#include "rows.h"
+
 const float nan = metal::numeric_limits<float>::quiet_NaN();
 
 threadgroup float p_blank[MAX_SIMDGROUPS][SEGMENT];

@@ -9,6 +9,8 @@
 // THREADS         in a threadgroup
 // FRAME_THREADS   threads for one frame: up to 32, or all
 
+#include "extended.h"
+
 constexpr int FRAMES = THREADS / FRAME_THREADS; // of a threadgroup
 constexpr int LANES = FRAME_THREADS < 32 ? FRAME_THREADS : 32;
 constexpr int UNROLL = 8;

@@ -16,6 +16,8 @@
 // PART                       labels of a part of classes and places
 // MAX_SIMDGROUPS             room for so many in a threadgroup
 
+#include "gammas.h"
+
 const float nan = metal::numeric_limits<float>::quiet_NaN();
 
 threadgroup float p_blank[MAX_SIMDGROUPS][SEGMENT];

@@ -1,4 +1,4 @@
-// alpha and w (recursion.metal) over all frames of a sequence, and from alpha
+// alpha and w (recursion.h) over all frames of a sequence, and from alpha
 // the loss. A third threadgroup sorts the labels by class for the gradient.
 //
 // A lane holds one pair of states in registers for all frames, a simdgroup a
@@ -41,6 +41,11 @@
 // SEGMENT                         frames between checkpoints
 // PART                            labels of a part, see the gradient
 // MAX_WINDOWS                     room for so many in a threadgroup
+
+#include "last_blank.h"
+#include "loss.h"
+#include "sort.h"
+#include "window.h"
 
 const float infinity = metal::numeric_limits<float>::infinity();
 

@@ -93,21 +93,6 @@ Names joined(std::initializer_list<Names> parts) {
   return all;
 }
 
-// The functions that the scan, the gradient and the posteriors have in common,
-// and a kernel's own.
-std::vector<const char*> lattice_and(std::initializer_list<const char*> own) {
-  std::vector<const char*> texts = {
-      text::extended,
-      text::recursion,
-      text::place,
-      text::floats,
-      text::emissions,
-      text::last_blank,
-      text::classes};
-  texts.insert(texts.end(), own);
-  return texts;
-}
-
 // With the arrays' names. Log-probabilities have no normalisers, and the
 // kernel does not read what is passed instead.
 Launch bound(Launch launch, const Sizes& sizes, bool with_logits) {
@@ -152,8 +137,8 @@ Launch normalisers_launch(const Sizes& sizes) {
       .threadgroup = {threads, 1, 1},
       .max_threads = threads,
       .resident = 8,
-      .headers = {text::extended},
-      .source = text::normalisers};
+      .functions = text::normalisers.functions,
+      .source = text::normalisers.body};
 }
 
 Launch
@@ -197,8 +182,8 @@ scan_launch(const Sizes& sizes, const Options& options, Backend backend) {
       .max_threads = max_threads,
       // Registers for 64 a thread.
       .resident = std::max(1024 / max_threads, 1),
-      .headers = lattice_and({text::window, text::sort, text::loss}),
-      .source = text::scan};
+      .functions = text::scan.functions,
+      .source = text::scan.body};
 }
 
 Launch gradient_launch(
@@ -254,8 +239,8 @@ Launch gradient_launch(
       .max_threads = max_threads,
       // Registers for 72 a thread.
       .resident = 896 / max_threads,
-      .headers = lattice_and({text::segment, text::gammas, text::rows}),
-      .source = text::gradient};
+      .functions = text::gradient.functions,
+      .source = text::gradient.body};
 }
 
 Launch
@@ -286,8 +271,8 @@ align_launch(const Sizes& sizes, const AlignOptions& options, Backend backend) {
       .threadgroup = {threads, 1, 1},
       .max_threads = max_simdgroups * simdgroup_width,
       .resident = 1,
-      .headers = {text::extended, text::fixed_point},
-      .source = text::align};
+      .functions = text::align.functions,
+      .source = text::align.body};
 }
 
 Launch posteriors_launch(
@@ -315,8 +300,8 @@ Launch posteriors_launch(
       .threadgroup = {threads, 1, 1},
       .max_threads = max_gradient_simdgroups * simdgroup_width,
       .resident = 1,
-      .headers = lattice_and({text::segment, text::gammas}),
-      .source = text::posteriors};
+      .functions = text::posteriors.functions,
+      .source = text::posteriors.body};
 }
 
 } // namespace
@@ -338,9 +323,7 @@ std::string header(const Launch& launch, Backend backend) {
     result += std::to_string(launch.resident) + "\n";
     result += text::cuda_prelude;
   }
-  for (const char* text : launch.headers) {
-    result += text;
-  }
+  result += launch.functions;
   return result;
 }
 

@@ -45,7 +45,9 @@ struct Launch {
   // divides the registers by them.
   int max_threads;
   int resident;
-  std::vector<const char*> headers; // the functions that the source calls
+  // The kernel's text: the functions it calls, and its body. MLX writes the
+  // signature between them.
+  const char* functions;
   const char* source;
 };
 

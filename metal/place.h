@@ -1,6 +1,8 @@
 // A lane's place in the lattice: which pair of states it has, a blank and the
 // label after it, and which steps lead into them. The last blank is in no pair:
-// last_blank.metal.
+// last_blank.h.
+
+#include "recursion.h"
 
 // 32 pairs each, the last one fewer.
 METAL_FUNC int windows_of(int S_n) {

@@ -1,5 +1,7 @@
 // From Z to the loss.
 
+#include "recursion.h"
+
 // The product of some frames' unit over the sum of their exponentials: every
 // `step`-th group of `size` frames from the `first` on. A bad normaliser makes
 // `good` false.

@@ -4,6 +4,8 @@
 //
 // In each function lane k has the segment's frame k % FRAMES.
 
+#include "floats.h"
+
 // A frame's probability of the blank, which may be less than a float of
 // plain_probability holds.
 template <typename Score>

@@ -1,6 +1,8 @@
 // One segment of a sequence's frames, and what the scan has left at its ends
 // and between its windows.
 
+#include "emissions.h"
+
 struct Segment {
   int n;
   int S; // of the batch

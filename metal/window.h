@@ -1,6 +1,8 @@
 // alpha or w in one window of 32 pairs of states over one segment of frames, in
 // the order of the scan: in floats, or without limits.
 
+#include "emissions.h"
+
 // Where a lane leaves, for each frame, what its states were before it. The last
 // lane's label enters the next window; the gradient needs the first lane's
 // blank of w too.

@@ -4,6 +4,10 @@
 // Until w has come back to a frame alpha waits where gamma will be: the blank's
 // in a register, the label's in threadgroup memory.
 
+#include "classes.h"
+#include "last_blank.h"
+#include "segment.h"
+
 // The scores from the segment's first frame on, and what their probabilities
 // are measured in.
 template <typename Scores>

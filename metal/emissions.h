@@ -1,5 +1,7 @@
 // The probabilities that a segment's frames give the blank and the labels.
 
+#include "floats.h"
+
 // Of a segment, in the order of a scan: its frames are the k-th from `begin` to
 // the one before `end`. Others lie behind the sequence's last.
 struct Frames {

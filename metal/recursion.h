@@ -6,6 +6,8 @@
 // alpha with frames and states in reverse. beta-hat(t, s) leaves out frame t's
 // own emission: the beta of eq. 9 without a division in gamma.
 
+#include "extended.h"
+
 // A path passes a label in each frame at most, and needs a frame for each label
 // to come. The first and the last frame in which one may be among a window's 32
 // pairs, of alpha or of w; or one frame off, where it leaves something to a

@@ -6,11 +6,13 @@
 // fused with a sum. Each span begins with m anew at 2^30.
 //
 // Whatever leaves a float's range is noticed, and the segment done again by the
-// steps of recursion.metal, which have no limits. What stayed inside is right:
+// steps of recursion.h, which have no limits. What stayed inside is right:
 // values of every second frame are 2^-56 at least and no probability is below
 // 2^-35, so that those between are at least 2^-91, and something lost to
 // underflow, below 2^-126, was to be added to something 2^35 times as large.
 // For the same reason nothing becomes 0 before it is noticed.
+
+#include "place.h"
 
 constant constexpr int span = 4; // frames
 constant constexpr int start_exponent = 30;
@@ -240,7 +242,7 @@ METAL_FUNC Floats emit(Floats arrived, float p_blank, float p_label) {
   return Floats{arrived.blank * p_blank, arrived.label * p_label};
 }
 
-// A frame's step of alpha, as recursion.metal has it for numbers.
+// A frame's step of alpha, as recursion.h has it for numbers.
 METAL_FUNC Floats step_of_alpha(
     Floats before,
     float entering,

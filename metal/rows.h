@@ -1,6 +1,9 @@
 // The gradient's rows of a few frames: a multiple of the softmax, less the sums
 // of gamma by class.
 
+#include "classes.h"
+#include "extended.h"
+
 template <
     typename Scores,
     typename Written,

@@ -2,6 +2,9 @@
 // class lie side by side and the gradient adds them up without a search. Long
 // targets in parts, each on its own.
 
+#include "classes.h"
+#include "place.h"
+
 // By all threads of a threadgroup. labels[i] becomes what there is to know of
 // the i-th label; places[r] the place in its part of the label with rank r;
 // classes[c] the ranks of class c.
