@@ -1,7 +1,6 @@
 #include "ops/ctc_loss.h"
 
 #include "ops/cpu/ctc_cpu.h"
-#include "ops/gpu/ctc_gpu.h"
 #include "ops/op.h"
 
 namespace mlx_ctc {
@@ -20,10 +19,7 @@ class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
       "derivatives are not implemented.";
   static constexpr int results = 1;
 
-  static Outputs outputs(
-      const std::vector<mx::array>& inputs,
-      const Options&,
-      const mx::Stream&) {
+  Outputs outputs(const std::vector<mx::array>& inputs) {
     return {{inputs[0].shape()}, {inputs[0].dtype()}};
   }
 
@@ -40,12 +36,15 @@ class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    gpu::gradient(options_, stream(), inputs, outputs);
+    gpu_step_.run(problem(inputs), stream(), inputs, outputs);
   }
 
   std::pair<std::vector<mx::array>, std::vector<int>> vmap(
       const std::vector<mx::array>& inputs,
       const std::vector<int>& axes) override;
+
+ private:
+  gpu::Step gpu_step_{gpu::gradient_plan};
 };
 
 // outputs: the loss (N), and what the gradient can use again.
@@ -56,16 +55,15 @@ class CTCLoss : public Op<CTCLoss, Options> {
   static constexpr const char* op = "ctc_loss";
   static constexpr int results = 1;
 
-  static Outputs outputs(
-      const std::vector<mx::array>& inputs,
-      const Options& options,
-      const mx::Stream& stream) {
-    bool on_gpu = stream.device == mx::Device::gpu;
-    auto [shapes, dtypes] =
-        on_gpu ? gpu::saved(inputs, options) : cpu::saved(inputs, options);
-    shapes.insert(shapes.begin(), mx::Shape{inputs[0].shape(1)});
-    dtypes.insert(dtypes.begin(), computing_dtype(inputs[0].dtype()));
-    return {shapes, dtypes};
+  Outputs outputs(const std::vector<mx::array>& inputs) {
+    Outputs outputs;
+    outputs.add({inputs[0].shape(1)}, computing_dtype(inputs[0].dtype()));
+    if (on_gpu()) {
+      outputs.add(gpu_step_.tables(problem(inputs)));
+    } else {
+      outputs.add(cpu::saved(inputs, options_));
+    }
+    return outputs;
   }
 
   // With respect to inputs[0], from the outputs.
@@ -97,7 +95,7 @@ class CTCLoss : public Op<CTCLoss, Options> {
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    gpu::loss(options_, stream(), inputs, outputs);
+    gpu_step_.run(problem(inputs), stream(), inputs, outputs);
   }
 
   std::vector<mx::array> vjp(
@@ -110,6 +108,9 @@ class CTCLoss : public Op<CTCLoss, Options> {
       const std::vector<mx::array>& primals,
       const std::vector<mx::array>& tangents,
       const std::vector<int>& argnums) override;
+
+ private:
+  gpu::Step gpu_step_{gpu::loss_plan};
 };
 
 std::vector<mx::array> CTCLoss::vjp(

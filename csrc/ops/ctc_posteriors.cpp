@@ -1,7 +1,6 @@
 #include "ops/ctc_posteriors.h"
 
 #include "ops/cpu/ctc_cpu.h"
-#include "ops/gpu/ctc_gpu.h"
 #include "ops/op.h"
 
 namespace mlx_ctc {
@@ -19,18 +18,17 @@ class CTCPosteriors
       "Posteriors cannot be differentiated. Pass mx.stop_gradient(log_probs).";
   static constexpr int results = 1;
 
-  static Outputs outputs(
-      const std::vector<mx::array>& inputs,
-      const PosteriorOptions& options,
-      const mx::Stream& stream) {
-    bool on_gpu = stream.device == mx::Device::gpu;
-    auto [shapes, dtypes] = on_gpu ? gpu::kept(inputs, options)
-                                   : cpu::saved(inputs, options.loss());
+  Outputs outputs(const std::vector<mx::array>& inputs) {
     const auto& x = inputs[0];
-    int width = options.by_class ? x.shape(2) : inputs[1].shape(1) + 1;
-    shapes.insert(shapes.begin(), mx::Shape{x.shape(1), x.shape(0), width});
-    dtypes.insert(dtypes.begin(), computing_dtype(x.dtype()));
-    return {shapes, dtypes};
+    int width = options_.by_class ? x.shape(2) : inputs[1].shape(1) + 1;
+    Outputs outputs;
+    outputs.add({x.shape(1), x.shape(0), width}, computing_dtype(x.dtype()));
+    if (on_gpu()) {
+      outputs.add(gpu_step_.tables(problem(inputs)));
+    } else {
+      outputs.add(cpu::saved(inputs, options_.loss()));
+    }
+    return outputs;
   }
 
   const char* name() const override {
@@ -46,8 +44,11 @@ class CTCPosteriors
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    gpu::posteriors(options_, stream(), inputs, outputs);
+    gpu_step_.run(problem(inputs), stream(), inputs, outputs);
   }
+
+ private:
+  gpu::Step gpu_step_{gpu::posteriors_plan};
 };
 
 } // namespace

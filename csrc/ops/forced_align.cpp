@@ -1,7 +1,6 @@
 #include "ops/forced_align.h"
 
 #include "ops/cpu/align_cpu.h"
-#include "ops/gpu/ctc_gpu.h"
 #include "ops/op.h"
 
 namespace mlx_ctc {
@@ -19,19 +18,15 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
       "mx.stop_gradient(log_probs).";
   static constexpr int results = 2;
 
-  static Outputs outputs(
-      const std::vector<mx::array>& inputs,
-      const AlignOptions& options,
-      const mx::Stream& stream) {
-    Outputs tables;
-    if (stream.device == mx::Device::gpu) {
-      tables = gpu::kept(inputs, options);
-    }
+  Outputs outputs(const std::vector<mx::array>& inputs) {
     mx::Shape shape = {inputs[0].shape(1), inputs[0].shape(0)};
-    tables.shapes.insert(tables.shapes.begin(), {shape, shape});
-    tables.dtypes.insert(
-        tables.dtypes.begin(), {mx::int32, computing_dtype(inputs[0].dtype())});
-    return tables;
+    Outputs outputs;
+    outputs.add(shape, mx::int32);
+    outputs.add(shape, computing_dtype(inputs[0].dtype()));
+    if (on_gpu()) {
+      outputs.add(gpu_step_.tables(problem(inputs)));
+    }
+    return outputs;
   }
 
   const char* name() const override {
@@ -47,8 +42,11 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    gpu::align(options_, stream(), inputs, outputs);
+    gpu_step_.run(problem(inputs), stream(), inputs, outputs);
   }
+
+ private:
+  gpu::Step gpu_step_{gpu::align_plan};
 };
 
 } // namespace

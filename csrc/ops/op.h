@@ -12,12 +12,31 @@
 #include "mlx/primitives.h"
 #include "mlx/utils.h"
 #include "ops/arguments.h"
+#include "ops/gpu/kernel.h"
+#include "ops/gpu/step.h"
 
 namespace mlx_ctc {
 
 struct Outputs {
   std::vector<mx::Shape> shapes;
   std::vector<mx::Dtype> dtypes;
+
+  void add(const mx::Shape& shape, mx::Dtype dtype) {
+    shapes.push_back(shape);
+    dtypes.push_back(dtype);
+  }
+
+  void add(const std::vector<gpu::Table>& tables) {
+    for (const auto& table : tables) {
+      add(gpu::shape_of(table), gpu::dtype_of(table.type));
+    }
+  }
+
+  void add(const Outputs& others) {
+    for (size_t i = 0; i < others.shapes.size(); ++i) {
+      add(others.shapes[i], others.dtypes[i]);
+    }
+  }
 };
 
 /**
@@ -25,7 +44,7 @@ struct Outputs {
  *
  *   static constexpr const char* op: its name in messages;
  *   static constexpr int results: how many outputs are, each (N, ...);
- *   static Outputs outputs(inputs, options, stream);
+ *   Outputs outputs(inputs): for inputs of these shapes and dtypes;
  *   name(), eval_cpu() and eval_gpu().
  */
 template <typename Self, typename Options>
@@ -48,12 +67,9 @@ class Op : public mx::Primitive {
       const std::vector<mx::array>& inputs,
       const Options& options,
       const mx::Stream& stream) {
-    auto [shapes, dtypes] = Self::outputs(inputs, options, stream);
-    return mx::array::make_arrays(
-        std::move(shapes),
-        dtypes,
-        std::make_shared<Self>(stream, options),
-        inputs);
+    auto self = std::make_shared<Self>(stream, options);
+    auto [shapes, dtypes] = self->outputs(inputs);
+    return mx::array::make_arrays(std::move(shapes), dtypes, self, inputs);
   }
 
   // One larger batch. Its tables have no axis to divide.
@@ -78,10 +94,19 @@ class Op : public mx::Primitive {
 
   std::vector<mx::Shape> output_shapes(
       const std::vector<mx::array>& inputs) override {
-    return Self::outputs(inputs, options_, stream()).shapes;
+    return static_cast<Self*>(this)->outputs(inputs).shapes;
   }
 
  protected:
+  bool on_gpu() {
+    return stream().device == mx::Device::gpu;
+  }
+
+  // For inputs on the GPU.
+  gpu::Problem problem(const std::vector<mx::array>& inputs) const {
+    return gpu::problem_of(inputs, options_, gpu::backend());
+  }
+
   const Options options_;
 };
 

@@ -1,5 +1,5 @@
 # The library's loss and gradient with its GPU kernels on the emulator: the launches
-# that csrc/ops/gpu describes, on a problem's arrays.
+# that csrc/gpu plans, on a problem's arrays.
 
 from dataclasses import dataclass, replace
 

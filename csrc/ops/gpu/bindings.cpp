@@ -4,7 +4,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include "ops/gpu/launch.h"
+#include "ops/gpu/step.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -13,20 +13,25 @@ namespace mlx_ctc::gpu {
 
 namespace {
 
-nb::object value(const mx::fast::TemplateArg& arg) {
-  return std::visit([](auto v) { return nb::cast(v); }, arg);
+nb::object value(const TemplateValue& arg) {
+  if (auto type = std::get_if<Type>(&arg)) {
+    return nb::cast(dtype_of(*type));
+  }
+  if (auto flag = std::get_if<bool>(&arg)) {
+    return nb::cast(*flag);
+  }
+  return nb::cast(std::get<int>(arg));
 }
 
-// The keys are mx.fast.metal_kernel's words, so that a test can hand them over.
+// The keys are the keyword arguments of mx.fast.metal_kernel and its result.
 nb::dict describe(const Launch& launch) {
   nb::list names;
   nb::list shapes;
   nb::list dtypes;
-  for (const auto& [name, shape, dtype] : launch.outputs) {
+  for (const auto& [name, shape, type] : launch.outputs) {
     names.append(name);
-    shapes.append(
-        nb::tuple(nb::cast(std::vector<int>(shape.begin(), shape.end()))));
-    dtypes.append(dtype);
+    shapes.append(nb::tuple(nb::cast(shape)));
+    dtypes.append(dtype_of(type));
   }
   nb::list template_args;
   for (const auto& [name, arg] : launch.template_args) {
@@ -48,9 +53,9 @@ nb::dict describe(const Launch& launch) {
   return result;
 }
 
-nb::list describe(const std::vector<Launch>& launches) {
+nb::list describe(const Plan& plan) {
   nb::list result;
-  for (const auto& launch : launches) {
+  for (const auto& launch : plan.launches) {
     result.append(describe(launch));
   }
   return result;
@@ -70,19 +75,16 @@ void bind_launches(nb::module_& m) {
          bool zero_infinity) {
         std::vector<mx::array> inputs = {
             log_probs, targets, input_lengths, target_lengths};
-        Options options = {blank, with_logits, zero_infinity};
+        auto problem = problem_of(
+            inputs, Options{blank, with_logits, zero_infinity}, Backend::metal);
         nb::dict result;
-        result["loss"] =
-            describe(loss_launches(inputs, options, Backend::metal));
-        result["gradient"] =
-            describe(gradient_launches(inputs, options, Backend::metal));
-        result["align"] = describe(
-            align_launches(inputs, {blank, with_logits}, Backend::metal));
-        for (bool by_class : {false, true}) {
-          result[by_class ? "posteriors_by_class" : "posteriors"] =
-              describe(posterior_launches(
-                  inputs, {blank, with_logits, by_class}, Backend::metal));
-        }
+        result["loss"] = describe(loss_plan(problem));
+        result["gradient"] = describe(gradient_plan(problem));
+        problem.zero_infinity = false;
+        result["align"] = describe(align_plan(problem));
+        result["posteriors"] = describe(posteriors_plan(problem));
+        problem.by_class = true;
+        result["posteriors_by_class"] = describe(posteriors_plan(problem));
         return result;
       },
       "log_probs"_a,

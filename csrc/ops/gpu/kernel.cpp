@@ -3,19 +3,27 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <string>
 #include <tuple>
+#include <utility>
 #include <variant>
 
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/backend/metal/metal.h"
+#include "mlx/fast.h"
+#include "ops/gpu/step.h"
 
 namespace mlx_ctc::gpu {
 
 namespace {
 
-// Sequences of many lengths make many launches. With so many kept, all are
-// forgotten.
-constexpr size_t most_kept = 256;
+// Batches of many shapes make many nodes. The cache is cleared when it holds
+// this many.
+constexpr size_t max_cached = 256;
+
+// The number of elements below which MLX passes an input in Metal's constant
+// address space.
+constexpr size_t constant_elements = 8;
 
 // All that a node depends on, and what MLX's generator reads of the inputs.
 using Key = std::vector<int64_t>;
@@ -35,44 +43,71 @@ Key key_of(
       gy,
       gz};
   for (const auto& [name, arg] : launch.template_args) {
-    if (auto dtype = std::get_if<mx::Dtype>(&arg)) {
-      key.push_back(static_cast<int64_t>(dtype->val()));
-    } else if (auto flag = std::get_if<bool>(&arg)) {
-      key.push_back(*flag);
-    } else {
-      key.push_back(std::get<int>(arg));
-    }
+    key.push_back(
+        std::visit(
+            [](auto value) { return static_cast<int64_t>(value); }, arg));
   }
   for (const auto& input : inputs) {
     key.push_back(static_cast<int64_t>(input.dtype().val()));
     key.push_back(input.ndim());
-    key.push_back(input.size() < 8); // in Metal's constant memory
+    key.push_back(input.size() < constant_elements);
   }
   return key;
+}
+
+// MLX before 0.32.1 caches Metal's libraries by the kernel's name, so the name
+// says all that the text depends on besides the template arguments: the dtype
+// of the scores, and which inputs are in constant memory.
+std::string unique_name(
+    const Launch& launch,
+    const std::vector<mx::array>& inputs) {
+  std::string name = launch.name + "_";
+  auto dtype = inputs[0].dtype();
+  name += dtype == mx::float16 ? "float16_"
+      : dtype == mx::bfloat16  ? "bfloat16_"
+                               : "float32_";
+  for (const auto& input : inputs) {
+    name += input.size() < constant_elements ? 'c' : 'd';
+  }
+  return name;
 }
 
 std::shared_ptr<mx::Primitive> make(
     const Launch& launch,
     const std::vector<mx::array>& inputs,
     mx::Stream stream) {
-  constexpr bool ensure_row_contiguous = false; // strides are read as they are
+  constexpr bool ensure_row_contiguous = false; // the kernels take any strides
   auto on = backend();
-  Names names;
-  for (const auto& output : launch.outputs) {
-    names.push_back(output.name);
+  auto name = unique_name(launch, inputs);
+  Names output_names;
+  std::vector<mx::Shape> shapes;
+  std::vector<mx::Dtype> dtypes;
+  for (const auto& table : launch.outputs) {
+    output_names.push_back(table.name);
+    shapes.push_back(shape_of(table));
+    dtypes.push_back(dtype_of(table.type));
   }
-  auto [shapes, dtypes] = without_names(launch.outputs);
+  std::vector<std::pair<std::string, mx::fast::TemplateArg>> template_args;
+  for (const auto& [name, value] : launch.template_args) {
+    if (auto type = std::get_if<Type>(&value)) {
+      template_args.emplace_back(name, dtype_of(*type));
+    } else if (auto flag = std::get_if<bool>(&value)) {
+      template_args.emplace_back(name, *flag);
+    } else {
+      template_args.emplace_back(name, std::get<int>(value));
+    }
+  }
   auto function = on == Backend::cuda ? mx::fast::cuda_kernel(
-                                            launch.name,
+                                            name,
                                             launch.inputs,
-                                            names,
+                                            output_names,
                                             launch.source,
                                             header(launch, on),
                                             ensure_row_contiguous)
                                       : mx::fast::metal_kernel(
-                                            launch.name,
+                                            name,
                                             launch.inputs,
-                                            names,
+                                            output_names,
                                             launch.source,
                                             header(launch, on),
                                             ensure_row_contiguous);
@@ -82,7 +117,7 @@ std::shared_ptr<mx::Primitive> make(
       dtypes,
       launch.grid,
       launch.threadgroup,
-      launch.template_args,
+      template_args,
       std::nullopt,
       false,
       stream);
@@ -102,15 +137,15 @@ std::shared_ptr<mx::Primitive> kernel(
     const std::vector<mx::array>& inputs,
     mx::Stream stream) {
   static std::mutex mutex;
-  static std::map<Key, std::shared_ptr<mx::Primitive>> kept;
+  static std::map<Key, std::shared_ptr<mx::Primitive>> cache;
   std::lock_guard lock(mutex);
   auto key = key_of(launch, inputs, stream);
-  auto found = kept.find(key);
-  if (found == kept.end()) {
-    if (kept.size() >= most_kept) {
-      kept.clear();
+  auto found = cache.find(key);
+  if (found == cache.end()) {
+    if (cache.size() >= max_cached) {
+      cache.clear();
     }
-    found = kept.emplace(std::move(key), make(launch, inputs, stream)).first;
+    found = cache.emplace(std::move(key), make(launch, inputs, stream)).first;
   }
   return found->second;
 }

@@ -1,14 +1,17 @@
-// MLX's own node for a launch. Making one writes the kernel's whole text anew,
-// so it is kept for the next time the same launch is asked for.
+// MLX's own node for a launch. MLX writes the kernel's whole text when a node
+// is made, so nodes are cached.
 #pragma once
 
 #include <memory>
 #include <vector>
 
+#include "gpu/launch.h"
+#include "mlx/array.h"
 #include "mlx/primitives.h"
-#include "ops/gpu/launch.h"
 
 namespace mlx_ctc::gpu {
+
+namespace mx = mlx::core;
 
 // Of the machine that this runs on.
 Backend backend();

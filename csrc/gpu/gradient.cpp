@@ -1,0 +1,79 @@
+// The launch of metal/gradient.metal: the gradient, a segment for each
+// threadgroup.
+#include "gpu/kernels.h"
+#include "kernel_text.h"
+
+namespace mlx_ctc::gpu {
+
+namespace {
+
+// A simdgroup for each window, up to four; with more windows than simdgroups,
+// the greatest number of simdgroups that adds no idle ones in the last round.
+int simdgroups_for(int windows) {
+  int simdgroups = std::min(windows, 2);
+  for (int more : {3, max_segment_simdgroups}) {
+    if (ceil_div(windows, more) * more <=
+        ceil_div(windows, simdgroups) * simdgroups) {
+      simdgroups = more;
+    }
+  }
+  return simdgroups;
+}
+
+} // namespace
+
+Launch gradient_launch(const Problem& problem) {
+  auto [T, N, C, S] = std::tuple(problem.T, problem.N, problem.C, problem.S);
+  int simdgroups = simdgroups_for(problem.windows());
+  // Rounded up, so that only a few variants are compiled.
+  int max_simdgroups =
+      power_of_two_up_to(problem.windows(), max_segment_simdgroups);
+  int threads = simdgroups * simdgroup_width;
+  int max_threads = max_simdgroups * simdgroup_width;
+  if (C >= 1024) { // more threads write a long row of the gradient
+    threads = max_threads = 256;
+  }
+  // A threadgroup writes all frames of a segment if their gamma, a float for
+  // each label and frame, fits in its memory beside the probabilities. Else it
+  // writes a half, a quarter or an eighth of them, and the segment's recursion
+  // is run by two, four or eight threadgroups.
+  int segment = problem.segment_frames();
+  int capacity = std::min(
+      power_of_two_up_to(std::max(S, simdgroup_width), part_labels),
+      part_labels);
+  int frames = segment;
+  int probabilities = segment * max_simdgroups * simdgroup_width;
+  while (4 * (frames * capacity + probabilities) > threadgroup_bytes) {
+    frames /= 2;
+  }
+  // Short rows are written side by side, a thread for each class.
+  int side_by_side = power_of_two_below(threads / C, std::min(frames, 4));
+  Names inputs = batch_names();
+  inputs.push_back("cotangent");
+  for (const auto& name : scan_tables()) {
+    inputs.push_back(name);
+  }
+  return {
+      .name = "ctc_gradient",
+      .inputs = inputs,
+      .outputs = {{"gradient", {T, N, C}, problem.type}},
+      .template_args =
+          {{"LOGITS", problem.with_logits},
+           {"BLANK", problem.blank},
+           {"ELEMENT", problem.type},
+           {"SEGMENT", segment},
+           {"FRAMES", frames},
+           {"SIDE_BY_SIDE", side_by_side},
+           {"PART", part_labels},
+           {"CAPACITY", capacity},
+           {"MAX_SIMDGROUPS", max_simdgroups}},
+      .grid = segments_grid(threads, ceil_div(T, frames), N),
+      .threadgroup = {threads, 1, 1},
+      .max_threads = max_threads,
+      // 65536 registers / 72 for each thread = 910 resident threads.
+      .resident = 896 / max_threads,
+      .functions = text::gradient.functions,
+      .source = text::gradient.body};
+}
+
+} // namespace mlx_ctc::gpu

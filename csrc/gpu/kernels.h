@@ -1,0 +1,26 @@
+// The launch of each kernel in metal/, for a problem that is not empty.
+#pragma once
+
+#include "gpu/launch.h"
+#include "gpu/problem.h"
+
+namespace mlx_ctc::gpu {
+
+// The arrays that every kernel reads.
+Names batch_names();
+
+// The tables of the scan, and of the normalisers before it, that the gradient
+// and the posteriors read.
+Names scan_tables();
+
+Launch normalisers_launch(const Problem& problem);
+Launch scan_launch(const Problem& problem);
+Launch gradient_launch(const Problem& problem);
+Launch align_launch(const Problem& problem);
+Launch posteriors_launch(const Problem& problem);
+
+// A grid with a threadgroup for each segment of each sequence. CUDA limits the
+// second and the third dimension to 65535 threadgroups.
+std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N);
+
+} // namespace mlx_ctc::gpu

@@ -1,0 +1,61 @@
+// A kernel's launch as plain data: names, shapes and sizes, without MLX's
+// types. csrc/ops/gpu runs it; the tests of the kernels give it to an emulator.
+#pragma once
+
+#include <string>
+#include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace mlx_ctc::gpu {
+
+enum class Backend { metal, cuda };
+
+enum class Type {
+  float16,
+  bfloat16,
+  float32,
+  float64,
+  int32,
+  int64,
+  uint16,
+  uint32,
+  uint64
+};
+
+using Names = std::vector<std::string>;
+
+struct Table {
+  std::string name;
+  std::vector<int> shape;
+  Type type;
+};
+
+using TemplateValue = std::variant<int, bool, Type>;
+
+struct Launch {
+  std::string name;
+  // The kernel's parameters, and for each the name of the array that is passed:
+  // an input of the step or an output of an earlier launch.
+  Names inputs;
+  Names arrays;
+  std::vector<Table> outputs;
+  std::vector<std::pair<std::string, TemplateValue>> template_args;
+  std::tuple<int, int, int> grid; // in threads, as MLX counts
+  std::tuple<int, int, int> threadgroup; // in threads
+  // The most threads that a threadgroup has in any launch of the same text, and
+  // how many such threadgroups should be resident on a multiprocessor. CUDA's
+  // compiler divides the registers by them.
+  int max_threads;
+  int resident;
+  // The kernel's text: the functions that it calls, and its body. MLX writes
+  // the signature between them.
+  const char* functions;
+  const char* source;
+};
+
+// The text before the kernel's body.
+std::string header(const Launch& launch, Backend backend);
+
+} // namespace mlx_ctc::gpu

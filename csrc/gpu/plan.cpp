@@ -1,0 +1,124 @@
+#include "gpu/plan.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "gpu/kernels.h"
+
+namespace mlx_ctc::gpu {
+
+Names batch_names() {
+  return {"log_probs", "targets", "input_lengths", "target_lengths"};
+}
+
+Names scan_tables() {
+  return {
+      "normalisers",
+      "partition",
+      "checkpoints",
+      "edges",
+      "classes",
+      "labels",
+      "places"};
+}
+
+std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N) {
+  int across = std::min(N, 65535);
+  return {
+      static_cast<int>(threads * segments),
+      across,
+      static_cast<int>(ceil_div(N, across))};
+}
+
+namespace {
+
+bool contains(const Names& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+Plan plan(Names inputs, std::vector<Launch> launches, Names results) {
+  Names written;
+  std::vector<Table> tables;
+  for (const auto& launch : launches) {
+    for (const auto& output : launch.outputs) {
+      written.push_back(output.name);
+      if (!contains(results, output.name)) {
+        tables.push_back(output);
+      }
+    }
+  }
+  // Log-probabilities have no normalisers. The kernels do not read the array
+  // that is passed in their place.
+  bool has_normalisers =
+      contains(written, "normalisers") || contains(inputs, "normalisers");
+  for (auto& launch : launches) {
+    launch.arrays = launch.inputs;
+    if (!has_normalisers) {
+      std::replace(
+          launch.arrays.begin(),
+          launch.arrays.end(),
+          std::string("normalisers"),
+          std::string("log_probs"));
+    }
+  }
+  return {
+      std::move(inputs),
+      std::move(launches),
+      std::move(results),
+      std::move(tables)};
+}
+
+// With the normalisers before it, if the scores are logits.
+std::vector<Launch> with_normalisers(const Problem& problem, Launch launch) {
+  std::vector<Launch> launches;
+  if (problem.with_logits && problem.T > 0) {
+    launches.push_back(normalisers_launch(problem));
+  }
+  launches.push_back(std::move(launch));
+  return launches;
+}
+
+} // namespace
+
+Plan loss_plan(const Problem& problem) {
+  std::vector<Launch> launches;
+  if (problem.N > 0) { // a sequence of no frames has a loss
+    launches = with_normalisers(problem, scan_launch(problem));
+  }
+  return plan(batch_names(), std::move(launches), {"loss"});
+}
+
+Plan gradient_plan(const Problem& problem) {
+  auto inputs = batch_names();
+  inputs.push_back("cotangent");
+  for (const auto& table : loss_plan(problem).tables) {
+    inputs.push_back(table.name);
+  }
+  std::vector<Launch> launches;
+  if (!problem.is_empty()) {
+    launches.push_back(gradient_launch(problem));
+  }
+  return plan(std::move(inputs), std::move(launches), {"gradient"});
+}
+
+Plan align_plan(const Problem& problem) {
+  std::vector<Launch> launches;
+  if (!problem.is_empty()) {
+    launches = with_normalisers(problem, align_launch(problem));
+  }
+  return plan(batch_names(), std::move(launches), {"alignments", "scores"});
+}
+
+Plan posteriors_plan(const Problem& problem) {
+  std::vector<Launch> launches;
+  if (!problem.is_empty()) {
+    launches = with_normalisers(problem, scan_launch(problem));
+    launches.push_back(posteriors_launch(problem));
+  }
+  return plan(
+      batch_names(),
+      std::move(launches),
+      {problem.by_class ? "by_class" : "by_label"});
+}
+
+} // namespace mlx_ctc::gpu

@@ -1,0 +1,27 @@
+// The plan of a step: the launches that compute an op's results on the GPU, in
+// their order, and the arrays that go in and out.
+#pragma once
+
+#include <vector>
+
+#include "gpu/launch.h"
+#include "gpu/problem.h"
+
+namespace mlx_ctc::gpu {
+
+struct Plan {
+  Names inputs; // the arrays that the step is given, in the order of its inputs
+  std::vector<Launch> launches; // none for an empty problem
+  Names results;
+  std::vector<Table> tables; // what the launches write besides the results
+};
+
+Plan loss_plan(const Problem& problem);
+
+// Its inputs are those of the loss, the cotangent, and the loss's tables.
+Plan gradient_plan(const Problem& problem);
+
+Plan align_plan(const Problem& problem);
+Plan posteriors_plan(const Problem& problem);
+
+} // namespace mlx_ctc::gpu

@@ -1,0 +1,36 @@
+// The launch of metal/posteriors.metal: gamma, a segment for each threadgroup.
+#include "gpu/kernels.h"
+#include "kernel_text.h"
+
+namespace mlx_ctc::gpu {
+
+Launch posteriors_launch(const Problem& problem) {
+  auto [T, N, C, S] = std::tuple(problem.T, problem.N, problem.C, problem.S);
+  int simdgroups = std::min(problem.windows(), max_segment_simdgroups);
+  int threads = simdgroups * simdgroup_width;
+  Names inputs = batch_names();
+  for (const auto& name : scan_tables()) {
+    inputs.push_back(name);
+  }
+  return {
+      .name = "ctc_posteriors",
+      .inputs = inputs,
+      .outputs =
+          {{"by_label", {N, T, S + 1}, Type::float32},
+           {"by_class", {N, T, problem.by_class ? C : 1}, Type::float32}},
+      .template_args =
+          {{"LOGITS", problem.with_logits},
+           {"BLANK", problem.blank},
+           {"BY_CLASS", problem.by_class},
+           {"SEGMENT", problem.segment_frames()},
+           {"PART", part_labels},
+           {"MAX_SIMDGROUPS", max_segment_simdgroups}},
+      .grid = segments_grid(threads, problem.segments(), N),
+      .threadgroup = {threads, 1, 1},
+      .max_threads = max_segment_simdgroups * simdgroup_width,
+      .resident = 1,
+      .functions = text::posteriors.functions,
+      .source = text::posteriors.body};
+}
+
+} // namespace mlx_ctc::gpu

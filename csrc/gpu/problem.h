@@ -1,0 +1,91 @@
+// What the plan of a step depends on: the shapes and the options of a call.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "gpu/launch.h"
+
+namespace mlx_ctc::gpu {
+
+// Threads of a simdgroup (Metal) or warp (CUDA).
+constexpr int simdgroup_width = 32;
+
+// Metal's limit of 32 KiB, less what the kernels need besides their tables.
+constexpr int threadgroup_bytes = 32768 - 512;
+
+// Labels that are held in threadgroup memory at once. The gamma of one frame
+// takes 4 bytes for each: 24 KiB. Longer targets are taken in parts.
+constexpr int part_labels = 6144;
+
+// Simdgroups that work on one segment in the gradient and the posteriors. They
+// meet at a barrier in each frame: more of them would mostly wait.
+constexpr int max_segment_simdgroups = 4;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// The least power of two that is at least `wanted`, or `most` if that is less.
+constexpr int power_of_two_up_to(int64_t wanted, int most) {
+  int power = 1;
+  while (power < wanted && power < most) {
+    power *= 2;
+  }
+  return power;
+}
+
+// The greatest power of two that is at most `wanted` and at most `most`; 1 if
+// there is none.
+constexpr int power_of_two_below(int64_t wanted, int most) {
+  int power = 1;
+  while (2 * power <= std::min<int64_t>(wanted, most)) {
+    power *= 2;
+  }
+  return power;
+}
+
+struct Problem {
+  int T; // frames
+  int N; // sequences
+  int C; // classes
+  int S; // labels of the longest target
+  Type type; // of log_probs
+  int blank;
+  bool with_logits;
+  bool zero_infinity = false;
+  bool by_class = false; // posteriors of classes, not of labels
+  Backend backend;
+
+  bool operator==(const Problem&) const = default;
+
+  bool is_empty() const {
+    return T == 0 || N == 0 || C == 0;
+  }
+
+  // Windows of 32 pairs of states: a label and the blank after it.
+  int windows() const {
+    return std::max<int>(ceil_div(S, simdgroup_width), 1);
+  }
+
+  // Windows that one threadgroup of a scan takes at once, limited by its
+  // registers and memory.
+  int max_scan_windows() const {
+    return backend == Backend::cuda ? 16 : 8;
+  }
+
+  // Frames between two checkpoints. The work around a segment costs as much as
+  // 8 of its frames, so longer segments are faster. They are limited by the
+  // scan, which has the probabilities of two segments in threadgroup memory,
+  // and by the gradient, which has those of one there and a blank's alpha in
+  // registers.
+  int segment_frames() const {
+    return 2 * windows() <= max_scan_windows() ? 16 : 8;
+  }
+
+  int segments() const {
+    return std::max<int>(ceil_div(T, segment_frames()), 1);
+  }
+};
+
+} // namespace mlx_ctc::gpu

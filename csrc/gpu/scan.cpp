@@ -1,0 +1,54 @@
+// The launch of metal/scan.metal: the loss, and what the gradient reads.
+#include "gpu/kernels.h"
+#include "kernel_text.h"
+
+namespace mlx_ctc::gpu {
+
+Launch scan_launch(const Problem& problem) {
+  auto [T, N, C, S] = std::tuple(problem.T, problem.N, problem.C, problem.S);
+  // Two simdgroups for each window: one computes the probabilities of a segment
+  // while the other runs the recursion over the segment before.
+  int most = problem.max_scan_windows();
+  int windows = std::min(problem.windows(), most);
+  int threads = 2 * windows * simdgroup_width;
+  // Rounded up, so that only a few variants are compiled.
+  int max_windows = windows > 8 ? windows : power_of_two_up_to(windows, most);
+  int max_threads = 2 * max_windows * simdgroup_width;
+  int segment = problem.segment_frames();
+  int segments = problem.segments();
+  int parts = std::max<int>(ceil_div(S, part_labels), 1);
+  Names inputs = batch_names();
+  inputs.push_back("normalisers");
+  return {
+      .name = "ctc_scan",
+      .inputs = inputs,
+      .outputs =
+          {{"loss", {N}, Type::float32},
+           {"partition", {N}, Type::uint64},
+           {"checkpoints", {N, segments, 2, S + 1, 2}, Type::uint64},
+           {"edges",
+            {N, segments, problem.windows() + 1, 3, 2, segment},
+            Type::uint32},
+           {"classes", {N, parts, C}, Type::uint32},
+           {"labels", {N, std::max(S, 1)}, Type::uint64},
+           {"places", {N, std::max(S, 1)}, Type::uint16}},
+      .template_args =
+          {{"LOGITS", problem.with_logits},
+           {"BLANK", problem.blank},
+           {"ZERO_INFINITY", problem.zero_infinity},
+           {"ROUNDS", problem.windows() > windows},
+           {"SEGMENT", segment},
+           {"PART", part_labels},
+           {"MAX_WINDOWS", max_windows}},
+      // Three threadgroups for each sequence: alpha, beta, and the lists of
+      // equal labels.
+      .grid = {threads * N, 3, 1},
+      .threadgroup = {threads, 1, 1},
+      .max_threads = max_threads,
+      // 65536 registers / 64 for each thread = 1024 resident threads.
+      .resident = std::max(1024 / max_threads, 1),
+      .functions = text::scan.functions,
+      .source = text::scan.body};
+}
+
+} // namespace mlx_ctc::gpu

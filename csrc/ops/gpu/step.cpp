@@ -1,0 +1,180 @@
+#include "ops/gpu/step.h"
+
+#include <map>
+#include <string>
+#include <utility>
+
+#include "mlx/allocator.h"
+#include "mlx/ops.h"
+#include "ops/gpu/kernel.h"
+
+namespace mlx_ctc::gpu {
+
+namespace {
+
+using Arrays = std::map<std::string, mx::array>;
+
+Type type_of(mx::Dtype dtype) {
+  switch (dtype) {
+    case mx::float16:
+      return Type::float16;
+    case mx::bfloat16:
+      return Type::bfloat16;
+    case mx::float64:
+      return Type::float64;
+    default:
+      return Type::float32;
+  }
+}
+
+Problem sizes_of(
+    const std::vector<mx::array>& inputs,
+    int blank,
+    bool with_logits,
+    Backend backend) {
+  const auto& log_probs = inputs[0];
+  return {
+      .T = log_probs.shape(0),
+      .N = log_probs.shape(1),
+      .C = log_probs.shape(2),
+      .S = inputs[1].shape(1),
+      .type = type_of(log_probs.dtype()),
+      .blank = blank,
+      .with_logits = with_logits,
+      .backend = backend};
+}
+
+// An array without elements has no memory to bind. Its kernel reads nothing but
+// the shape, and is given another array's memory.
+mx::array bindable(const mx::array& a, const mx::array& other) {
+  if (a.size() > 0) {
+    return a;
+  }
+  mx::array bound(a.shape(), a.dtype(), nullptr, {});
+  bound.copy_shared_buffer(other, a.strides(), a.flags(), 0);
+  return bound;
+}
+
+// Adds what the launch writes to `arrays`.
+void run(const Launch& launch, mx::Stream stream, Arrays& arrays) {
+  std::vector<mx::array> inputs;
+  for (const auto& name : launch.arrays) {
+    inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
+  }
+  std::vector<mx::array> outputs;
+  for (const auto& table : launch.outputs) {
+    outputs.emplace_back(
+        shape_of(table),
+        dtype_of(table.type),
+        nullptr,
+        std::vector<mx::array>{});
+  }
+  kernel(launch, inputs, stream)->eval_gpu(inputs, outputs);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    arrays.emplace(launch.outputs[i].name, outputs[i]);
+  }
+}
+
+} // namespace
+
+Problem problem_of(
+    const std::vector<mx::array>& inputs,
+    const Options& options,
+    Backend backend) {
+  auto problem = sizes_of(inputs, options.blank, options.with_logits, backend);
+  problem.zero_infinity = options.zero_infinity;
+  return problem;
+}
+
+Problem problem_of(
+    const std::vector<mx::array>& inputs,
+    const AlignOptions& options,
+    Backend backend) {
+  return sizes_of(inputs, options.blank, options.with_logits, backend);
+}
+
+Problem problem_of(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options,
+    Backend backend) {
+  auto problem = sizes_of(inputs, options.blank, options.with_logits, backend);
+  problem.by_class = options.by_class;
+  return problem;
+}
+
+mx::Shape shape_of(const Table& table) {
+  return mx::Shape(table.shape.begin(), table.shape.end());
+}
+
+mx::Dtype dtype_of(Type type) {
+  switch (type) {
+    case Type::float16:
+      return mx::float16;
+    case Type::bfloat16:
+      return mx::bfloat16;
+    case Type::float32:
+      return mx::float32;
+    case Type::float64:
+      return mx::float64;
+    case Type::int32:
+      return mx::int32;
+    case Type::int64:
+      return mx::int64;
+    case Type::uint16:
+      return mx::uint16;
+    case Type::uint32:
+      return mx::uint32;
+    case Type::uint64:
+      break;
+  }
+  return mx::uint64;
+}
+
+std::shared_ptr<const Plan> Step::plan(const Problem& problem) {
+  std::lock_guard lock(mutex_);
+  if (plan_ == nullptr || !(problem_ == problem)) {
+    problem_ = problem;
+    plan_ = std::make_shared<const Plan>(make_(problem));
+  }
+  return plan_;
+}
+
+std::vector<Table> Step::tables(const Problem& problem) {
+  return plan(problem)->tables;
+}
+
+void Step::run(
+    const Problem& problem,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  auto plan = this->plan(problem);
+  Arrays arrays;
+  for (size_t i = 0; i < plan->inputs.size(); ++i) {
+    arrays.emplace(plan->inputs[i], inputs[i]);
+  }
+  for (const auto& launch : plan->launches) {
+    gpu::run(launch, stream, arrays);
+  }
+  auto names = plan->results;
+  for (const auto& table : plan->tables) {
+    names.push_back(table.name);
+  }
+  for (size_t i = 0; i < names.size(); ++i) {
+    auto found = arrays.find(names[i]);
+    if (found != arrays.end()) {
+      outputs[i].copy_shared_buffer(found->second);
+    } else { // an empty problem
+      outputs[i].set_data(mx::allocator::malloc(outputs[i].nbytes()));
+    }
+  }
+}
+
+// The cotangent of a sum is one number, which MLX keeps in the host's memory.
+// On CUDA each of thousands of threadgroups would wait 3 us for it.
+mx::array in_gpu_memory(const mx::array& cotangent, mx::Stream stream) {
+  bool is_far = backend() == Backend::cuda;
+  return is_far ? mx::contiguous(cotangent, false, stream) : cotangent;
+}
+
+} // namespace mlx_ctc::gpu

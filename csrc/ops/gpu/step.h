@@ -1,0 +1,66 @@
+// A step on the GPU: an op's plan, made for the shapes of its inputs, and run
+// with MLX's kernels.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "gpu/plan.h"
+#include "mlx/array.h"
+#include "ops/ctc_loss.h"
+#include "ops/ctc_posteriors.h"
+#include "ops/forced_align.h"
+
+namespace mlx_ctc::gpu {
+
+// The problem of an op's inputs, log_probs, targets, input_lengths and
+// target_lengths, on this machine's backend or another.
+Problem problem_of(
+    const std::vector<mx::array>& inputs,
+    const Options& options,
+    Backend backend);
+Problem problem_of(
+    const std::vector<mx::array>& inputs,
+    const AlignOptions& options,
+    Backend backend);
+Problem problem_of(
+    const std::vector<mx::array>& inputs,
+    const PosteriorOptions& options,
+    Backend backend);
+
+mx::Shape shape_of(const Table& table);
+mx::Dtype dtype_of(Type type);
+
+// Part of a node of MLX's graph. The plan is made when the node is, and kept;
+// a compiled function may evaluate the same node with other shapes later.
+class Step {
+ public:
+  using MakePlan = Plan (*)(const Problem&);
+
+  explicit Step(MakePlan make) : make_(make) {}
+
+  // What the node's outputs are after its results. They are outputs because MLX
+  // keeps those until the GPU has finished with them.
+  std::vector<Table> tables(const Problem& problem);
+
+  // outputs: the results, then the tables.
+  void run(
+      const Problem& problem,
+      mx::Stream stream,
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs);
+
+ private:
+  std::shared_ptr<const Plan> plan(const Problem& problem);
+
+  const MakePlan make_;
+  std::mutex mutex_; // two threads may evaluate the same compiled function
+  Problem problem_{};
+  std::shared_ptr<const Plan> plan_;
+};
+
+// The loss's cotangent as the gradient's step takes it.
+mx::array in_gpu_memory(const mx::array& cotangent, mx::Stream stream);
+
+} // namespace mlx_ctc::gpu
