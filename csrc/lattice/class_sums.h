@@ -11,7 +11,7 @@
 #include "simd/blocks.h"
 #include "system/workspace.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // What frames have of Z: the labels' part, the blanks', and the sum of all. A
 // label's posterior is 0 in frames that it cannot be at.
@@ -152,4 +152,4 @@ class ClassSums {
   Real* by_frame_; // (frames, slots)
 };
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

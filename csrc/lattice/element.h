@@ -5,7 +5,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 struct Half {
   uint16_t bits;
@@ -80,4 +80,4 @@ inline void assign(Half& out, float x) {
   out.bits = uint16_t(sign | half);
 }
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -13,7 +13,7 @@
 #include "simd/blocks.h"
 #include "simd/exponential.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 constexpr float greatest_log2_scale = 2048;
 
@@ -245,4 +245,4 @@ class Emissions {
   float* share_; // (run)
 };
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

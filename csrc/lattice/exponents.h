@@ -15,7 +15,7 @@
 #include "lattice/scaled_states.h"
 #include "simd/blocks.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // Frames from one renewal to the next.
 constexpr int renewal_interval = 16;
@@ -250,4 +250,4 @@ class Exponents {
   double least_renewed_ = 1;
 };
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -12,7 +12,7 @@
 #include "simd/blocks.h"
 #include "simd/exponential.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // Mantissas are normalised every few frames: a frame makes them at most six
 // times as large.
@@ -137,7 +137,7 @@ class ExtendedRun {
 
   // Z, from the last frame's alpha.
   Extended<Real> evidence() const {
-    return ::evidence(alpha(frames_.T - 1), frames_.S);
+    return MLX_CTC_ISA::evidence(alpha(frames_.T - 1), frames_.S);
   }
 
   // An upper bound of the workspace.
@@ -287,4 +287,4 @@ class ExtendedRun {
   Real* totals_; // (run) gamma of all states
 };
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

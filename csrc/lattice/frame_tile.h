@@ -13,7 +13,7 @@
 #include "simd/blocks.h"
 #include "simd/exponential.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 template <typename In>
 class FrameTile {
@@ -115,4 +115,4 @@ class FrameTile {
   float* rows_; // (frames, C)
 };
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -13,10 +13,7 @@
 #include "lattice/softmax.h"
 #include "simd/exponential.h"
 
-namespace {
-
-using mlx_ctc::cpu::Saved;
-using mlx_ctc::cpu::Sequence;
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // What the lattice's probabilities are to be divided by, multiplied up over the
 // frames in double.
@@ -143,7 +140,7 @@ class Frames {
   // Finds and saves frame t's normaliser.
   void normalise(int t, Divisor& divisor) const {
     const In* following = scores(smaller(t + 1, T - 1));
-    auto z = ::normaliser(frame(t), following, C);
+    auto z = find_normaliser(frame(t), following, C);
     normaliser(t) = {Real(z.max), Real(z.sum)};
     divisor.multiply(z.sum, z.max * log2_e - log2_scale(t));
   }
@@ -194,4 +191,4 @@ class Frames {
   int64_t repeats_ = 0; // equal labels side by side
 };
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -21,7 +21,7 @@
 #define UNROLLED _Pragma("GCC unroll 8")
 #endif
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // Loops run over whole groups of states, without remainders. What a row holds
 // past the last label is zero, and stays zero.
@@ -125,4 +125,4 @@ Extended<Real> evidence(States<Real> alpha, int64_t target_length) {
   return normalised(alpha.blank[last] + alpha.label[last]);
 }
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -18,7 +18,7 @@
 #include "lattice/scaled_states.h"
 #include "simd/blocks.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 template <typename In>
 class ScaledRun {
@@ -322,4 +322,4 @@ class ScaledRun<double> {
   const Frames<double>& frames_;
 };
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -9,7 +9,7 @@
 #include "simd/blocks.h"
 #include "simd/extended.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 constexpr int64_t block_down(int64_t i) {
   return i & -block_size<double>;
@@ -59,4 +59,4 @@ int64_t last_block(const Frames<In>& frames, int t) {
   return block_up(frames.band(t).end);
 }
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -5,9 +5,9 @@
 // numbers; within one they are what ScaledRun makes of them, or ExtendedRun
 // where that refuses.
 //
-// This file is compiled once for each instruction set, with MLX_CTC_ISA naming
-// the set. Everything but the table at the end has internal linkage, so that no
-// machine meets an instruction it does not have.
+// This file and its headers are compiled once for each instruction set, into
+// the namespace mlx_ctc::cpu::MLX_CTC_ISA. A function compiled twice has two
+// names: the linker cannot use one set's code in place of another's.
 #include "lattice/sequence.h"
 
 #include <cmath>
@@ -22,6 +22,8 @@
 #include "lattice/scaled_run.h"
 #include "lattice/softmax.h"
 #include "simd/blocks.h"
+
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 namespace {
 
@@ -311,12 +313,10 @@ size_t workspace_bytes(int classes, int max_target_length, int interval) {
 }
 
 template <typename In>
-constexpr mlx_ctc::cpu::Kernels kernels_for =
+constexpr Kernels kernels_for =
     {loss<In>, gradient<In>, posteriors<In>, workspace_bytes<In>};
 
 } // namespace
-
-namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 extern const Kernels table[] = {
     kernels_for<Half>,

@@ -7,7 +7,7 @@
 #include "simd/blocks.h"
 #include "simd/exponential.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // The greatest logit of a frame and the sum of exp(x - it).
 template <typename Real>
@@ -22,7 +22,7 @@ constexpr int into_l2 =
 // `next` is where the following call will read: the other sequences' scores lie
 // between two frames, too many for the machine to look ahead by itself.
 template <typename Real, typename In>
-Normaliser<double> normaliser(const Real* x, const In* next, int64_t C) {
+Normaliser<double> find_normaliser(const Real* x, const In* next, int64_t C) {
   Real max = greatest(x, C);
   Block<Real> sum_of_lane = {};
   for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t) {
@@ -33,4 +33,4 @@ Normaliser<double> normaliser(const Real* x, const In* next, int64_t C) {
   return {max, total<double>(sum_of_lane)};
 }
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

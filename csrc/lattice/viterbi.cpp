@@ -5,9 +5,9 @@
 // without rounding, whatever the length: equal paths are found equal, and every
 // machine finds the same path.
 //
-// This file is compiled once for each instruction set, with MLX_CTC_ISA naming
-// the set. Everything but the table at the end has internal linkage, so that no
-// machine meets an instruction it does not have.
+// This file and its headers are compiled once for each instruction set, into
+// the namespace mlx_ctc::cpu::MLX_CTC_ISA. A function compiled twice has two
+// names: the linker cannot use one set's code in place of another's.
 #include "lattice/viterbi.h"
 
 #include <algorithm>
@@ -19,9 +19,9 @@
 #include "lattice/viterbi_pass.h"
 #include "system/workspace.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-using mlx_ctc::cpu::Sequence;
+namespace {
 
 // x in units of 2^-32, rounded towards zero. NaN becomes impossible.
 template <typename Real>
@@ -196,7 +196,7 @@ class Lattice {
     int64_t greatest_logit = 0;
     if (sequence_.with_logits) {
       const In* following = frame(t + 1 < T_ ? t + 1 : t);
-      normalisers_[t] = normaliser(number_row(t), following, C_);
+      normalisers_[t] = find_normaliser(number_row(t), following, C_);
       valid = is_valid(normalisers_[t].sum);
       greatest_logit =
           fixed_point<Real>(normalisers_[t].max, -nearly_impossible);
@@ -243,7 +243,7 @@ class Lattice {
   int64_t* jumping_; // (pairs) what is added to a jump to a label
   int64_t* label_score_; // (pass_frames, pairs)
   Real greatest_; // of a frame's scores
-  States best_;
+  ViterbiStates best_;
   Moves* moves_; // (T / pass_frames, pairs)
 };
 
@@ -268,11 +268,9 @@ size_t workspace_bytes(int frames, int classes, int max_target_length) {
 }
 
 template <typename In>
-constexpr mlx_ctc::cpu::Viterbi viterbi_for = {align<In>, workspace_bytes<In>};
+constexpr Viterbi viterbi_for = {align<In>, workspace_bytes<In>};
 
 } // namespace
-
-namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 extern const Viterbi viterbi_table[] = {
     viterbi_for<Half>,

@@ -12,7 +12,7 @@
 
 #include "simd/blocks.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // Sums saturate here. All the frames' scores together add less than half of
 // it, so that what is impossible once stays below `nearly_impossible`.
@@ -33,7 +33,7 @@ using Moves = uint16_t;
 constexpr int pass_frames = 8 * sizeof(Moves) / move_bits;
 
 // The scores of the best paths to the states of a frame.
-struct States {
+struct ViterbiStates {
   int64_t* blank; // (pairs)
   int64_t* label; // (pairs), impossible in the last
 };
@@ -69,7 +69,7 @@ void viterbi_pass(
     const int64_t* blank_score, // (frames)
     const int64_t* label_score, // (frames, pitch)
     int64_t pitch,
-    States states,
+    ViterbiStates states,
     Moves* moves) { // (pairs)
   Scores labels_before[frames];
   for (Scores& before : labels_before) {
@@ -110,4 +110,4 @@ constexpr decltype(&viterbi_pass<1>) viterbi_passes[pass_frames] = {
     viterbi_pass<3>,
     viterbi_pass<4>};
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

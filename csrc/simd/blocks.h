@@ -13,7 +13,7 @@
 #include <immintrin.h>
 #endif
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 #if defined(__AVX512F__)
 constexpr int block_bytes = 64;
@@ -295,4 +295,4 @@ inline void stream_row(T* out, const T* x, int64_t size) {
   }
 }
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -7,7 +7,7 @@
 #include "simd/blocks.h"
 #include "simd/extended.h"
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 constexpr double log2_e = 1.4426950408889634;
 constexpr double ln_2 = 0.6931471805599453;
@@ -98,4 +98,4 @@ inline Block<double> ordinary_exp(Block<double> x) {
   return x;
 }
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -10,7 +10,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // The layout of an IEEE number, and the integer as wide as it is.
 template <typename Real>
@@ -116,4 +116,4 @@ inline Extended<Real> normalised(Extended<Real> a) {
   return saturated<Real>({std::bit_cast<Real>((bits & fraction) | one), e});
 }
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace {
+namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 class Workspace {
  public:
@@ -21,4 +21,4 @@ class Workspace {
   std::byte* next_;
 };
 
-} // namespace
+} // namespace mlx_ctc::cpu::MLX_CTC_ISA
