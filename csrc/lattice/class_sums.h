@@ -32,8 +32,7 @@ class ClassSums {
  public:
   static constexpr int frames = block_size<Real>;
 
-  template <typename In>
-  ClassSums(const Frames<In>& of, LatticeWorkspace& workspace)
+  ClassSums(const Frames<Real>& of, LatticeWorkspace& workspace)
       : labels_(of.labels),
         S_(of.S),
         C_(of.C),

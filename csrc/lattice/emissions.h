@@ -17,10 +17,9 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 constexpr float greatest_log2_scale = 2048;
 
-template <typename In>
 class Emissions {
  public:
-  Emissions(const Frames<In>& frames, LatticeWorkspace& workspace)
+  Emissions(const Frames<float>& frames, LatticeWorkspace& workspace)
       : pitch(round_up(frames.S)), frames_(frames), tile_(frames, workspace) {
     label_ = workspace.take<float>(round_up(frames.run) * pitch);
     blank_ = workspace.take<float>(row_pitch(frames.run));
@@ -31,7 +30,7 @@ class Emissions {
   // An upper bound of the workspace.
   static size_t bytes(int64_t C, size_t pitch, size_t run) {
     return (round_up(run) * pitch + 3 * row_pitch(run)) * sizeof(float) +
-        4 * 64 + FrameTile<In>::bytes(smaller(C, most_dense(pitch)), run);
+        4 * 64 + FrameTile::bytes(smaller(C, most_dense(pitch)), run);
   }
 
   // Finds those of the frames [begin, end), and before, where a divisor takes
@@ -141,7 +140,7 @@ class Emissions {
 
   // By way of the probabilities of all classes.
   bool emit_tile(int begin, int end, Divisor* divisor) {
-    constexpr int frames = FrameTile<In>::frames;
+    constexpr int frames = FrameTile::frames;
     // The loss has no use for a tile afterwards.
     tile_.load(begin, end, divisor ? 0 : (begin - begin_) / frames);
     if (!exponentiate_tile(begin, end, divisor)) {
@@ -171,7 +170,7 @@ class Emissions {
   // Scores to probabilities, with the frames' normalisers if they are found
   // here, and with their shares if not.
   bool exponentiate_tile(int begin, int end, Divisor* divisor) {
-    constexpr int frames = FrameTile<In>::frames;
+    constexpr int frames = FrameTile::frames;
     Block<float> greatest = {}, sum = filled(1.0f);
     if (divisor) {
       greatest = tile_.greatest();
@@ -234,8 +233,8 @@ class Emissions {
     return frames_.with_logits ? band.last_group() : band.row_end;
   }
 
-  const Frames<In>& frames_;
-  FrameTile<In> tile_;
+  const Frames<float>& frames_;
+  FrameTile tile_;
   int begin_ = 0; // of the run
   Block<int32_t> least_; // bits of a probability of the run
   Block<int32_t> greatest_;

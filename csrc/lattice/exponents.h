@@ -42,11 +42,10 @@ inline bool any(Block<int64_t> mask) {
   return found != 0;
 }
 
-template <typename In>
 class Exponents {
  public:
   // ratio: a row (S).
-  Exponents(const Frames<In>& frames, double* ratio)
+  Exponents(const Frames<float>& frames, double* ratio)
       : frames_(frames),
         S_(frames.S),
         row_end_(block_up(frames.S)),
@@ -240,7 +239,7 @@ class Exponents {
     return kept && found;
   }
 
-  const Frames<In>& frames_;
+  const Frames<float>& frames_;
   const int64_t S_;
   const int64_t row_end_; // of the blocks that hold all labels
   double* const ratio_; // (S) of the scale that a neighbour's value comes from

@@ -95,14 +95,12 @@ void beta_step(
 
 // Each step is done for the whole run before the next: the frames of one step
 // do not wait for each other, except in the recursions themselves.
-template <typename In>
+template <typename Real>
 class ExtendedRun {
  public:
-  using Real = typename Computing<In>::Real;
-
   // `next` is a row like those that the runs hand on.
   ExtendedRun(
-      const Frames<In>& frames,
+      const Frames<Real>& frames,
       States<Real>& next,
       LatticeWorkspace workspace)
       : frames_(frames), next_(next) {
@@ -274,7 +272,7 @@ class ExtendedRun {
     }
   }
 
-  const Frames<In>& frames_;
+  const Frames<Real>& frames_;
   int begin_ = 0; // of the run
   Int<Real>* skip_; // (S) exponent of what may jump to label i
   double* log2_scale_; // (run) log2 of what the scores are multiples of

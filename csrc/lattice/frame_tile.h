@@ -15,12 +15,11 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-template <typename In>
 class FrameTile {
  public:
   static constexpr int frames = block_size<float>;
 
-  FrameTile(const Frames<In>& of, LatticeWorkspace& workspace)
+  FrameTile(const Frames<float>& of, LatticeWorkspace& workspace)
       : frames_(of), pitch_(of.is_dense ? round_up(of.C) : 0) {
     tiles_ = workspace.take<Block<float>>(round_up(of.run) / frames * pitch_);
     rows_ = workspace.take<float>(frames * pitch_);
@@ -38,14 +37,14 @@ class FrameTile {
     classes_ = tiles_ + index * pitch_;
     for (int j = 0; j < frames; ++j) {
       int t = smaller(begin + j, end - 1);
-      const In* later = frames_.scores(smaller(t + frames, frames_.T - 1));
+      StoredFrame later = frames_.scores.stored(t + frames);
       float* row = rows_ + j * pitch_;
       auto copy = [&](Block<float> block, int64_t c, int64_t) {
-        __builtin_prefetch(later + c, 0, into_l2);
+        later.fetch(c);
         store_block(row + c, block, frames);
       };
-      for_each_block(frames_.frame(t), frames_.C, copy);
-      __builtin_prefetch(later + frames_.C - 1, 0, into_l2);
+      for_each_block(frames_.scores.frame(t), frames_.C, copy);
+      later.fetch(frames_.C - 1);
     }
     for (int64_t c = 0; c < frames_.C; c += frames) {
       for (int j = 0; j < frames; ++j) {
@@ -108,7 +107,7 @@ class FrameTile {
  private:
   static constexpr int chains = 4;
 
-  const Frames<In>& frames_;
+  const Frames<float>& frames_;
   const int64_t pitch_;
   Block<float>* tiles_; // (run / frames, C, frames)
   Block<float>* classes_ = nullptr; // (C, frames), of the last tile loaded

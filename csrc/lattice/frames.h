@@ -4,11 +4,10 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
 #include <utility>
 
-#include "lattice/element.h"
 #include "lattice/lattice.h"
+#include "lattice/scores.h"
 #include "lattice/sequence.h"
 #include "lattice/softmax.h"
 #include "simd/exponential.h"
@@ -35,14 +34,13 @@ constexpr int64_t most_dense(int64_t S) {
   return larger<int64_t>(96, 2 * (S + 1));
 }
 
-template <typename In>
+template <typename Real>
 class Frames {
  public:
-  using Real = typename Computing<In>::Real;
-
   Frames(
       const Sequence& sequence,
       const Saved& saved,
+      const ElementType<Real>& type,
       LatticeWorkspace& workspace)
       : T(sequence.frames),
         C(sequence.classes),
@@ -52,12 +50,9 @@ class Frames {
         with_logits(sequence.with_logits),
         labels(sequence.labels),
         blank(sequence.blank),
-        scores_(static_cast<const In*>(sequence.log_probs)),
-        frame_stride_(sequence.frame_stride),
-        class_stride_(sequence.class_stride),
+        scores(sequence, type, workspace),
         normalisers_(static_cast<Normaliser<Real>*>(saved.normalisers)) {
     padded_labels = workspace.take<int32_t>(round_up(S));
-    row_ = workspace.take<Real>(C);
     for (int64_t i = 0; i < round_up(S); ++i) {
       padded_labels[i] = i < S ? labels[i] : blank;
       repeats_ += i > 0 && i < S && labels[i] == labels[i - 1];
@@ -88,48 +83,13 @@ class Frames {
     return i > 0 && i < S && labels[i] != labels[i - 1];
   }
 
-  const In* scores(int t) const {
-    return scores_ + t * frame_stride_;
-  }
-
   Real blank_score(int t) const {
-    return number(scores(t)[blank * class_stride_]);
+    return scores.at(t, blank);
   }
 
   // Copies the scores of the labels [begin, end), of the blank past the last.
   void gather(int t, int64_t begin, int64_t end, Real* out) const {
-    const In* x = scores(t);
-    const int32_t* c = padded_labels;
-    UNROLLED
-    for (int64_t i = begin; i < end; ++i) {
-      out[i] = number(x[c[i] * class_stride_]);
-    }
-  }
-
-  // Frame t's scores side by side as Real, in place where they already are.
-  const Real* frame(int t) const {
-    const In* x = scores(t);
-    int64_t stride = class_stride_;
-    if constexpr (std::is_same_v<In, Real>) {
-      if (stride == 1) {
-        return x;
-      }
-    }
-    if (stride == 1) {
-      for (int64_t c = 0; c < C; ++c) {
-        row_[c] = number(x[c]);
-      }
-    } else {
-      for (int64_t c = 0; c < C; ++c) {
-        row_[c] = number(x[c * stride]);
-      }
-    }
-    return row_;
-  }
-
-  // Memory for one frame.
-  Real* row() const {
-    return row_;
+    scores.gather(t, padded_labels + begin, end - begin, out + begin);
   }
 
   // Of logits only.
@@ -139,10 +99,16 @@ class Frames {
 
   // Finds and saves frame t's normaliser.
   void normalise(int t, Divisor& divisor) const {
-    const In* following = scores(smaller(t + 1, T - 1));
-    auto z = find_normaliser(frame(t), following, C);
+    auto z = find_normaliser(scores.frame(t), C, scores.stored(t + 1));
     normaliser(t) = {Real(z.max), Real(z.sum)};
     divisor.multiply(z.sum, z.max * log2_e - log2_scale(t));
+  }
+
+  // Does so for the frames [begin, end), if they are logits.
+  void normalise(int begin, int end, Divisor& divisor) const {
+    for (int t = begin; t < end && with_logits; ++t) {
+      normalise(t, divisor);
+    }
   }
 
   // log2 of what a frame's probabilities are multiples of in the lattice.
@@ -163,10 +129,14 @@ class Frames {
     constexpr double infinity = std::numeric_limits<double>::infinity();
     int valid = 1;
     for (int t = begin; t < end && !with_logits; ++t) {
-      const In* x = scores(t);
       valid &= blank_score(t) < infinity;
-      for (int64_t i = 0; i < S; ++i) {
-        valid &= number(x[labels[i] * class_stride_]) < infinity;
+      for (int64_t i = 0; i < S; i += 64) {
+        Real x[64];
+        int64_t count = smaller<int64_t>(S - i, 64);
+        scores.gather(t, labels + i, count, x);
+        for (int64_t j = 0; j < count; ++j) {
+          valid &= x[j] < infinity;
+        }
       }
     }
     return valid != 0;
@@ -181,13 +151,10 @@ class Frames {
   const int32_t* const labels; // (S)
   int32_t* padded_labels; // (S) and the blank, for whole groups
   const int blank;
+  const Scores<Real> scores;
 
  private:
-  const In* const scores_;
-  const int64_t frame_stride_;
-  const int64_t class_stride_;
   Normaliser<Real>* const normalisers_; // (T)
-  Real* row_; // (C) one frame, where it cannot be used in place
   int64_t repeats_ = 0; // equal labels side by side
 };
 

@@ -11,14 +11,11 @@
 #include "simd/extended.h"
 #include "system/workspace.h"
 
-// INDEPENDENT: the rows that a loop reads and writes never overlap.
-// UNROLLED: a short loop over scattered memory, which does not vectorise.
+// The rows that the next loop reads and writes do not overlap.
 #if defined(__clang__)
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#define UNROLLED _Pragma("clang loop unroll_count(8)")
 #else
 #define INDEPENDENT _Pragma("GCC ivdep")
-#define UNROLLED _Pragma("GCC unroll 8")
 #endif
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {

@@ -20,10 +20,9 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-template <typename In>
 class ScaledRun {
  public:
-  ScaledRun(const Frames<In>& frames, LatticeWorkspace workspace)
+  ScaledRun(const Frames<float>& frames, LatticeWorkspace workspace)
       : frames_(frames),
         S_(frames.S),
         row_end_(block_up(frames.S)),
@@ -49,7 +48,7 @@ class ScaledRun {
   static size_t bytes(int64_t C, size_t pitch, size_t run) {
     size_t rows = 6 + 2 * run + run / renewal_interval + 1;
     return rows * pitch * sizeof(double) + 2 * row_pitch(run) * sizeof(float) +
-        12 * 64 + Emissions<In>::bytes(C, pitch, run);
+        12 * 64 + Emissions::bytes(C, pitch, run);
   }
 
   // Takes alpha from the frame before the run to the run's last, or leaves it
@@ -268,58 +267,21 @@ class ScaledRun {
     scale_[-1] = scale(filled(alpha_exponent[-1] + work_.exponent[-1]))[0];
   }
 
-  const Frames<In>& frames_;
+  const Frames<float>& frames_;
   const int64_t S_;
   const int64_t row_end_; // of the blocks that hold all labels
   const int64_t pitch_; // with a block before and one after
   double* const jump_; // (S) 1 where label i + 1 may follow i without a blank
   double* const ratio_; // (S) of the scale that a neighbour's value comes from
   double* const scale_; // (S) of alpha beta, including 1 / Z
-  Emissions<In> emissions_; // of the labels; then their gamma
-  Exponents<In> exponents_;
+  Emissions emissions_; // of the labels; then their gamma
+  Exponents exponents_;
   int begin_ = 0; // of the run
   ScaledStates work_;
   double* alphas_; // (run, 2, S)
   int64_t* alpha_exponents_; // (renewals, S)
   float* blanks_; // (run) gamma of all blanks
   float* totals_; // (run) gamma of all states
-};
-
-// The range of a double is all that double input has.
-template <>
-class ScaledRun<double> {
- public:
-  ScaledRun(const Frames<double>& frames, LatticeWorkspace) : frames_(frames) {}
-
-  static size_t bytes(int64_t, size_t, size_t) {
-    return 0;
-  }
-
-  bool forward(int begin, int end, States<double>, Divisor& divisor) {
-    for (int t = begin; t < end && frames_.with_logits; ++t) {
-      frames_.normalise(t, divisor);
-    }
-    return false;
-  }
-
-  bool keep_alphas(int, int, States<double>) {
-    return false;
-  }
-
-  Extended<double> evidence() const {
-    return zero<double>();
-  }
-
-  bool posteriors(int, int, Extended<double>, States<double>) {
-    return false;
-  }
-
-  Posteriors<double> posteriors(int) const {
-    return {};
-  }
-
- private:
-  const Frames<double>& frames_;
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

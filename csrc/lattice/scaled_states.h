@@ -49,13 +49,11 @@ struct ScaledStates {
 };
 
 // The whole blocks around the labels that frame t can be at.
-template <typename In>
-int64_t first_block(const Frames<In>& frames, int t) {
+inline int64_t first_block(const Frames<float>& frames, int t) {
   return block_down(frames.band(t).begin);
 }
 
-template <typename In>
-int64_t last_block(const Frames<In>& frames, int t) {
+inline int64_t last_block(const Frames<float>& frames, int t) {
   return block_up(frames.band(t).end);
 }
 

@@ -18,6 +18,7 @@
 #include "lattice/element.h"
 #include "lattice/extended_run.h"
 #include "lattice/frames.h"
+#include "lattice/gradient_rows.h"
 #include "lattice/lattice.h"
 #include "lattice/scaled_run.h"
 #include "lattice/softmax.h"
@@ -27,18 +28,27 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 namespace {
 
-constexpr size_t cached_bytes = 32 << 20;
+// ScaledRun computes in doubles, whose range is all that double scores have:
+// those are left to ExtendedRun.
+template <typename Real>
+constexpr bool has_scaled_run = std::is_same_v<Real, float>;
+
+struct NoScaledRun {
+  NoScaledRun(const Frames<double>&, LatticeWorkspace) {}
+};
 
 // Over memory from the workspace.
-template <typename In>
+template <typename Real>
 class Lattice {
  public:
-  using Real = typename Computing<In>::Real;
-
-  Lattice(const Sequence& sequence, const Saved& saved, std::byte* workspace)
+  Lattice(
+      const Sequence& sequence,
+      const Saved& saved,
+      const ElementType<Real>& type,
+      std::byte* workspace)
       : saved_(saved),
         workspace_(workspace),
-        frames_(sequence, saved, workspace_),
+        frames_(sequence, saved, type, workspace_),
         alpha_(workspace_.take_states<Real>(row_pitch(frames_.S))),
         weighted_(workspace_.take_states<Real>(row_pitch(frames_.S))),
         spare_(workspace_.take_states<Real>(row_pitch(frames_.S))),
@@ -58,10 +68,7 @@ class Lattice {
       if (begin > 0) {
         copy(alpha_, checkpoint(begin), frames_.band(begin - 1));
       }
-      if (!scaled_.forward(begin, end, alpha_, divisor)) {
-        valid &= frames_.is_valid(begin, end);
-        extended_.forward(begin, end, alpha_);
-      }
+      valid &= forward(begin, end, divisor);
     }
     if (!valid || !divisor.is_valid) {
       return std::numeric_limits<double>::quiet_NaN();
@@ -77,7 +84,7 @@ class Lattice {
 
   // The rest is for a sequence whose loss is finite and which has frames.
 
-  void gradient(Real cotangent, In* out, int64_t out_stride) {
+  void gradient(Real cotangent, GradientRows<Real> rows) {
     class_sums_.prepare();
     visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
       auto [first, last] = frames_.groups_around(begin);
@@ -87,18 +94,16 @@ class Lattice {
         class_sums_.subtract_from_softmax(
             gamma.multiples, cotangent * load_block(gamma.share), by_sums);
         for (int t = begin; t < end; ++t) {
-          const Real* row = class_sums_.frame(t - begin);
-          copy_gradient(
-              row, out + t * out_stride, ClassSums<Real>::frames * out_stride);
+          rows.copy(t, class_sums_.frame(t - begin));
         }
         return;
       }
       class_sums_.scale(by_sums);
       for (int t = begin; t < end; ++t) {
-        write_gradient(t, cotangent, t - begin, out, out_stride);
+        write_gradient(t, cotangent, t - begin, rows);
       }
     });
-    finish_streaming();
+    rows.finish();
   }
 
   // out (T, width)
@@ -111,6 +116,19 @@ class Lattice {
   }
 
  private:
+  // Takes alpha_ over a run. False where a score is no log-probability.
+  bool forward(int begin, int end, Divisor& divisor) {
+    if constexpr (has_scaled_run<Real>) {
+      if (scaled_.forward(begin, end, alpha_, divisor)) {
+        return true;
+      }
+    } else {
+      frames_.normalise(begin, end, divisor);
+    }
+    extended_.forward(begin, end, alpha_);
+    return frames_.is_valid(begin, end);
+  }
+
   // Calls visit(begin, end, posteriors) for all frames, a few at a time.
   template <typename Visit>
   void visit_posteriors(Visit visit) {
@@ -127,10 +145,12 @@ class Lattice {
         alpha_.clear(-lanes, round_up(frames_.S) + lanes);
         copy(checkpoint(begin), alpha_, frames_.band(begin - 1));
       }
-      bool done = visit_run(scaled_, begin, end, inverse_z, visit);
-      if (!done) {
-        visit_run(extended_, begin, end, inverse_z, visit);
+      if constexpr (has_scaled_run<Real>) {
+        if (visit_run(scaled_, begin, end, inverse_z, visit)) {
+          continue;
+        }
       }
+      visit_run(extended_, begin, end, inverse_z, visit);
     }
   }
 
@@ -172,53 +192,18 @@ class Lattice {
   // cotangent * (softmax - gamma), gamma summed over the states of a class:
   // frame j of those sums.
   void
-  write_gradient(int t, Real cotangent, int j, In* gradient, int64_t stride) {
-    In* out = gradient + t * stride;
-    // A gradient that no cache holds is not read into one to be written.
-    bool streamed = frames_.T * stride * sizeof(In) > cached_bytes;
-    Real* row = frames_.row();
-    if constexpr (std::is_same_v<In, Real>) {
-      row = streamed ? row : out;
-    }
+  write_gradient(int t, Real cotangent, int j, const GradientRows<Real>& rows) {
     Normaliser<Real> z = {0, 1};
     if (frames_.with_logits) {
       z = frames_.normaliser(t);
     }
-    const Real* x = frames_.frame(t);
     Real scale = cotangent / z.sum;
-    int following = smaller(t + 1, frames_.T - 1);
-    const In* next = frames_.scores(following);
-    const In* next_out = gradient + following * stride;
-    for_each_block(
-        x, frames_.C, [&](Block<Real> block, int64_t c, int64_t count) {
-          __builtin_prefetch(next + c, 0, into_l2);
-          if (!streamed) {
-            __builtin_prefetch(next_out + c, 1);
-          }
-          Block<Real> y = ordinary_exp(block - z.max) * scale;
-          store_block(row + c, y, count);
-        });
+    Real* row = rows.row(t, frames_.scores.row());
+    rows.for_each_block(t, row, frames_.scores, [&](Block<Real> x) {
+      return ordinary_exp(x - z.max) * scale;
+    });
     class_sums_.subtract(j, row);
-    if constexpr (!std::is_same_v<In, Real>) {
-      copy_gradient(row, out, 0);
-    } else if (streamed) {
-      stream_row(out, row, frames_.C);
-    }
-  }
-
-  // The place of a later row, `ahead`, is fetched.
-  void copy_gradient(const Real* row, In* out, int64_t ahead) {
-    if constexpr (std::is_same_v<In, Real>) {
-      for_each_block(row, frames_.C, [&](auto block, int64_t c, int64_t count) {
-        __builtin_prefetch(out + ahead + c, 1);
-        store_block(out + c, block, count);
-      });
-      __builtin_prefetch(out + ahead + frames_.C - 1, 1);
-    } else {
-      for (int64_t c = 0; c < frames_.C; ++c) {
-        assign(out[c], row[c]);
-      }
-    }
+    rows.write(t, row);
   }
 
   // The blanks' posteriors, summed, and those of the labels one by one; or
@@ -259,19 +244,19 @@ class Lattice {
 
   const Saved& saved_;
   LatticeWorkspace workspace_;
-  Frames<In> frames_;
+  Frames<Real> frames_;
   States<Real> alpha_; // before a run
   States<Real> weighted_; // beta p, after it
   States<Real> spare_;
   ClassSums<Real> class_sums_;
-  ExtendedRun<In> extended_;
-  ScaledRun<In> scaled_;
+  ExtendedRun<Real> extended_;
+  std::conditional_t<has_scaled_run<Real>, ScaledRun, NoScaledRun> scaled_;
 };
 
 template <typename In>
 double
 loss(const Sequence& sequence, const Saved& saved, std::byte* workspace) {
-  return Lattice<In>(sequence, saved, workspace).loss();
+  return Lattice(sequence, saved, element_type<In>, workspace).loss();
 }
 
 template <typename In>
@@ -282,8 +267,9 @@ void gradient(
     void* gradient,
     int64_t gradient_stride,
     std::byte* workspace) {
-  Lattice<In>(sequence, saved, workspace)
-      .gradient(cotangent, static_cast<In*>(gradient), gradient_stride);
+  auto& type = element_type<In>;
+  Lattice(sequence, saved, type, workspace)
+      .gradient(cotangent, {type, sequence, gradient, gradient_stride});
 }
 
 template <typename In>
@@ -295,7 +281,7 @@ void posteriors(
     int64_t width,
     std::byte* workspace) {
   using Real = typename Computing<In>::Real;
-  Lattice<In>(sequence, saved, workspace)
+  Lattice(sequence, saved, element_type<In>, workspace)
       .posteriors(by_class, static_cast<Real*>(posteriors), width);
 }
 
@@ -305,8 +291,8 @@ size_t workspace_bytes(int classes, int max_target_length, int interval) {
   using Real = typename Computing<In>::Real;
   size_t pitch = row_pitch(max_target_length);
   size_t run = larger(
-      ExtendedRun<In>::bytes(pitch, interval),
-      ScaledRun<In>::bytes(classes, pitch, interval));
+      ExtendedRun<Real>::bytes(pitch, interval),
+      has_scaled_run<Real> ? ScaledRun::bytes(classes, pitch, interval) : 0);
   size_t states = 4 * pitch * sizeof(Real) + 4 * 64;
   return run + 3 * states + ClassSums<Real>::bytes(classes, max_target_length) +
       pitch * sizeof(int64_t) + classes * sizeof(Real) + 2 * 64;

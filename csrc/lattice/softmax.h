@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "lattice/scores.h"
 #include "simd/blocks.h"
 #include "simd/exponential.h"
 
@@ -16,17 +17,13 @@ struct Normaliser {
   Real sum;
 };
 
-constexpr int into_l2 =
-    2; // a long row would push itself out of the first cache
-
-// `next` is where the following call will read: the other sequences' scores lie
-// between two frames, too many for the machine to look ahead by itself.
-template <typename Real, typename In>
-Normaliser<double> find_normaliser(const Real* x, const In* next, int64_t C) {
+// `next` is the frame of the following call.
+template <typename Real>
+Normaliser<double> find_normaliser(const Real* x, int64_t C, StoredFrame next) {
   Real max = greatest(x, C);
   Block<Real> sum_of_lane = {};
   for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t) {
-    __builtin_prefetch(next + c, 0, into_l2);
+    next.fetch(c);
     sum_of_lane += ordinary_exp(block - max);
   });
   // The greatest class adds 1: in float the others' last digits would be lost.

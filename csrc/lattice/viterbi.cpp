@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "lattice/element.h"
+#include "lattice/scores.h"
 #include "lattice/softmax.h"
 #include "lattice/viterbi_pass.h"
 #include "system/workspace.h"
@@ -55,21 +56,22 @@ constexpr int64_t padded_pairs(int64_t labels) {
 }
 
 // The lattice of one sequence, over memory from the workspace.
-template <typename In>
+template <typename Real>
 class Lattice {
  public:
-  using Real = typename Computing<In>::Real;
-
-  Lattice(const Sequence& sequence, std::byte* memory)
+  Lattice(
+      const Sequence& sequence,
+      const ElementType<Real>& type,
+      Workspace workspace)
       : sequence_(sequence),
+        scores_(sequence, type, workspace),
         T_(sequence.frames),
         C_(sequence.classes),
         S_(sequence.target_length),
         pairs_(padded_pairs(S_)) {
-    Workspace workspace(memory);
     row_ = workspace.take<Real>(C_);
     normalisers_ = workspace.take<Normaliser<double>>(T_);
-    offset_ = workspace.take<int64_t>(C_);
+    classes_ = workspace.take<int32_t>(C_);
     score_ = workspace.take<int64_t>(C_ + 1);
     place_ = workspace.take<int32_t>(pairs_);
     jumping_ = workspace.take<int64_t>(pairs_);
@@ -130,7 +132,7 @@ class Lattice {
       int32_t& place = place_of_class[labels[i]];
       if (place < 0) {
         place = used_;
-        offset_[used_++] = labels[i] * sequence_.class_stride;
+        classes_[used_++] = labels[i];
       }
       place_[i] = place;
       // A blank between equal labels cannot be skipped.
@@ -175,54 +177,38 @@ class Lattice {
     return x < std::numeric_limits<Real>::infinity();
   }
 
-  const In* frame(int64_t t) const {
-    return static_cast<const In*>(sequence_.log_probs) +
-        t * sequence_.frame_stride;
-  }
-
-  // Frame t's scores side by side, as Real.
-  const Real* number_row(int64_t t) {
-    const In* x = frame(t);
-    for (int64_t c = 0; c < C_; ++c) {
-      row_[c] = number(x[c * sequence_.class_stride]);
-    }
-    return row_;
-  }
-
   // The scores of the blank and of the classes used in frame t; of logits, less
   // the greatest. False where one is NaN or +inf.
   bool read_scores(int64_t t, int64_t& blank_score) {
     int64_t valid = 1;
     int64_t greatest_logit = 0;
     if (sequence_.with_logits) {
-      const In* following = frame(t + 1 < T_ ? t + 1 : t);
-      normalisers_[t] = find_normaliser(number_row(t), following, C_);
+      normalisers_[t] =
+          find_normaliser(scores_.frame(t), C_, scores_.stored(t + 1));
       valid = is_valid(normalisers_[t].sum);
       greatest_logit =
           fixed_point<Real>(normalisers_[t].max, -nearly_impossible);
     }
-    // Frames lie too far apart for the machine to look ahead by itself.
-    constexpr int64_t ahead = 16;
-    const In* x = frame(t);
-    const In* following = frame(t + ahead < T_ ? t + ahead : t);
-    for (int64_t u = 0; u < used_; ++u) {
-      __builtin_prefetch(following + offset_[u], 0, into_l2);
-      row_[u] = number(x[offset_[u]]);
-    }
-    auto score = [&](Real x) {
-      return larger(fixed_point(x, greatest_) - greatest_logit, impossible);
+    constexpr int64_t ahead = 16; // frames
+    scores_.gather(t, t + ahead, classes_, used_, row_);
+    // Copies of the members: a store to out[u] might otherwise change them, and
+    // the loop would not vectorise.
+    const Real* x = row_;
+    int64_t* out = score_;
+    auto score = [greatest_logit, greatest = greatest_](Real x) {
+      return larger(fixed_point(x, greatest) - greatest_logit, impossible);
     };
-    for (int64_t u = 0; u < used_; ++u) {
-      valid &= is_valid(row_[u]);
-      score_[u] = score(row_[u]);
+    for (int64_t u = 0, used = used_; u < used; ++u) {
+      valid &= is_valid(x[u]);
+      out[u] = score(x[u]);
     }
-    Real blank = number(x[sequence_.blank * sequence_.class_stride]);
+    Real blank = scores_.at(t, sequence_.blank);
     blank_score = score(blank);
     return valid && is_valid(blank);
   }
 
   Real log_probability(int64_t t, int32_t c) const {
-    Real x = number(frame(t)[c * sequence_.class_stride]);
+    Real x = scores_.at(t, c);
     if (sequence_.with_logits) {
       return x - normalisers_[t].max - std::log(normalisers_[t].sum);
     }
@@ -230,14 +216,15 @@ class Lattice {
   }
 
   const Sequence& sequence_;
+  const Scores<Real> scores_;
   const int64_t T_;
   const int64_t C_;
   const int64_t S_;
   const int64_t pairs_; // S + 1, and more for whole blocks
   int64_t used_ = 0; // classes that the target has
-  Real* row_; // (C) a frame, or the used classes' part of it
+  Real* row_; // (used) scores of the used classes
   Normaliser<double>* normalisers_; // (T) of logits
-  int64_t* offset_; // (used) of the classes' scores in a frame, in elements
+  int32_t* classes_; // (used)
   int64_t* score_; // (used + 1)
   int32_t* place_; // (pairs) where a label's score is
   int64_t* jumping_; // (pairs) what is added to a jump to a label
@@ -254,14 +241,16 @@ void align(
     void* scores,
     std::byte* workspace) {
   using Real = typename Computing<In>::Real;
-  Lattice<In>(sequence, workspace).align(alignment, static_cast<Real*>(scores));
+  Lattice(sequence, element_type<In>, Workspace(workspace))
+      .align(alignment, static_cast<Real*>(scores));
 }
 
 // An upper bound: a dozen rows, each begun on a cache line.
 template <typename In>
 size_t workspace_bytes(int frames, int classes, int max_target_length) {
   size_t pairs = padded_pairs(max_target_length);
-  return (classes + 1) * (2 * sizeof(int64_t) + sizeof(double) + sizeof(int)) +
+  return (classes + 1) *
+      (2 * sizeof(double) + sizeof(int64_t) + 2 * sizeof(int)) +
       frames * sizeof(Normaliser<double>) +
       pairs * ((pass_frames + 3) * sizeof(int64_t) + sizeof(int)) +
       passes(frames) * pairs * sizeof(Moves) + 1024;

@@ -8,9 +8,9 @@
 
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "simd/blocks.h"
+#include "simd/extended.h"
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
@@ -38,25 +38,10 @@ struct ViterbiStates {
   int64_t* label; // (pairs), impossible in the last
 };
 
-using Scores = Block<int64_t>;
+using Pairs = Block<int64_t>; // one number for each pair of a block
 constexpr int64_t block_pairs = block_size<int64_t>;
 typedef Moves BlockMoves
     __attribute__((vector_size(block_pairs * sizeof(Moves))));
-
-inline Scores greater_of(Scores a, Scores b) {
-  return a > b ? a : b;
-}
-
-// Each pair's left neighbour: of the first, the last of the block before.
-template <size_t... j>
-inline Scores
-neighbours(Scores before, Scores block, std::index_sequence<j...>) {
-#ifdef __clang__
-  return __builtin_shufflevector(before, block, (block_pairs - 1 + j)...);
-#else
-  return __builtin_shuffle(before, block, Scores{(block_pairs - 1 + j)...});
-#endif
-}
 
 // `frames` frames of the pairs [begin, end), which are whole blocks. On ties a
 // path would rather stay than step, and rather step than jump. `jumping` is 0,
@@ -71,30 +56,28 @@ void viterbi_pass(
     int64_t pitch,
     ViterbiStates states,
     Moves* moves) { // (pairs)
-  Scores labels_before[frames];
-  for (Scores& before : labels_before) {
+  Pairs labels_before[frames];
+  for (Pairs& before : labels_before) {
     before = filled(impossible);
   }
   for (int64_t i = begin; i < end; i += block_pairs) {
-    Scores blank = load_block(states.blank + i);
-    Scores label = load_block(states.label + i);
-    Scores jump_score = load_block(jumping + i);
-    Scores bits = {};
+    Pairs blank = load_block(states.blank + i);
+    Pairs label = load_block(states.label + i);
+    Pairs jump_score = load_block(jumping + i);
+    Pairs bits = {};
     for (int k = 0; k < frames; ++k) {
-      Scores left = neighbours(
-          labels_before[k], label, std::make_index_sequence<block_pairs>());
+      Pairs left = shifted<1>(labels_before[k], label);
       labels_before[k] = label;
-      Scores jumped = left + jump_score;
-      Scores stepped = greater_of(label, blank);
+      Pairs jumped = left + jump_score;
+      Pairs stepped = larger(label, blank);
       int shift = move_bits * k;
       bits |= (left > blank) & (to_blank << shift);
       bits |= (blank > label) & (step << shift);
       bits |= (jumped > stepped) & (jump << shift);
-      blank = greater_of(blank, left) + blank_score[k];
-      label =
-          greater_of(stepped, jumped) + load_block(label_score + k * pitch + i);
-      blank = greater_of(blank, filled(impossible));
-      label = greater_of(label, filled(impossible));
+      blank = larger(blank, left) + blank_score[k];
+      label = larger(stepped, jumped) + load_block(label_score + k * pitch + i);
+      blank = larger(blank, filled(impossible));
+      label = larger(label, filled(impossible));
     }
     store_block(states.blank + i, blank, block_pairs);
     store_block(states.label + i, label, block_pairs);

@@ -277,8 +277,9 @@ inline void finish_streaming() {
 #endif
 }
 
-// Copies a row past the caches, to where it will not be read soon, in whole
-// blocks of memory. finish_streaming() comes before anything that waits for it.
+// Copies a row to memory that will not be read soon, past the caches, with
+// aligned stores of whole blocks. Call finish_streaming() before another thread
+// may read it.
 template <typename T>
 inline void stream_row(T* out, const T* x, int64_t size) {
   int64_t c = 0;
