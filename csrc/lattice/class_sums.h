@@ -8,8 +8,8 @@
 #include <numeric>
 
 #include "lattice/frames.h"
+#include "lattice/workspace.h"
 #include "simd/blocks.h"
-#include "system/workspace.h"
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
@@ -32,7 +32,7 @@ class ClassSums {
  public:
   static constexpr int frames = block_size<Real>;
 
-  ClassSums(const Frames<Real>& of, LatticeWorkspace& workspace)
+  ClassSums(const Frames<Real>& of, Workspace& workspace)
       : labels_(of.labels),
         S_(of.S),
         C_(of.C),
@@ -44,13 +44,6 @@ class ClassSums {
     slot_of_class_ = workspace.take<int32_t>(C_);
     by_class_ = workspace.take<Block<Real>>(most);
     by_frame_ = workspace.take<Real>(frames * most);
-  }
-
-  // An upper bound of the workspace.
-  static size_t bytes(int64_t C, int64_t S) {
-    size_t most = round_up(smaller(C, most_dense(S)));
-    return (S + 1 + most + C) * sizeof(int32_t) +
-        2 * most * frames * sizeof(Real) + 5 * 64;
   }
 
   // Gives each class that occurs a slot, or every class.

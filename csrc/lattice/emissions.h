@@ -19,18 +19,12 @@ constexpr float greatest_log2_scale = 2048;
 
 class Emissions {
  public:
-  Emissions(const Frames<float>& frames, LatticeWorkspace& workspace)
+  Emissions(const Frames<float>& frames, Workspace& workspace)
       : pitch(round_up(frames.S)), frames_(frames), tile_(frames, workspace) {
     label_ = workspace.take<float>(round_up(frames.run) * pitch);
     blank_ = workspace.take<float>(row_pitch(frames.run));
     log2_scale_ = workspace.take<float>(row_pitch(frames.run));
     share_ = workspace.take<float>(row_pitch(frames.run));
-  }
-
-  // An upper bound of the workspace.
-  static size_t bytes(int64_t C, size_t pitch, size_t run) {
-    return (round_up(run) * pitch + 3 * row_pitch(run)) * sizeof(float) +
-        4 * 64 + FrameTile::bytes(smaller(C, most_dense(pitch)), run);
   }
 
   // Finds those of the frames [begin, end), and before, where a divisor takes

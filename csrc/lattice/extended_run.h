@@ -102,15 +102,15 @@ class ExtendedRun {
   ExtendedRun(
       const Frames<Real>& frames,
       States<Real>& next,
-      LatticeWorkspace workspace)
+      Workspace& workspace)
       : frames_(frames), next_(next) {
     int64_t pitch = row_pitch(frames.S);
     skip_ = workspace.take<Int<Real>>(pitch);
     log2_scale_ = workspace.take<double>(frames.run);
-    blank_ = workspace.take_rows<Real>(1, row_pitch(frames.run))[0];
-    label_ = workspace.take_rows<Real>(frames.run, pitch);
-    blank_rows_ = workspace.take_rows<Real>(frames.run, pitch);
-    label_rows_ = workspace.take_rows<Real>(round_up(frames.run), pitch);
+    blank_ = take_row<Real>(workspace, row_pitch(frames.run));
+    label_ = take_rows<Real>(workspace, frames.run, pitch);
+    blank_rows_ = take_rows<Real>(workspace, frames.run, pitch);
+    label_rows_ = take_rows<Real>(workspace, round_up(frames.run), pitch);
     blanks_ = workspace.take<Real>(row_pitch(frames.run));
     totals_ = workspace.take<Real>(row_pitch(frames.run));
   }
@@ -136,12 +136,6 @@ class ExtendedRun {
   // Z, from the last frame's alpha.
   Extended<Real> evidence() const {
     return MLX_CTC_ISA::evidence(alpha(frames_.T - 1), frames_.S);
-  }
-
-  // An upper bound of the workspace.
-  static size_t bytes(size_t pitch, size_t run) {
-    size_t rows = pitch * (sizeof(Real) + sizeof(Int<Real>)) + 2 * 64;
-    return (3 * round_up(run) + 1) * rows + 5 * row_pitch(run) * sizeof(double);
   }
 
   // Turns those alphas into posteriors. `weighted`, beta p of the frame after

@@ -19,15 +19,10 @@ class FrameTile {
  public:
   static constexpr int frames = block_size<float>;
 
-  FrameTile(const Frames<float>& of, LatticeWorkspace& workspace)
+  FrameTile(const Frames<float>& of, Workspace& workspace)
       : frames_(of), pitch_(of.is_dense ? round_up(of.C) : 0) {
     tiles_ = workspace.take<Block<float>>(round_up(of.run) / frames * pitch_);
     rows_ = workspace.take<float>(frames * pitch_);
-  }
-
-  // An upper bound of the workspace.
-  static size_t bytes(int64_t C, size_t run) {
-    return (round_up(run) + frames) * round_up(C) * sizeof(float) + 2 * 64;
   }
 
   // The scores of the frames [begin, end), the last for the rest of the tile,

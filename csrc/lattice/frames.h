@@ -41,7 +41,7 @@ class Frames {
       const Sequence& sequence,
       const Saved& saved,
       const ElementType<Real>& type,
-      LatticeWorkspace& workspace)
+      Workspace& workspace)
       : T(sequence.frames),
         C(sequence.classes),
         S(sequence.target_length),
@@ -53,6 +53,10 @@ class Frames {
         scores(sequence, type, workspace),
         normalisers_(static_cast<Normaliser<Real>*>(saved.normalisers)) {
     padded_labels = workspace.take<int32_t>(round_up(S));
+  }
+
+  // Comes before everything else.
+  void prepare() {
     for (int64_t i = 0; i < round_up(S); ++i) {
       padded_labels[i] = i < S ? labels[i] : blank;
       repeats_ += i > 0 && i < S && labels[i] == labels[i - 1];

@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
+#include "lattice/workspace.h"
 #include "simd/extended.h"
-#include "system/workspace.h"
 
 // The rows that the next loop reads and writes do not overlap.
 #if defined(__clang__)
@@ -100,20 +100,22 @@ struct Band {
   }
 };
 
-class LatticeWorkspace : public Workspace {
- public:
-  using Workspace::Workspace;
+template <typename Real>
+Rows<Real> take_rows(Workspace& workspace, int64_t count, int64_t pitch) {
+  auto* m = workspace.take<Real>(count * pitch);
+  return {m, workspace.take<Int<Real>>(count * pitch), pitch};
+}
 
-  template <typename Real>
-  Rows<Real> take_rows(int64_t count, int64_t pitch) {
-    return {take<Real>(count * pitch), take<Int<Real>>(count * pitch), pitch};
-  }
+template <typename Real>
+Row<Real> take_row(Workspace& workspace, int64_t pitch) {
+  return take_rows<Real>(workspace, 1, pitch)[0];
+}
 
-  template <typename Real>
-  States<Real> take_states(int64_t pitch) {
-    return {take_rows<Real>(1, pitch)[0], take_rows<Real>(1, pitch)[0]};
-  }
-};
+template <typename Real>
+States<Real> take_states(Workspace& workspace, int64_t pitch) {
+  auto blank = take_row<Real>(workspace, pitch);
+  return {blank, take_row<Real>(workspace, pitch)};
+}
 
 // Z: an alignment ends in the last label or the blank after it.
 template <typename Real>

@@ -22,7 +22,7 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 class ScaledRun {
  public:
-  ScaledRun(const Frames<float>& frames, LatticeWorkspace workspace)
+  ScaledRun(const Frames<float>& frames, Workspace& workspace)
       : frames_(frames),
         S_(frames.S),
         row_end_(block_up(frames.S)),
@@ -42,13 +42,6 @@ class ScaledRun {
     alpha_exponents_ = take_exponents(renewals);
     blanks_ = workspace.take<float>(row_pitch(frames.run));
     totals_ = workspace.take<float>(row_pitch(frames.run));
-  }
-
-  // An upper bound of the workspace.
-  static size_t bytes(int64_t C, size_t pitch, size_t run) {
-    size_t rows = 6 + 2 * run + run / renewal_interval + 1;
-    return rows * pitch * sizeof(double) + 2 * row_pitch(run) * sizeof(float) +
-        12 * 64 + Emissions::bytes(C, pitch, run);
   }
 
   // Takes alpha from the frame before the run to the run's last, or leaves it
@@ -140,7 +133,7 @@ class ScaledRun {
 
  private:
   // A row has a block before index 0 and one after the last.
-  double* take_row(LatticeWorkspace& workspace) const {
+  double* take_row(Workspace& workspace) const {
     return workspace.take<double>(pitch_) + block_size<double>;
   }
 

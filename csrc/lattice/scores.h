@@ -9,7 +9,7 @@
 
 #include "lattice/element.h"
 #include "lattice/sequence.h"
-#include "system/workspace.h"
+#include "lattice/workspace.h"
 
 // A short loop over scattered memory, which does not vectorise.
 #if defined(__clang__)

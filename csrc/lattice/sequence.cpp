@@ -34,10 +34,9 @@ template <typename Real>
 constexpr bool has_scaled_run = std::is_same_v<Real, float>;
 
 struct NoScaledRun {
-  NoScaledRun(const Frames<double>&, LatticeWorkspace) {}
+  NoScaledRun(const Frames<double>&, Workspace&) {}
 };
 
-// Over memory from the workspace.
 template <typename Real>
 class Lattice {
  public:
@@ -45,18 +44,33 @@ class Lattice {
       const Sequence& sequence,
       const Saved& saved,
       const ElementType<Real>& type,
-      std::byte* workspace)
+      Workspace workspace)
       : saved_(saved),
         workspace_(workspace),
         frames_(sequence, saved, type, workspace_),
-        alpha_(workspace_.take_states<Real>(row_pitch(frames_.S))),
-        weighted_(workspace_.take_states<Real>(row_pitch(frames_.S))),
-        spare_(workspace_.take_states<Real>(row_pitch(frames_.S))),
+        alpha_(take_states<Real>(workspace_, row_pitch(frames_.S))),
+        weighted_(take_states<Real>(workspace_, row_pitch(frames_.S))),
+        spare_(take_states<Real>(workspace_, row_pitch(frames_.S))),
         class_sums_(frames_, workspace_),
+        overlay_(workspace_),
         extended_(frames_, spare_, workspace_),
-        scaled_(frames_, workspace_) {}
+        scaled_(frames_, overlay_) {}
+
+  // The workspace of a sequence of at most `target_length` labels: with fewer
+  // labels or frames no array is longer.
+  static size_t bytes(int classes, int target_length, int interval) {
+    Sequence sequence = {};
+    sequence.frames = interval;
+    sequence.classes = classes;
+    sequence.target_length = target_length;
+    Saved saved = {};
+    saved.interval = interval;
+    Lattice measured(sequence, saved, element_type<Real>, Workspace());
+    return larger(measured.workspace_.bytes(), measured.overlay_.bytes());
+  }
 
   double loss() {
+    frames_.prepare();
     if (!frames_.has_alignment()) {
       return std::numeric_limits<double>::infinity();
     }
@@ -85,6 +99,7 @@ class Lattice {
   // The rest is for a sequence whose loss is finite and which has frames.
 
   void gradient(Real cotangent, GradientRows<Real> rows) {
+    frames_.prepare();
     class_sums_.prepare();
     visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
       auto [first, last] = frames_.groups_around(begin);
@@ -108,6 +123,7 @@ class Lattice {
 
   // out (T, width)
   void posteriors(bool by_class, Real* out, int64_t width) {
+    frames_.prepare();
     visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
       for (int t = begin; t < end; ++t) {
         write_posteriors(t, by_class, gamma, t - begin, out + t * width, width);
@@ -243,20 +259,24 @@ class Lattice {
   }
 
   const Saved& saved_;
-  LatticeWorkspace workspace_;
+  Workspace workspace_;
   Frames<Real> frames_;
   States<Real> alpha_; // before a run
   States<Real> weighted_; // beta p, after it
   States<Real> spare_;
   ClassSums<Real> class_sums_;
+  Workspace overlay_; // scaled_ lies in the same memory as extended_
   ExtendedRun<Real> extended_;
   std::conditional_t<has_scaled_run<Real>, ScaledRun, NoScaledRun> scaled_;
 };
 
 template <typename In>
-double
-loss(const Sequence& sequence, const Saved& saved, std::byte* workspace) {
-  return Lattice(sequence, saved, element_type<In>, workspace).loss();
+double loss(
+    const Sequence& sequence,
+    const Saved& saved,
+    std::span<std::byte> workspace) {
+  return Lattice(sequence, saved, element_type<In>, Workspace(workspace))
+      .loss();
 }
 
 template <typename In>
@@ -266,9 +286,9 @@ void gradient(
     double cotangent,
     void* gradient,
     int64_t gradient_stride,
-    std::byte* workspace) {
+    std::span<std::byte> workspace) {
   auto& type = element_type<In>;
-  Lattice(sequence, saved, type, workspace)
+  Lattice(sequence, saved, type, Workspace(workspace))
       .gradient(cotangent, {type, sequence, gradient, gradient_stride});
 }
 
@@ -279,28 +299,18 @@ void posteriors(
     bool by_class,
     void* posteriors,
     int64_t width,
-    std::byte* workspace) {
+    std::span<std::byte> workspace) {
   using Real = typename Computing<In>::Real;
-  Lattice(sequence, saved, element_type<In>, workspace)
+  Lattice(sequence, saved, element_type<In>, Workspace(workspace))
       .posteriors(by_class, static_cast<Real*>(posteriors), width);
 }
 
-// An upper bound. The two kinds of run lie in the same memory.
 template <typename In>
-size_t workspace_bytes(int classes, int max_target_length, int interval) {
-  using Real = typename Computing<In>::Real;
-  size_t pitch = row_pitch(max_target_length);
-  size_t run = larger(
-      ExtendedRun<Real>::bytes(pitch, interval),
-      has_scaled_run<Real> ? ScaledRun::bytes(classes, pitch, interval) : 0);
-  size_t states = 4 * pitch * sizeof(Real) + 4 * 64;
-  return run + 3 * states + ClassSums<Real>::bytes(classes, max_target_length) +
-      pitch * sizeof(int64_t) + classes * sizeof(Real) + 2 * 64;
-}
-
-template <typename In>
-constexpr Kernels kernels_for =
-    {loss<In>, gradient<In>, posteriors<In>, workspace_bytes<In>};
+constexpr Kernels kernels_for = {
+    loss<In>,
+    gradient<In>,
+    posteriors<In>,
+    Lattice<typename Computing<In>::Real>::bytes};
 
 } // namespace
 

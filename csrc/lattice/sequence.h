@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace mlx_ctc::cpu {
 
@@ -35,7 +36,7 @@ struct Saved {
 struct Kernels {
   // -log of the sum over all alignments; infinite where there is none, NaN
   // where a NaN or an infinite score was read.
-  double (*loss)(const Sequence&, const Saved&, std::byte* workspace);
+  double (*loss)(const Sequence&, const Saved&, std::span<std::byte> workspace);
 
   // cotangent * (softmax - gamma) for the sequence's frames. `gradient` is
   // (frames, classes) in the input's type, its frames `gradient_stride` apart.
@@ -45,7 +46,7 @@ struct Kernels {
       double cotangent,
       void* gradient,
       int64_t gradient_stride,
-      std::byte* workspace);
+      std::span<std::byte> workspace);
 
   // gamma for the sequence's frames: `posteriors` is (frames, width) Real. A
   // row has the blanks' sum, then each label's; or what its classes have,
@@ -56,9 +57,10 @@ struct Kernels {
       bool by_class,
       void* posteriors,
       int64_t width,
-      std::byte* workspace);
+      std::span<std::byte> workspace);
 
-  // Bytes of workspace that any of them may use.
+  // Bytes of workspace that any of them may use, for a sequence of at most
+  // `max_target_length` labels. A workspace begins on a cache line.
   size_t (*workspace_bytes)(int classes, int max_target_length, int interval);
 };
 

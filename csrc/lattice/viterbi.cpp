@@ -18,7 +18,7 @@
 #include "lattice/scores.h"
 #include "lattice/softmax.h"
 #include "lattice/viterbi_pass.h"
-#include "system/workspace.h"
+#include "lattice/workspace.h"
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
@@ -80,20 +80,22 @@ class Lattice {
     best_.label = workspace.take<int64_t>(pairs_);
     moves_ = workspace.take<Moves>(passes(T_) * pairs_);
 
-    place_labels(workspace.take<int32_t>(C_));
-    std::fill_n(best_.blank, pairs_, impossible);
-    std::fill_n(best_.label, pairs_, impossible);
-    // Before the first frame a path is at the first blank.
-    best_.blank[0] = 0;
-    greatest_ = -nearly_impossible;
-    if (!sequence.with_logits) {
-      for (int64_t frames = T_ - 1; frames > 0; frames /= 2) {
-        greatest_ /= 2;
-      }
-    }
+    place_of_class_ = workspace.take<int32_t>(C_);
+    bytes_ = workspace.bytes();
+  }
+
+  // The workspace of a sequence of at most so many frames and labels: with
+  // fewer no array is longer.
+  static size_t bytes(int frames, int classes, int target_length) {
+    Sequence sequence = {};
+    sequence.frames = frames;
+    sequence.classes = classes;
+    sequence.target_length = target_length;
+    return Lattice(sequence, element_type<Real>, Workspace()).bytes_;
   }
 
   void align(int32_t* alignment, Real* scores) {
+    prepare();
     bool valid = find_best_path();
     // A path ends in the last label or the blank after it.
     int64_t i = S_;
@@ -123,13 +125,27 @@ class Lattice {
   }
 
  private:
+  void prepare() {
+    place_labels();
+    std::fill_n(best_.blank, pairs_, impossible);
+    std::fill_n(best_.label, pairs_, impossible);
+    // Before the first frame a path is at the first blank.
+    best_.blank[0] = 0;
+    greatest_ = -nearly_impossible;
+    if (!sequence_.with_logits) {
+      for (int64_t frames = T_ - 1; frames > 0; frames /= 2) {
+        greatest_ /= 2;
+      }
+    }
+  }
+
   // A score is read once for all labels of a class: finds the classes, and each
   // label's place among them. After them comes an impossible score.
-  void place_labels(int32_t* place_of_class) { // (C)
+  void place_labels() {
     const int32_t* labels = sequence_.labels;
-    std::fill_n(place_of_class, C_, -1);
+    std::fill_n(place_of_class_, C_, -1);
     for (int64_t i = 0; i < S_; ++i) {
-      int32_t& place = place_of_class[labels[i]];
+      int32_t& place = place_of_class_[labels[i]];
       if (place < 0) {
         place = used_;
         classes_[used_++] = labels[i];
@@ -229,9 +245,11 @@ class Lattice {
   int32_t* place_; // (pairs) where a label's score is
   int64_t* jumping_; // (pairs) what is added to a jump to a label
   int64_t* label_score_; // (pass_frames, pairs)
+  int32_t* place_of_class_; // (C)
   Real greatest_; // of a frame's scores
   ViterbiStates best_;
   Moves* moves_; // (T / pass_frames, pairs)
+  size_t bytes_; // of the workspace
 };
 
 template <typename In>
@@ -239,25 +257,16 @@ void align(
     const Sequence& sequence,
     int32_t* alignment,
     void* scores,
-    std::byte* workspace) {
+    std::span<std::byte> workspace) {
   using Real = typename Computing<In>::Real;
   Lattice(sequence, element_type<In>, Workspace(workspace))
       .align(alignment, static_cast<Real*>(scores));
 }
 
-// An upper bound: a dozen rows, each begun on a cache line.
 template <typename In>
-size_t workspace_bytes(int frames, int classes, int max_target_length) {
-  size_t pairs = padded_pairs(max_target_length);
-  return (classes + 1) *
-      (2 * sizeof(double) + sizeof(int64_t) + 2 * sizeof(int)) +
-      frames * sizeof(Normaliser<double>) +
-      pairs * ((pass_frames + 3) * sizeof(int64_t) + sizeof(int)) +
-      passes(frames) * pairs * sizeof(Moves) + 1024;
-}
-
-template <typename In>
-constexpr Viterbi viterbi_for = {align<In>, workspace_bytes<In>};
+constexpr Viterbi viterbi_for = {
+    align<In>,
+    Lattice<typename Computing<In>::Real>::bytes};
 
 } // namespace
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "lattice/sequence.h"
 
@@ -20,7 +21,7 @@ struct Viterbi {
       const Sequence&,
       int32_t* alignment,
       void* scores,
-      std::byte* workspace);
+      std::span<std::byte> workspace);
 
   size_t (*workspace_bytes)(int frames, int classes, int max_target_length);
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 
 #include "lattice/viterbi.h"
 #include "ops/cpu/batch.h"
@@ -24,20 +25,21 @@ void align(
     int32_t* alignments = outputs[0].template data<int32_t>();
     char* scores = outputs[1].template data<char>();
     size_t item = outputs[1].itemsize();
-    batch.for_each_sequence(*workspaces, [&](int64_t n, std::byte* workspace) {
-      Sequence sequence = batch.sequence(n);
-      int32_t* alignment = alignments + n * batch.T;
-      char* score = scores + n * batch.T * item;
-      if (!batch.is_valid(n)) {
-        std::fill_n(alignment, batch.T, options.blank);
-        fill_with_nan(outputs[1].dtype(), score, batch.T);
-        return;
-      }
-      kernels.align(sequence, alignment, score, workspace);
-      std::fill(
-          alignment + sequence.frames, alignment + batch.T, options.blank);
-      std::fill(score + sequence.frames * item, score + batch.T * item, 0);
-    });
+    batch.for_each_sequence(
+        *workspaces, [&](int64_t n, std::span<std::byte> workspace) {
+          Sequence sequence = batch.sequence(n);
+          int32_t* alignment = alignments + n * batch.T;
+          char* score = scores + n * batch.T * item;
+          if (!batch.is_valid(n)) {
+            std::fill_n(alignment, batch.T, options.blank);
+            fill_with_nan(outputs[1].dtype(), score, batch.T);
+            return;
+          }
+          kernels.align(sequence, alignment, score, workspace);
+          std::fill(
+              alignment + sequence.frames, alignment + batch.T, options.blank);
+          std::fill(score + sequence.frames * item, score + batch.T * item, 0);
+        });
   };
   dispatch(stream, inputs, outputs, options.blank, task);
 }

@@ -42,7 +42,8 @@ Workspaces::Workspaces(
     const std::string& op,
     size_t bytes,
     const mx::array& log_probs,
-    const mx::array& targets) {
+    const mx::array& targets)
+    : bytes_(bytes) {
   int T = log_probs.shape(0);
   int N = log_probs.shape(1);
   int S = targets.shape(1);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,14 +36,15 @@ class Workspaces {
   }
 
   // A worker's memory, which begins on a cache line.
-  std::byte* of(int worker) const {
+  std::span<std::byte> of(int worker) const {
     auto address = reinterpret_cast<uintptr_t>(threads_[worker].get());
-    return threads_[worker].get() + (line - address % line);
+    return {threads_[worker].get() + (line - address % line), bytes_};
   }
 
  private:
   static constexpr size_t line = 64;
 
+  const size_t bytes_; // for each thread
   std::vector<std::unique_ptr<std::byte[]>> threads_;
 };
 

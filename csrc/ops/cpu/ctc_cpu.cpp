@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <span>
 
 #include "ops/arguments.h"
 #include "ops/cpu/batch.h"
@@ -79,20 +80,22 @@ void eval_loss(
   SavingBatch batch(options, inputs);
   Real* loss = outputs[0].data<Real>();
   double* minus_log_z = outputs[1].data<double>();
-  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
-    double value = std::numeric_limits<double>::quiet_NaN();
-    if (batch.is_valid(n)) {
-      value = batch.kernels.loss(
-          batch.sequence(n), batch.saved(n, outputs.data() + 1), workspace);
-    }
-    minus_log_z[n] = value;
-    // Rounding may put the loss of a certain alignment a little below zero.
-    double rounding = batch.T * double(std::numeric_limits<Real>::epsilon());
-    if (value < 0 && value > -rounding) {
-      value = 0;
-    }
-    loss[n] = options.zero_infinity && std::isinf(value) ? 0 : value;
-  });
+  batch.for_each_sequence(
+      workspaces, [&](int n, std::span<std::byte> workspace) {
+        double value = std::numeric_limits<double>::quiet_NaN();
+        if (batch.is_valid(n)) {
+          value = batch.kernels.loss(
+              batch.sequence(n), batch.saved(n, outputs.data() + 1), workspace);
+        }
+        minus_log_z[n] = value;
+        // Rounding may put the loss of a certain alignment a little below zero.
+        double rounding =
+            batch.T * double(std::numeric_limits<Real>::epsilon());
+        if (value < 0 && value > -rounding) {
+          value = 0;
+        }
+        loss[n] = options.zero_infinity && std::isinf(value) ? 0 : value;
+      });
 }
 
 template <typename Real>
@@ -108,32 +111,33 @@ void eval_gradient(
   size_t row_bytes = batch.C * output.itemsize();
   size_t frame_bytes = batch.N * row_bytes;
   fetch_pages(output);
-  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
-    char* gradient = output.data<char>() + n * row_bytes;
-    Sequence sequence = batch.sequence(n);
-    Real cotangent = cotangents.data<Real>()[n * cotangents.strides(0)];
-    double loss = minus_log_z[n];
+  batch.for_each_sequence(
+      workspaces, [&](int n, std::span<std::byte> workspace) {
+        char* gradient = output.data<char>() + n * row_bytes;
+        Sequence sequence = batch.sequence(n);
+        Real cotangent = cotangents.data<Real>()[n * cotangents.strides(0)];
+        double loss = minus_log_z[n];
 
-    int written = 0; // frames; the others' gradient is zero
-    if (cotangent != 0 && std::isnan(loss)) {
-      written = batch.is_valid(n) ? sequence.frames : batch.T;
-      for (int64_t t = 0; t < written; ++t) {
-        fill_with_nan(output.dtype(), gradient + t * frame_bytes, batch.C);
-      }
-    } else if (cotangent != 0 && !std::isinf(loss) && sequence.frames > 0) {
-      written = sequence.frames;
-      batch.kernels.gradient(
-          sequence,
-          batch.saved(n, inputs.data() + 5),
-          cotangent,
-          gradient,
-          int64_t(batch.N) * batch.C,
-          workspace);
-    }
-    for (int64_t t = written; t < batch.T; ++t) {
-      std::fill_n(gradient + t * frame_bytes, row_bytes, 0);
-    }
-  });
+        int written = 0; // frames; the others' gradient is zero
+        if (cotangent != 0 && std::isnan(loss)) {
+          written = batch.is_valid(n) ? sequence.frames : batch.T;
+          for (int64_t t = 0; t < written; ++t) {
+            fill_with_nan(output.dtype(), gradient + t * frame_bytes, batch.C);
+          }
+        } else if (cotangent != 0 && !std::isinf(loss) && sequence.frames > 0) {
+          written = sequence.frames;
+          batch.kernels.gradient(
+              sequence,
+              batch.saved(n, inputs.data() + 5),
+              cotangent,
+              gradient,
+              int64_t(batch.N) * batch.C,
+              workspace);
+        }
+        for (int64_t t = written; t < batch.T; ++t) {
+          std::fill_n(gradient + t * frame_bytes, row_bytes, 0);
+        }
+      });
 }
 
 template <typename Real>
@@ -144,25 +148,27 @@ void eval_posteriors(
     std::vector<mx::array>& outputs) {
   SavingBatch batch(options.loss(), inputs);
   int64_t width = outputs[0].shape(2);
-  batch.for_each_sequence(workspaces, [&](int n, std::byte* workspace) {
-    Sequence sequence = batch.sequence(n);
-    Saved saved = batch.saved(n, outputs.data() + 1);
-    Real* rows = outputs[0].data<Real>() + n * batch.T * width;
-    Real* end = rows + batch.T * width;
-    if (!batch.is_valid(n)) {
-      std::fill(rows, end, std::numeric_limits<Real>::quiet_NaN());
-      return;
-    }
-    Real* end_of_frames = rows + sequence.frames * width;
-    double loss = batch.kernels.loss(sequence, saved, workspace);
-    if (std::isfinite(loss) && sequence.frames > 0) {
-      batch.kernels.posteriors(
-          sequence, saved, options.by_class, rows, width, workspace);
-    } else {
-      std::fill(rows, end_of_frames, std::isnan(loss) ? Real(loss) : Real(0));
-    }
-    std::fill(end_of_frames, end, Real(0));
-  });
+  batch.for_each_sequence(
+      workspaces, [&](int n, std::span<std::byte> workspace) {
+        Sequence sequence = batch.sequence(n);
+        Saved saved = batch.saved(n, outputs.data() + 1);
+        Real* rows = outputs[0].data<Real>() + n * batch.T * width;
+        Real* end = rows + batch.T * width;
+        if (!batch.is_valid(n)) {
+          std::fill(rows, end, std::numeric_limits<Real>::quiet_NaN());
+          return;
+        }
+        Real* end_of_frames = rows + sequence.frames * width;
+        double loss = batch.kernels.loss(sequence, saved, workspace);
+        if (std::isfinite(loss) && sequence.frames > 0) {
+          batch.kernels.posteriors(
+              sequence, saved, options.by_class, rows, width, workspace);
+        } else {
+          std::fill(
+              rows, end_of_frames, std::isnan(loss) ? Real(loss) : Real(0));
+        }
+        std::fill(end_of_frames, end, Real(0));
+      });
 }
 
 bool is_double(const std::vector<mx::array>& inputs) {
