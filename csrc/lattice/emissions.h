@@ -87,8 +87,8 @@ class Emissions {
  private:
   void watch(Block<float> p) {
     auto bits = std::bit_cast<Block<int32_t>>(p);
-    least_ = bits < least_ ? bits : least_;
-    greatest_ = bits > greatest_ ? bits : greatest_;
+    least_ = smaller(bits, least_);
+    greatest_ = larger(bits, greatest_);
   }
 
   // From the scores of the labels alone.

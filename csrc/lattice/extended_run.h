@@ -173,7 +173,7 @@ class ExtendedRun {
   void prepare(int begin, int end) {
     begin_ = begin;
     for (int64_t i = 0; i < round_up(frames_.S) + lanes; ++i) {
-      skip_[i] = frames_.skippable(i) ? 0 : zero_exponent;
+      skip_[i] = may_skip_blank(frames_.sequence, i) ? 0 : zero_exponent;
     }
     emit(end);
   }

@@ -57,12 +57,11 @@ class FrameTile {
         of_chain, chains, filled(-std::numeric_limits<float>::infinity()));
     for (int64_t c = 0; c < frames_.C; c += chains) {
       for (int k = 0; k < chains; ++k) {
-        auto x = classes_[c + k];
-        of_chain[k] = x > of_chain[k] ? x : of_chain[k];
+        of_chain[k] = larger(classes_[c + k], of_chain[k]);
       }
     }
     for (int k = 1; k < chains; ++k) {
-      of_chain[0] = of_chain[k] > of_chain[0] ? of_chain[k] : of_chain[0];
+      of_chain[0] = larger(of_chain[k], of_chain[0]);
     }
     return of_chain[0];
   }

@@ -10,6 +10,7 @@
 #include "lattice/scores.h"
 #include "lattice/sequence.h"
 #include "lattice/softmax.h"
+#include "lattice/target.h"
 #include "simd/exponential.h"
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
@@ -42,7 +43,8 @@ class Frames {
       const Saved& saved,
       const ElementType<Real>& type,
       Workspace& workspace)
-      : T(sequence.frames),
+      : sequence(sequence),
+        T(sequence.frames),
         C(sequence.classes),
         S(sequence.target_length),
         run(smaller(saved.interval, larger(T, 1))),
@@ -80,11 +82,6 @@ class Frames {
     int begin = round_down(t);
     int end = smaller<int>(begin + lanes, T);
     return {band(begin).first_group(), band(end - 1).last_group()};
-  }
-
-  // A blank between equal labels cannot be skipped.
-  bool skippable(int64_t i) const {
-    return i > 0 && i < S && labels[i] != labels[i - 1];
   }
 
   Real blank_score(int t) const {
@@ -146,6 +143,7 @@ class Frames {
     return valid != 0;
   }
 
+  const Sequence& sequence;
   const int T;
   const int64_t C;
   const int64_t S;

@@ -141,7 +141,7 @@ class ScaledRun {
   bool prepare(int begin, int end, Divisor* divisor) {
     begin_ = begin;
     for (int64_t i = -1; i < row_end_; ++i) {
-      jump_[i] = frames_.skippable(i + 1);
+      jump_[i] = may_skip_blank(frames_.sequence, i + 1);
     }
     if (!emissions_.find(begin, end, divisor) ||
         !emissions_.are_within(least_probability, greatest_probability)) {

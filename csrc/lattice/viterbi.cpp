@@ -17,6 +17,7 @@
 #include "lattice/element.h"
 #include "lattice/scores.h"
 #include "lattice/softmax.h"
+#include "lattice/target.h"
 #include "lattice/viterbi_pass.h"
 #include "lattice/workspace.h"
 
@@ -68,19 +69,16 @@ class Lattice {
         T_(sequence.frames),
         C_(sequence.classes),
         S_(sequence.target_length),
-        pairs_(padded_pairs(S_)) {
+        pairs_(padded_pairs(S_)),
+        classes_(sequence, pairs_, workspace) {
     row_ = workspace.take<Real>(C_);
     normalisers_ = workspace.take<Normaliser<double>>(T_);
-    classes_ = workspace.take<int32_t>(C_);
     score_ = workspace.take<int64_t>(C_ + 1);
-    place_ = workspace.take<int32_t>(pairs_);
     jumping_ = workspace.take<int64_t>(pairs_);
     label_score_ = workspace.take<int64_t>(pass_frames * pairs_);
     best_.blank = workspace.take<int64_t>(pairs_);
     best_.label = workspace.take<int64_t>(pairs_);
     moves_ = workspace.take<Moves>(passes(T_) * pairs_);
-
-    place_of_class_ = workspace.take<int32_t>(C_);
     bytes_ = workspace.bytes();
   }
 
@@ -126,7 +124,7 @@ class Lattice {
 
  private:
   void prepare() {
-    place_labels();
+    prepare_target();
     std::fill_n(best_.blank, pairs_, impossible);
     std::fill_n(best_.label, pairs_, impossible);
     // Before the first frame a path is at the first blank.
@@ -139,25 +137,17 @@ class Lattice {
     }
   }
 
-  // A score is read once for all labels of a class: finds the classes, and each
-  // label's place among them. After them comes an impossible score.
-  void place_labels() {
-    const int32_t* labels = sequence_.labels;
-    std::fill_n(place_of_class_, C_, -1);
-    for (int64_t i = 0; i < S_; ++i) {
-      int32_t& place = place_of_class_[labels[i]];
-      if (place < 0) {
-        place = used_;
-        classes_[used_++] = labels[i];
-      }
-      place_[i] = place;
-      // A blank between equal labels cannot be skipped.
-      jumping_[i] = i > 0 && labels[i] != labels[i - 1] ? 0 : impossible;
-    }
-    score_[used_] = impossible;
-    for (int64_t i = S_; i < pairs_; ++i) {
-      place_[i] = used_;
-      jumping_[i] = impossible;
+  // After the scores of the classes comes an impossible one, that of the labels
+  // which fill the last block.
+  void prepare_target() {
+    classes_.list();
+    score_[classes_.count] = impossible;
+    std::fill(
+        classes_.place_of_label + S_,
+        classes_.place_of_label + pairs_,
+        classes_.count);
+    for (int64_t i = 0; i < pairs_; ++i) {
+      jumping_[i] = may_skip_blank(sequence_, i) ? 0 : impossible;
     }
   }
 
@@ -172,8 +162,14 @@ class Lattice {
       int64_t end = padded_pairs(std::min(t + count - 1, S_));
       int64_t blank_score[pass_frames];
       for (int64_t k = 0; k < count; ++k) {
-        valid &= read_scores(t + k, blank_score[k]);
-        look_up(score_, place_, begin, end, label_score_ + k * pairs_);
+        valid &= read_scores(t + k);
+        blank_score[k] = score_[classes_.place_of_blank];
+        look_up(
+            score_,
+            classes_.place_of_label,
+            begin,
+            end,
+            label_score_ + k * pairs_);
       }
       viterbi_passes[count - 1](
           begin,
@@ -193,9 +189,9 @@ class Lattice {
     return x < std::numeric_limits<Real>::infinity();
   }
 
-  // The scores of the blank and of the classes used in frame t; of logits, less
-  // the greatest. False where one is NaN or +inf.
-  bool read_scores(int64_t t, int64_t& blank_score) {
+  // Frame t's scores of the target's classes; of logits, less the greatest.
+  // False where one is NaN or +inf.
+  bool read_scores(int64_t t) {
     int64_t valid = 1;
     int64_t greatest_logit = 0;
     if (sequence_.with_logits) {
@@ -206,21 +202,19 @@ class Lattice {
           fixed_point<Real>(normalisers_[t].max, -nearly_impossible);
     }
     constexpr int64_t ahead = 16; // frames
-    scores_.gather(t, t + ahead, classes_, used_, row_);
-    // Copies of the members: a store to out[u] might otherwise change them, and
+    scores_.gather(t, t + ahead, classes_.classes, classes_.count, row_);
+    // Copies of the members: a store to out[k] might otherwise change them, and
     // the loop would not vectorise.
     const Real* x = row_;
     int64_t* out = score_;
     auto score = [greatest_logit, greatest = greatest_](Real x) {
       return larger(fixed_point(x, greatest) - greatest_logit, impossible);
     };
-    for (int64_t u = 0, used = used_; u < used; ++u) {
-      valid &= is_valid(x[u]);
-      out[u] = score(x[u]);
+    for (int64_t k = 0, count = classes_.count; k < count; ++k) {
+      valid &= is_valid(x[k]);
+      out[k] = score(x[k]);
     }
-    Real blank = scores_.at(t, sequence_.blank);
-    blank_score = score(blank);
-    return valid && is_valid(blank);
+    return valid != 0;
   }
 
   Real log_probability(int64_t t, int32_t c) const {
@@ -237,15 +231,12 @@ class Lattice {
   const int64_t C_;
   const int64_t S_;
   const int64_t pairs_; // S + 1, and more for whole blocks
-  int64_t used_ = 0; // classes that the target has
-  Real* row_; // (used) scores of the used classes
+  TargetClasses classes_; // whose scores are read
+  Real* row_; // (classes_.count) a frame's scores
   Normaliser<double>* normalisers_; // (T) of logits
-  int32_t* classes_; // (used)
-  int64_t* score_; // (used + 1)
-  int32_t* place_; // (pairs) where a label's score is
+  int64_t* score_; // (classes_.count + 1) the same in units of 2^-32 nats
   int64_t* jumping_; // (pairs) what is added to a jump to a label
   int64_t* label_score_; // (pass_frames, pairs)
-  int32_t* place_of_class_; // (C)
   Real greatest_; // of a frame's scores
   ViterbiStates best_;
   Moves* moves_; // (T / pass_frames, pairs)

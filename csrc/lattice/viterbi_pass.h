@@ -10,7 +10,6 @@
 #include <cstring>
 
 #include "simd/blocks.h"
-#include "simd/extended.h"
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 

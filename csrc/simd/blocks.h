@@ -155,6 +155,17 @@ inline void copy_part(void* to, const void* from, int64_t count) {
   move(std::integral_constant<int, 1>());
 }
 
+// Of two numbers, or of the elements of two blocks; b where a is NaN.
+template <typename T>
+constexpr T larger(T a, T b) {
+  return a > b ? a : b;
+}
+
+template <typename T>
+constexpr T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+
 template <typename T>
 inline T greatest(Block<T> block) {
   T x[block_size<T>];
@@ -225,21 +236,18 @@ inline T greatest(const T* x, int64_t size) {
   for (auto& block : of_lane) {
     block = filled(-std::numeric_limits<T>::infinity());
   }
-  auto raise = [&](Block<T>& most, Block<T> block) {
-    most = block > most ? block : most;
-  };
   int64_t whole = size - size % stride;
   for (int64_t c = 0; c < whole; c += stride) {
     for (int j = 0; j < 4; ++j) {
-      raise(of_lane[j], load_block(x + c + j * block_size<T>));
+      of_lane[j] = larger(load_block(x + c + j * block_size<T>), of_lane[j]);
     }
   }
   for_each_block(x + whole, size - whole, [&](auto block, int64_t, int64_t) {
-    raise(of_lane[0], block);
+    of_lane[0] = larger(block, of_lane[0]);
   });
-  raise(of_lane[0], of_lane[1]);
-  raise(of_lane[2], of_lane[3]);
-  raise(of_lane[0], of_lane[2]);
+  of_lane[0] = larger(of_lane[1], of_lane[0]);
+  of_lane[2] = larger(of_lane[3], of_lane[2]);
+  of_lane[0] = larger(of_lane[2], of_lane[0]);
   return greatest<T>(of_lane[0]);
 }
 

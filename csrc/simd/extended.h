@@ -10,6 +10,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "simd/blocks.h"
+
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 // The layout of an IEEE number, and the integer as wide as it is.
@@ -44,16 +46,6 @@ struct Extended {
   Real m;
   Int<Real> e;
 };
-
-template <typename T>
-constexpr T larger(T a, T b) {
-  return a > b ? a : b;
-}
-
-template <typename T>
-inline T smaller(T a, T b) {
-  return a < b ? a : b;
-}
 
 // 2^e for e up to the type's greatest exponent; 0 where 2^e would be denormal.
 template <typename Real>
