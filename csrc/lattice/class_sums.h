@@ -21,10 +21,10 @@ struct Posteriors {
   int64_t pitch;
   const Real* blanks; // (frames)
   const Real* totals; // (frames)
-  // What the softmax is made of, where that is at hand, or null: multiples of
-  // it in a tile of all classes, and how much to take of them.
-  const Block<Real>* multiples; // (C, frames)
-  const Real* share; // (frames)
+  // What the softmax is made of, where that is at hand, or null: unnormalised
+  // of it in a tile of all classes, and how much to take of them.
+  const Block<Real>* unnormalised; // (C, frames)
+  const Real* inverse_sum; // (frames)
 };
 
 template <typename Real>

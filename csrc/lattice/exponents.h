@@ -59,7 +59,7 @@ class Exponents {
   }
 
   // alpha before frame t. False where it does not fit.
-  bool read_forward(int t, States<float> from, ScaledStates to) {
+  bool read_forward(int t, ExtendedStates<float> from, ScaledStates to) {
     Band b = frames_.band(t - 1);
     if (!read(from, b.begin > 0 ? b.begin : -1, b.end, to)) {
       return false;
@@ -80,7 +80,7 @@ class Exponents {
   }
 
   // beta p of frame t.
-  bool read_backward(int t, States<float> from, ScaledStates to) {
+  bool read_backward(int t, ExtendedStates<float> from, ScaledStates to) {
     if (!read(from, -1, smaller<int64_t>(S_, t + 1), to)) {
       return false;
     }
@@ -100,8 +100,8 @@ class Exponents {
   }
 
   // The states of a frame whose band is b.
-  void write(ScaledStates from, Band b, States<float> to) const {
-    to.clear(-lanes, round_up(S_) + lanes);
+  void write(ScaledStates from, Band b, ExtendedStates<float> to) const {
+    to.clear(-group_size, round_up(S_) + group_size);
     for (int64_t i = b.begin > 0 ? b.begin : -1; i < b.end; ++i) {
       to.blank.set(i, from.at(from.blank[i], i));
       to.label.set(i, from.at(from.label[i], i));
@@ -144,7 +144,7 @@ class Exponents {
   // Before frame t, which begins `renewal_interval` frames, alpha(t - 1) is
   // renewed, and the ratios that those frames need.
   bool renew_forward(int t, ScaledStates from, ScaledStates to) {
-    bool kept = renew(t - 1, from, to);
+    bool fits = renew(t - 1, from, to);
     int64_t begin = first_block(frames_, t - 1);
     int64_t end = last_block(frames_, t + renewal_interval - 1);
     int64_t known = smaller<int64_t>(S_, t);
@@ -163,14 +163,14 @@ class Exponents {
     for (int64_t i = S_; i < row_end_; ++i) {
       ratio_[i] = 0;
     }
-    return kept;
+    return fits;
   }
 
   // And beta p of frame t + 1, before the frames from t back to the last that
   // began such frames.
   bool renew_backward(int t, ScaledStates row) {
     int following = smaller(t + 1, frames_.T - 1);
-    bool kept = renew(following, row, row);
+    bool fits = renew(following, row, row);
     int64_t begin = first_block(frames_, t - t % renewal_interval);
     int64_t end = last_block(frames_, following);
     front_ = smaller(front_, frames_.band(following).end - 1);
@@ -182,7 +182,7 @@ class Exponents {
     }
     set_ratios(row.exponent, 1, begin, end);
     ratio_[end - 1] = 0;
-    return kept;
+    return fits;
   }
 
  private:
@@ -214,13 +214,16 @@ class Exponents {
 
   // The states of labels [begin, end), all others being zero. False where a
   // label and its blank are too far apart for one exponent, or all is zero.
-  bool read(States<float> from, int64_t begin, int64_t end, ScaledStates to)
-      const {
+  bool read(
+      ExtendedStates<float> from,
+      int64_t begin,
+      int64_t end,
+      ScaledStates to) const {
     for (int64_t i = -1; i < row_end_; ++i) {
       to.blank[i] = to.label[i] = 0;
       to.exponent[i] = 0;
     }
-    bool kept = true;
+    bool fits = true;
     bool found = false;
     for (int64_t i = begin; i < end; ++i) {
       auto blank = from.blank[i];
@@ -228,7 +231,7 @@ class Exponents {
       int32_t e = larger(blank.e, label.e);
       auto mantissa = [&](Extended<float> a) {
         bool is_zero = a.e < nearly_zero;
-        kept &= is_zero || a.e - e > least_log2_;
+        fits &= is_zero || a.e - e > least_log2_;
         return is_zero ? 0 : a.m * power_of_two<double>(a.e - e);
       };
       to.blank[i] = mantissa(blank);
@@ -236,7 +239,7 @@ class Exponents {
       to.exponent[i] = e;
       found |= !is_zero(to, i);
     }
-    return kept && found;
+    return fits && found;
   }
 
   const Frames<float>& frames_;

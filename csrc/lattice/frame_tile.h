@@ -21,7 +21,8 @@ class FrameTile {
 
   FrameTile(const Frames<float>& of, Workspace& workspace)
       : frames_(of), pitch_(of.is_dense ? round_up(of.C) : 0) {
-    tiles_ = workspace.take<Block<float>>(round_up(of.run) / frames * pitch_);
+    tiles_ = workspace.take<Block<float>>(
+        round_up(of.segment_frames) / frames * pitch_);
     rows_ = workspace.take<float>(frames * pitch_);
   }
 
@@ -103,7 +104,7 @@ class FrameTile {
 
   const Frames<float>& frames_;
   const int64_t pitch_;
-  Block<float>* tiles_; // (run / frames, C, frames)
+  Block<float>* tiles_; // (segment_frames / frames, C, frames)
   Block<float>* classes_ = nullptr; // (C, frames), of the last tile loaded
   float* rows_; // (frames, C)
 };

@@ -6,7 +6,7 @@
 #include <limits>
 #include <utility>
 
-#include "lattice/lattice.h"
+#include "lattice/extended_states.h"
 #include "lattice/scores.h"
 #include "lattice/sequence.h"
 #include "lattice/softmax.h"
@@ -29,6 +29,24 @@ struct Divisor {
   }
 };
 
+// The labels, and blanks after them, that an alignment can be at in one frame:
+// each frame adds at most one label, after the start and before the end. The
+// loops take whole groups around them; whatever else is in those has no path to
+// the start, or none to the end, and neither has what they lead to.
+struct Band {
+  int64_t begin;
+  int64_t end;
+  int64_t row_end; // of the whole groups that hold all labels
+
+  int64_t first_group() const {
+    return round_down(begin);
+  }
+
+  int64_t last_group() const {
+    return round_up(end);
+  }
+};
+
 // How many classes there may be for the probabilities of all to be worth
 // finding: few, or of which a target of S labels uses a good part.
 constexpr int64_t most_dense(int64_t S) {
@@ -47,7 +65,7 @@ class Frames {
         T(sequence.frames),
         C(sequence.classes),
         S(sequence.target_length),
-        run(smaller(saved.interval, larger(T, 1))),
+        segment_frames(smaller(saved.segment_frames, larger(T, 1))),
         is_dense(C <= most_dense(S)),
         with_logits(sequence.with_logits),
         labels(sequence.labels),
@@ -77,10 +95,10 @@ class Frames {
   }
 
   // The whole groups of labels that some frame next to t can be at, among as
-  // many frames, from a whole number of them on, as a group has lanes.
+  // many frames, from a whole number of them on, as a group has group_size.
   std::pair<int64_t, int64_t> groups_around(int t) const {
     int begin = round_down(t);
-    int end = smaller<int>(begin + lanes, T);
+    int end = smaller<int>(begin + group_size, T);
     return {band(begin).first_group(), band(end - 1).last_group()};
   }
 
@@ -112,7 +130,7 @@ class Frames {
     }
   }
 
-  // log2 of what a frame's probabilities are multiples of in the lattice.
+  // log2 of what a frame's probabilities are unnormalised of in the lattice.
   double log2_scale(int t) const {
     return with_logits ? whole_log2(normaliser(t).max) : 0;
   }
@@ -147,7 +165,7 @@ class Frames {
   const int T;
   const int64_t C;
   const int64_t S;
-  const int run; // frames in a run
+  const int segment_frames;
   const bool is_dense; // all classes count, not the target's alone
   const bool with_logits;
   const int32_t* const labels; // (S)

@@ -1,9 +1,9 @@
 // The forward-backward algorithm of one sequence (Graves et al. 2006, section
 // 4.1): its loss, its gradient, its posteriors.
 //
-// The frames are taken in runs. Between two runs the states are extended-range
-// numbers; within one they are what ScaledRun makes of them, or ExtendedRun
-// where that refuses.
+// The frames are taken in segments. Between two segments the states are
+// extended-range numbers; within one they are what ScaledSegment makes of them,
+// or ExtendedSegment where that refuses.
 //
 // This file and its headers are compiled once for each instruction set, into
 // the namespace mlx_ctc::cpu::MLX_CTC_ISA. A function compiled twice has two
@@ -16,11 +16,11 @@
 
 #include "lattice/class_sums.h"
 #include "lattice/element.h"
-#include "lattice/extended_run.h"
+#include "lattice/extended_segment.h"
+#include "lattice/extended_states.h"
 #include "lattice/frames.h"
 #include "lattice/gradient_rows.h"
-#include "lattice/lattice.h"
-#include "lattice/scaled_run.h"
+#include "lattice/scaled_segment.h"
 #include "lattice/softmax.h"
 #include "simd/blocks.h"
 
@@ -28,19 +28,19 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 namespace {
 
-// ScaledRun computes in doubles, whose range is all that double scores have:
-// those are left to ExtendedRun.
+// ScaledSegment computes in doubles, whose range is all that double scores
+// have: those are left to ExtendedSegment.
 template <typename Real>
-constexpr bool has_scaled_run = std::is_same_v<Real, float>;
+constexpr bool has_scaled_segment = std::is_same_v<Real, float>;
 
-struct NoScaledRun {
-  NoScaledRun(const Frames<double>&, Workspace&) {}
+struct NoScaledSegment {
+  NoScaledSegment(const Frames<double>&, Workspace&) {}
 };
 
 template <typename Real>
-class Lattice {
+class ForwardBackward {
  public:
-  Lattice(
+  ForwardBackward(
       const Sequence& sequence,
       const Saved& saved,
       const ElementType<Real>& type,
@@ -49,23 +49,23 @@ class Lattice {
         workspace_(workspace),
         frames_(sequence, saved, type, workspace_),
         alpha_(take_states<Real>(workspace_, row_pitch(frames_.S))),
-        weighted_(take_states<Real>(workspace_, row_pitch(frames_.S))),
-        spare_(take_states<Real>(workspace_, row_pitch(frames_.S))),
+        beta_p_(take_states<Real>(workspace_, row_pitch(frames_.S))),
+        next_(take_states<Real>(workspace_, row_pitch(frames_.S))),
         class_sums_(frames_, workspace_),
         overlay_(workspace_),
-        extended_(frames_, spare_, workspace_),
+        extended_(frames_, next_, workspace_),
         scaled_(frames_, overlay_) {}
 
   // The workspace of a sequence of at most `target_length` labels: with fewer
   // labels or frames no array is longer.
-  static size_t bytes(int classes, int target_length, int interval) {
+  static size_t bytes(int classes, int target_length, int segment_frames) {
     Sequence sequence = {};
-    sequence.frames = interval;
+    sequence.frames = segment_frames;
     sequence.classes = classes;
     sequence.target_length = target_length;
     Saved saved = {};
-    saved.interval = interval;
-    Lattice measured(sequence, saved, element_type<Real>, Workspace());
+    saved.segment_frames = segment_frames;
+    ForwardBackward measured(sequence, saved, element_type<Real>, Workspace());
     return larger(measured.workspace_.bytes(), measured.overlay_.bytes());
   }
 
@@ -77,8 +77,8 @@ class Lattice {
     start(alpha_);
     bool valid = true;
     Divisor divisor;
-    for (int begin = 0; begin < frames_.T; begin += frames_.run) {
-      int end = run_end(begin);
+    for (int begin = 0; begin < frames_.T; begin += frames_.segment_frames) {
+      int end = segment_end(begin);
       if (begin > 0) {
         copy(alpha_, checkpoint(begin), frames_.band(begin - 1));
       }
@@ -87,7 +87,7 @@ class Lattice {
     if (!valid || !divisor.is_valid) {
       return std::numeric_limits<double>::quiet_NaN();
     }
-    Extended<Real> z = evidence(alpha_, frames_.S);
+    Extended<Real> z = z_of(alpha_, frames_.S);
     if (z.e < nearly_zero) {
       return std::numeric_limits<double>::infinity();
     }
@@ -105,9 +105,11 @@ class Lattice {
       auto [first, last] = frames_.groups_around(begin);
       class_sums_.sum(gamma, first, last);
       auto by_sums = cotangent / load_block(gamma.totals);
-      if (gamma.multiples) {
+      if (gamma.unnormalised) {
         class_sums_.subtract_from_softmax(
-            gamma.multiples, cotangent * load_block(gamma.share), by_sums);
+            gamma.unnormalised,
+            cotangent * load_block(gamma.inverse_sum),
+            by_sums);
         for (int t = begin; t < end; ++t) {
           rows.copy(t, class_sums_.frame(t - begin));
         }
@@ -132,9 +134,9 @@ class Lattice {
   }
 
  private:
-  // Takes alpha_ over a run. False where a score is no log-probability.
+  // Takes alpha_ over a segment. False where a score is no log-probability.
   bool forward(int begin, int end, Divisor& divisor) {
-    if constexpr (has_scaled_run<Real>) {
+    if constexpr (has_scaled_segment<Real>) {
       if (scaled_.forward(begin, end, alpha_, divisor)) {
         return true;
       }
@@ -148,60 +150,61 @@ class Lattice {
   // Calls visit(begin, end, posteriors) for all frames, a few at a time.
   template <typename Visit>
   void visit_posteriors(Visit visit) {
-    weighted_.clear(-lanes, round_up(frames_.S) + lanes);
+    beta_p_.clear(-group_size, round_up(frames_.S) + group_size);
     // From here a step back leads to the last blank and to the last label.
-    weighted_.blank.set(frames_.S - 1, {Real(1), 0});
+    beta_p_.blank.set(frames_.S - 1, {Real(1), 0});
 
     Extended<Real> inverse_z = zero<Real>();
-    int last = (frames_.T - 1) / frames_.run * frames_.run;
-    for (int begin = last; begin >= 0; begin -= frames_.run) {
-      int end = run_end(begin);
+    int last =
+        (frames_.T - 1) / frames_.segment_frames * frames_.segment_frames;
+    for (int begin = last; begin >= 0; begin -= frames_.segment_frames) {
+      int end = segment_end(begin);
       start(alpha_);
       if (begin > 0) {
-        alpha_.clear(-lanes, round_up(frames_.S) + lanes);
+        alpha_.clear(-group_size, round_up(frames_.S) + group_size);
         copy(checkpoint(begin), alpha_, frames_.band(begin - 1));
       }
-      if constexpr (has_scaled_run<Real>) {
-        if (visit_run(scaled_, begin, end, inverse_z, visit)) {
+      if constexpr (has_scaled_segment<Real>) {
+        if (visit_segment(scaled_, begin, end, inverse_z, visit)) {
           continue;
         }
       }
-      visit_run(extended_, begin, end, inverse_z, visit);
+      visit_segment(extended_, begin, end, inverse_z, visit);
     }
   }
 
-  // Finds the run's posteriors, or returns false.
-  template <typename Run, typename Visit>
-  bool visit_run(
-      Run& run,
+  // Finds the segment's posteriors, or returns false.
+  template <typename Segment, typename Visit>
+  bool visit_segment(
+      Segment& segment,
       int begin,
       int end,
       Extended<Real>& inverse_z,
       Visit visit) {
-    if (!run.keep_alphas(begin, end, alpha_)) {
+    if (!segment.store_alphas(begin, end, alpha_)) {
       return false;
     }
     if (end == frames_.T) {
-      Extended<Real> z = run.evidence();
+      Extended<Real> z = segment.z();
       inverse_z = {1 / z.m, -z.e};
     }
-    if (!run.posteriors(begin, end, inverse_z, weighted_)) {
+    if (!segment.posteriors(begin, end, inverse_z, beta_p_)) {
       return false;
     }
     for (int t = begin; t < end; t += ClassSums<Real>::frames) {
-      int few = smaller(ClassSums<Real>::frames, end - t);
-      visit(t, t + few, run.posteriors(t));
+      int count = smaller(ClassSums<Real>::frames, end - t);
+      visit(t, t + count, segment.posteriors(t));
     }
     return true;
   }
 
-  int run_end(int begin) const {
-    return smaller(begin + frames_.run, frames_.T);
+  int segment_end(int begin) const {
+    return smaller(begin + frames_.segment_frames, frames_.T);
   }
 
   // alpha before the first frame: all probability on the first blank.
-  void start(States<Real> alpha) const {
-    alpha.clear(-lanes, round_up(frames_.S) + lanes);
+  void start(ExtendedStates<Real> alpha) const {
+    alpha.clear(-group_size, round_up(frames_.S) + group_size);
     alpha.blank.set(-1, {Real(1), 0});
   }
 
@@ -243,15 +246,15 @@ class Lattice {
     }
   }
 
-  // alpha before frame t, which begins a run.
-  States<Real> checkpoint(int t) const {
-    int64_t first = (t / saved_.interval - 1) * 2 * saved_.pitch + 1;
+  // alpha before frame t, which begins a segment.
+  ExtendedStates<Real> checkpoint(int t) const {
+    int64_t first = (t / saved_.segment_frames - 1) * 2 * saved_.pitch + 1;
     Real* m = static_cast<Real*>(saved_.mantissas) + first;
     auto* e = static_cast<Int<Real>*>(saved_.exponents) + first;
     return {{m, e}, {m + saved_.pitch, e + saved_.pitch}};
   }
 
-  void copy(States<Real> from, States<Real> to, Band b) const {
+  void copy(ExtendedStates<Real> from, ExtendedStates<Real> to, Band b) const {
     for (int64_t i = b.begin > 0 ? b.begin : -1; i < b.end; ++i) {
       to.blank.set(i, from.blank[i]);
       to.label.set(i, from.label[i]);
@@ -261,13 +264,14 @@ class Lattice {
   const Saved& saved_;
   Workspace workspace_;
   Frames<Real> frames_;
-  States<Real> alpha_; // before a run
-  States<Real> weighted_; // beta p, after it
-  States<Real> spare_;
+  ExtendedStates<Real> alpha_; // before a run
+  ExtendedStates<Real> beta_p_; // beta p, after it
+  ExtendedStates<Real> next_;
   ClassSums<Real> class_sums_;
   Workspace overlay_; // scaled_ lies in the same memory as extended_
-  ExtendedRun<Real> extended_;
-  std::conditional_t<has_scaled_run<Real>, ScaledRun, NoScaledRun> scaled_;
+  ExtendedSegment<Real> extended_;
+  std::conditional_t<has_scaled_segment<Real>, ScaledSegment, NoScaledSegment>
+      scaled_;
 };
 
 template <typename In>
@@ -275,7 +279,8 @@ double loss(
     const Sequence& sequence,
     const Saved& saved,
     std::span<std::byte> workspace) {
-  return Lattice(sequence, saved, element_type<In>, Workspace(workspace))
+  return ForwardBackward(
+             sequence, saved, element_type<In>, Workspace(workspace))
       .loss();
 }
 
@@ -288,7 +293,7 @@ void gradient(
     int64_t gradient_stride,
     std::span<std::byte> workspace) {
   auto& type = element_type<In>;
-  Lattice(sequence, saved, type, Workspace(workspace))
+  ForwardBackward(sequence, saved, type, Workspace(workspace))
       .gradient(cotangent, {type, sequence, gradient, gradient_stride});
 }
 
@@ -301,7 +306,7 @@ void posteriors(
     int64_t width,
     std::span<std::byte> workspace) {
   using Real = typename Computing<In>::Real;
-  Lattice(sequence, saved, element_type<In>, Workspace(workspace))
+  ForwardBackward(sequence, saved, element_type<In>, Workspace(workspace))
       .posteriors(by_class, static_cast<Real*>(posteriors), width);
 }
 
@@ -310,7 +315,7 @@ constexpr Kernels kernels_for = {
     loss<In>,
     gradient<In>,
     posteriors<In>,
-    Lattice<typename Computing<In>::Real>::bytes};
+    ForwardBackward<typename Computing<In>::Real>::bytes};
 
 } // namespace
 

@@ -2,7 +2,7 @@
 // threads.
 //
 // sequence.cpp is compiled once for each instruction set, into a table of its
-// own; kernels() picks the best one that this machine runs.
+// own; kernels() picks the best one that this machine segments.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,7 @@ struct Saved {
   void* mantissas; // (checkpoints, 2, pitch) Real: alpha of blanks, of labels
   void* exponents; // (checkpoints, 2, pitch) Int
   int64_t pitch; // longest target + 1: a row begins with the first blank
-  int interval; // frames between two checkpoints
+  int segment_frames; // a segment lies between two checkpoints
 };
 
 struct Kernels {
@@ -61,7 +61,8 @@ struct Kernels {
 
   // Bytes of workspace that any of them may use, for a sequence of at most
   // `max_target_length` labels. A workspace begins on a cache line.
-  size_t (*workspace_bytes)(int classes, int max_target_length, int interval);
+  size_t (
+      *workspace_bytes)(int classes, int max_target_length, int segment_frames);
 };
 
 enum class Element { float16, bfloat16, float32, float64 };

@@ -58,9 +58,9 @@ constexpr int64_t padded_pairs(int64_t labels) {
 
 // The lattice of one sequence, over memory from the workspace.
 template <typename Real>
-class Lattice {
+class ViterbiRecursion {
  public:
-  Lattice(
+  ViterbiRecursion(
       const Sequence& sequence,
       const ElementType<Real>& type,
       Workspace workspace)
@@ -89,7 +89,7 @@ class Lattice {
     sequence.frames = frames;
     sequence.classes = classes;
     sequence.target_length = target_length;
-    return Lattice(sequence, element_type<Real>, Workspace()).bytes_;
+    return ViterbiRecursion(sequence, element_type<Real>, Workspace()).bytes_;
   }
 
   void align(int32_t* alignment, Real* scores) {
@@ -250,14 +250,14 @@ void align(
     void* scores,
     std::span<std::byte> workspace) {
   using Real = typename Computing<In>::Real;
-  Lattice(sequence, element_type<In>, Workspace(workspace))
+  ViterbiRecursion(sequence, element_type<In>, Workspace(workspace))
       .align(alignment, static_cast<Real*>(scores));
 }
 
 template <typename In>
 constexpr Viterbi viterbi_for = {
     align<In>,
-    Lattice<typename Computing<In>::Real>::bytes};
+    ViterbiRecursion<typename Computing<In>::Real>::bytes};
 
 } // namespace
 

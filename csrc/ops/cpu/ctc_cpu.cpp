@@ -18,7 +18,7 @@ namespace {
 // rows in a core's own cache, but no more than one score out of its limits may
 // make slow; and so many that checkpoints and rows together grow with the
 // square root of T.
-struct Interval {
+struct Segments {
   static constexpr int64_t cache_bytes = 1 << 20;
   static constexpr int64_t most = 256;
   static constexpr int64_t unit = 16;
@@ -27,7 +27,7 @@ struct Interval {
   int frames;
   int checkpoints;
 
-  Interval(int64_t T, int64_t S, size_t real_bytes) {
+  Segments(int64_t T, int64_t S, size_t real_bytes) {
     pitch = S + 1;
     // Three rows of (mantissa, exponent) are kept for a frame.
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
@@ -38,7 +38,7 @@ struct Interval {
   }
 };
 
-Interval interval_of(const std::vector<mx::array>& inputs) {
+Segments segments_of(const std::vector<mx::array>& inputs) {
   return {
       inputs[0].shape(0),
       inputs[1].shape(1),
@@ -50,7 +50,7 @@ class SavingBatch : public Batch {
  public:
   SavingBatch(const Options& options, const std::vector<mx::array>& inputs)
       : Batch(inputs, options.blank, options.with_logits),
-        interval(interval_of(inputs)),
+        segments(segments_of(inputs)),
         kernels(cpu::kernels(element)) {}
 
   // What loss() saved, or is about to save, for sequence n.
@@ -63,11 +63,11 @@ class SavingBatch : public Batch {
         at(arrays[1]),
         at(arrays[2]),
         at(arrays[3]),
-        interval.pitch,
-        interval.frames};
+        segments.pitch,
+        segments.frames};
   }
 
-  const Interval interval;
+  const Segments segments;
   const Kernels& kernels;
 };
 
@@ -182,7 +182,7 @@ std::shared_ptr<Workspaces> workspaces_for(
                      .workspace_bytes(
                          inputs[0].shape(2),
                          inputs[1].shape(1),
-                         interval_of(inputs).frames);
+                         segments_of(inputs).frames);
   return std::make_shared<Workspaces>(op, bytes, inputs[0], inputs[1]);
 }
 
@@ -193,9 +193,9 @@ Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
   int N = inputs[0].shape(1);
   auto real = computing_dtype(inputs[0].dtype());
   auto exponent = real == mx::float64 ? mx::int64 : mx::int32;
-  Interval interval = interval_of(inputs);
+  Segments segments = segments_of(inputs);
   mx::Shape checkpoints = {
-      N, interval.checkpoints, 2, static_cast<int>(interval.pitch)};
+      N, segments.checkpoints, 2, static_cast<int>(segments.pitch)};
   mx::Shape normalisers = {N, options.with_logits ? T : 0, 2};
   return {
       {{N}, normalisers, checkpoints, checkpoints},

@@ -1,10 +1,10 @@
-// The lattice in a run of frames, in doubles with a scale for each label: the
-// fast way, for scores that are not too far apart.
+// The lattice in a segment of frames, in doubles with a scale for each label:
+// the fast way, for scores that are not too far apart.
 //
 // A label and the blank after it share an exponent, which stays as it is for
 // several frames. Until it is renewed a step has no exponents to look at: what
 // goes from one label to the next is multiplied by the ratio of their scales. A
-// run that would not be exact is refused, and left to ExtendedRun.
+// run that would not be exact is refused, and left to ExtendedSegment.
 #pragma once
 
 #include <algorithm>
@@ -12,123 +12,126 @@
 #include <cstdint>
 
 #include "lattice/class_sums.h"
-#include "lattice/emissions.h"
 #include "lattice/exponents.h"
 #include "lattice/frames.h"
+#include "lattice/probabilities.h"
 #include "lattice/scaled_states.h"
 #include "simd/blocks.h"
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-class ScaledRun {
+class ScaledSegment {
  public:
-  ScaledRun(const Frames<float>& frames, Workspace& workspace)
+  ScaledSegment(const Frames<float>& frames, Workspace& workspace)
       : frames_(frames),
         S_(frames.S),
         row_end_(block_up(frames.S)),
         pitch_(row_end_ + 2 * block_size<double>),
-        jump_(take_row(workspace)),
+        may_skip_(take_row(workspace)),
         ratio_(take_row(workspace)),
         scale_(take_row(workspace)),
-        emissions_(frames, workspace),
+        probabilities_(frames, workspace),
         exponents_(frames, ratio_) {
     constexpr int64_t width = block_size<double>;
     auto take_exponents = [&](int64_t rows) {
       return workspace.take<int64_t>(rows * pitch_) + width;
     };
     work_ = {take_row(workspace), take_row(workspace), take_exponents(1)};
-    alphas_ = workspace.take<double>(frames.run * 2 * pitch_) + width;
-    int renewals = (frames.run - 1) / renewal_interval + 1;
+    alphas_ =
+        workspace.take<double>(frames.segment_frames * 2 * pitch_) + width;
+    int renewals = (frames.segment_frames - 1) / renewal_interval + 1;
     alpha_exponents_ = take_exponents(renewals);
-    blanks_ = workspace.take<float>(row_pitch(frames.run));
-    totals_ = workspace.take<float>(row_pitch(frames.run));
+    blanks_ = workspace.take<float>(row_pitch(frames.segment_frames));
+    totals_ = workspace.take<float>(row_pitch(frames.segment_frames));
   }
 
-  // Takes alpha from the frame before the run to the run's last, or leaves it
-  // and returns false. Normalises the run's frames before, if they are logits.
-  bool forward(int begin, int end, States<float> alpha, Divisor& divisor) {
-    bool kept = prepare(begin, end, &divisor) &&
+  // Takes alpha from the frame before the segment to the segment's last, or
+  // leaves it and returns false. Normalises the segment's frames before, if
+  // they are logits.
+  bool
+  forward(int begin, int end, ExtendedStates<float> alpha, Divisor& divisor) {
+    bool fits = prepare(begin, end, &divisor) &&
         exponents_.read_forward(begin, alpha, work_);
-    for (int t = begin; t < end && kept; ++t) {
+    for (int t = begin; t < end && fits; ++t) {
       if (t % renewal_interval == 0) {
-        kept = exponents_.renew_forward(t, work_, work_);
+        fits = exponents_.renew_forward(t, work_, work_);
       }
       step_forward(t, work_, work_);
     }
-    if (kept && exponents_.renew_forward(end, work_, work_)) {
+    if (fits && exponents_.renew_forward(end, work_, work_)) {
       exponents_.write(work_, frames_.band(end - 1), alpha);
       return true;
     }
     return false;
   }
 
-  // Keeps alpha of every frame, from the one before the run on.
-  bool keep_alphas(int begin, int end, States<float> before) {
-    bool kept = prepare(begin, end, nullptr) &&
+  // Keeps alpha of every frame, from the one before the segment on.
+  bool store_alphas(int begin, int end, ExtendedStates<float> before) {
+    bool fits = prepare(begin, end, nullptr) &&
         exponents_.read_forward(begin, before, work_);
     auto previous = work_;
-    for (int t = begin; t < end && kept; ++t) {
+    for (int t = begin; t < end && fits; ++t) {
       auto next = alpha(t);
       if (t % renewal_interval == 0) {
         ScaledStates renewed = {work_.blank, work_.label, next.exponent};
-        kept = exponents_.renew_forward(t, previous, renewed);
+        fits = exponents_.renew_forward(t, previous, renewed);
         previous = renewed;
       }
       step_forward(t, previous, next);
       previous = next;
     }
-    return kept && exponents_.renew_forward(end, previous, work_);
+    return fits && exponents_.renew_forward(end, previous, work_);
   }
 
   // Z, from the last frame's alpha.
-  Extended<float> evidence() const {
+  Extended<float> z() const {
     auto last = alpha(frames_.T - 1);
     double m = last.blank[S_ - 1] + (S_ > 0 ? last.label[S_ - 1] : 0.0);
     return last.at(m, S_ - 1);
   }
 
-  // Finds the posteriors from those alphas, and takes `weighted`, beta p of the
-  // frame after the run, to the run's first.
+  // Finds the posteriors from those alphas, and takes `beta_p`, beta p of the
+  // frame after the segment, to the segment's first.
   bool posteriors(
       int begin,
       int end,
       Extended<float> inverse_z,
-      States<float> weighted) {
-    bool kept = exponents_.read_backward(end, weighted, work_);
-    for (int t = end - 1; t >= begin && kept; --t) {
+      ExtendedStates<float> beta_p) {
+    bool fits = exponents_.read_backward(end, beta_p, work_);
+    for (int t = end - 1; t >= begin && fits; --t) {
       if (t == end - 1 || (t + 1) % renewal_interval == 0) {
-        kept = exponents_.renew_backward(t, work_);
+        fits = exponents_.renew_backward(t, work_);
         set_scale(t, inverse_z);
       }
       step_back(t);
     }
-    if (!kept || !exponents_.renew(begin, work_, work_)) {
+    if (!fits || !exponents_.renew(begin, work_, work_)) {
       return false;
     }
     Band b = frames_.band(end - 1);
-    const float* gamma = emissions_.label(end - 1);
+    const float* gamma = probabilities_.label(end - 1);
     float total = blanks_[end - 1 - begin];
     for (int64_t i = b.begin; i < b.end; ++i) {
       total += gamma[i];
     }
-    // The same in all frames of the run, but for a double's rounding.
+    // The same in all frames of the segment, but for a double's rounding.
     std::fill(totals_, totals_ + round_up(end - begin), total);
     if (!(total > 0.5f && total < 2.0f)) {
       return false;
     }
-    exponents_.write(work_, frames_.band(begin), weighted);
+    exponents_.write(work_, frames_.band(begin), beta_p);
     return true;
   }
 
   Posteriors<float> posteriors(int t) const {
     int64_t j = t - begin_;
     return {
-        emissions_.label(t),
-        emissions_.pitch,
+        probabilities_.label(t),
+        probabilities_.pitch,
         blanks_ + j,
         totals_ + j,
-        emissions_.multiples(t),
-        emissions_.share(t)};
+        probabilities_.unnormalised(t),
+        probabilities_.inverse_sum(t)};
   }
 
  private:
@@ -141,13 +144,13 @@ class ScaledRun {
   bool prepare(int begin, int end, Divisor* divisor) {
     begin_ = begin;
     for (int64_t i = -1; i < row_end_; ++i) {
-      jump_[i] = may_skip_blank(frames_.sequence, i + 1);
+      may_skip_[i] = may_skip_blank(frames_.sequence, i + 1);
     }
-    if (!emissions_.find(begin, end, divisor) ||
-        !emissions_.are_within(least_probability, greatest_probability)) {
+    if (!probabilities_.find(begin, end, divisor) ||
+        !probabilities_.are_within(least_probability, greatest_probability)) {
       return false;
     }
-    exponents_.limit(emissions_.log2_least());
+    exponents_.limit(probabilities_.log2_least());
     return true;
   }
 
@@ -161,8 +164,8 @@ class ScaledRun {
   // Equation 6. `next` may be `previous`.
   void step_forward(int t, ScaledStates previous, ScaledStates next) const {
     constexpr int64_t width = block_size<double>;
-    const float* p = emissions_.label(t);
-    double p_blank = emissions_.blank(t);
+    const float* p = probabilities_.label(t);
+    double p_blank = probabilities_.blank(t);
     int64_t begin = first_block(frames_, t);
     int64_t end = last_block(frames_, t);
     // What the label before the block may pass on, in its last place.
@@ -178,7 +181,7 @@ class ScaledRun {
     for (int64_t i = begin; i < end; i += width) {
       auto blank = load_block(previous.blank + i);
       auto label = load_block(previous.label + i);
-      auto left = blank + label * load_block(jump_ + i);
+      auto left = blank + label * load_block(may_skip_ + i);
       auto p_label = load_widened(p + i);
       // The next step waits for this one: its ratio times p does not.
       auto entered =
@@ -196,7 +199,7 @@ class ScaledRun {
   // What goes from the labels of a block to those after them.
   Block<double> leaving(ScaledStates states, int64_t i) const {
     return load_block(states.blank + i) +
-        load_block(states.label + i) * load_block(jump_ + i);
+        load_block(states.label + i) * load_block(may_skip_ + i);
   }
 
   // One frame back in time, from beta(t + 1) p(t + 1) to beta(t) p(t), where
@@ -206,8 +209,8 @@ class ScaledRun {
   void step_back(int t) {
     constexpr int64_t width = block_size<double>;
     auto [alpha_blank, alpha_label, exponent] = alpha(t);
-    float* p = emissions_.label(t);
-    double p_blank = emissions_.blank(t);
+    float* p = probabilities_.label(t);
+    double p_blank = probabilities_.blank(t);
     int64_t begin = first_block(frames_, t);
     int64_t end = last_block(frames_, t);
     Block<double> gamma_blanks = {};
@@ -220,7 +223,7 @@ class ScaledRun {
       auto label = load_block(work_.label + i);
       auto entered = shifted<width - 1>(label, after) * load_block(ratio_ + i);
       auto beta_blank = blank + entered;
-      auto beta_label = blank + label + entered * load_block(jump_ + i);
+      auto beta_label = blank + label + entered * load_block(may_skip_ + i);
       auto scale = load_block(scale_ + i);
       gamma_blanks += load_block(alpha_blank + i) * scale * beta_blank;
       store_block(work_.blank + i, beta_blank * p_blank, width);
@@ -264,17 +267,18 @@ class ScaledRun {
   const int64_t S_;
   const int64_t row_end_; // of the blocks that hold all labels
   const int64_t pitch_; // with a block before and one after
-  double* const jump_; // (S) 1 where label i + 1 may follow i without a blank
+  double* const
+      may_skip_; // (S) 1 where label i + 1 may follow i without a blank
   double* const ratio_; // (S) of the scale that a neighbour's value comes from
   double* const scale_; // (S) of alpha beta, including 1 / Z
-  Emissions emissions_; // of the labels; then their gamma
+  Probabilities probabilities_; // of the labels; then their gamma
   Exponents exponents_;
-  int begin_ = 0; // of the run
+  int begin_ = 0; // of the segment
   ScaledStates work_;
-  double* alphas_; // (run, 2, S)
+  double* alphas_; // (segment_frames, 2, S)
   int64_t* alpha_exponents_; // (renewals, S)
-  float* blanks_; // (run) gamma of all blanks
-  float* totals_; // (run) gamma of all states
+  float* blanks_; // (segment_frames) gamma of all blanks
+  float* totals_; // (segment_frames) gamma of all states
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -1,4 +1,4 @@
-// The lattice in a run of frames, in extended-range numbers: whatever the
+// The lattice in a segment of frames, in extended-range numbers: whatever the
 // scores are.
 #pragma once
 
@@ -28,17 +28,17 @@ template <bool normalise, typename Real>
 void alpha_step(
     Band band,
     const Int<Real>* skip,
-    States<Real> previous,
+    ExtendedStates<Real> previous,
     Extended<Real> blank,
-    Row<Real> label,
-    States<Real> next) {
+    ExtendedRow<Real> label,
+    ExtendedStates<Real> next) {
   int64_t begin = band.first_group();
   int64_t end = band.last_group();
   next.clear(begin - 1, begin);
   if (begin == 0) {
     next.blank.set(-1, kept<normalise>(previous.blank[-1] * blank));
   }
-  next.clear(end, smaller(end + lanes, band.row_end));
+  next.clear(end, smaller(end + group_size, band.row_end));
   INDEPENDENT
   for (int64_t i = begin; i < end; ++i) {
     auto stay = previous.label[i];
@@ -58,12 +58,12 @@ template <bool normalise, typename Real>
 void beta_step(
     Band band,
     const Int<Real>* skip,
-    States<Real> alpha,
+    ExtendedStates<Real> alpha,
     Extended<Real> blank,
-    Row<Real> label,
+    ExtendedRow<Real> label,
     Extended<Real> inverse_z,
-    States<Real> weighted,
-    States<Real> next) {
+    ExtendedStates<Real> beta_p,
+    ExtendedStates<Real> next) {
   auto posterior = [&](Extended<Real> alpha, Extended<Real> beta) {
     auto gamma = alpha * beta * inverse_z;
     return gamma.m * power_of_two<Real>(gamma.e);
@@ -71,18 +71,18 @@ void beta_step(
   int64_t begin = band.first_group();
   int64_t end = band.last_group();
   if (begin == 0) {
-    auto beta_blank = weighted.blank[-1] + weighted.label[0];
+    auto beta_blank = beta_p.blank[-1] + beta_p.label[0];
     alpha.blank.m[-1] = posterior(alpha.blank[-1], beta_blank);
     next.blank.set(-1, kept<normalise>(beta_blank * blank));
   } else {
     alpha.blank.m[-1] = 0;
-    next.clear(begin - lanes, begin);
+    next.clear(begin - group_size, begin);
   }
   INDEPENDENT
   for (int64_t i = begin; i < end; ++i) {
-    auto stay = weighted.label[i];
-    auto step = weighted.blank[i];
-    auto jump = weighted.label[i + 1];
+    auto stay = beta_p.label[i];
+    auto step = beta_p.blank[i];
+    auto jump = beta_p.label[i + 1];
     auto beta_blank = step + jump;
     jump.e += skip[i + 1];
     auto beta_label = sum(stay, step, jump);
@@ -93,30 +93,31 @@ void beta_step(
   }
 }
 
-// Each step is done for the whole run before the next: the frames of one step
-// do not wait for each other, except in the recursions themselves.
+// Each step is done for the whole segment before the next: the frames of one
+// step do not wait for each other, except in the recursions themselves.
 template <typename Real>
-class ExtendedRun {
+class ExtendedSegment {
  public:
-  // `next` is a row like those that the runs hand on.
-  ExtendedRun(
+  // `next` is a row like those that the segments hand on.
+  ExtendedSegment(
       const Frames<Real>& frames,
-      States<Real>& next,
+      ExtendedStates<Real>& next,
       Workspace& workspace)
       : frames_(frames), next_(next) {
     int64_t pitch = row_pitch(frames.S);
-    skip_ = workspace.take<Int<Real>>(pitch);
-    log2_scale_ = workspace.take<double>(frames.run);
-    blank_ = take_row<Real>(workspace, row_pitch(frames.run));
-    label_ = take_rows<Real>(workspace, frames.run, pitch);
-    blank_rows_ = take_rows<Real>(workspace, frames.run, pitch);
-    label_rows_ = take_rows<Real>(workspace, round_up(frames.run), pitch);
-    blanks_ = workspace.take<Real>(row_pitch(frames.run));
-    totals_ = workspace.take<Real>(row_pitch(frames.run));
+    skip_exponent_ = workspace.take<Int<Real>>(pitch);
+    log2_scale_ = workspace.take<double>(frames.segment_frames);
+    blank_ = take_row<Real>(workspace, row_pitch(frames.segment_frames));
+    label_ = take_rows<Real>(workspace, frames.segment_frames, pitch);
+    blank_rows_ = take_rows<Real>(workspace, frames.segment_frames, pitch);
+    label_rows_ =
+        take_rows<Real>(workspace, round_up(frames.segment_frames), pitch);
+    blanks_ = workspace.take<Real>(row_pitch(frames.segment_frames));
+    totals_ = workspace.take<Real>(row_pitch(frames.segment_frames));
   }
 
-  // Takes alpha from the frame before the run to the run's last.
-  void forward(int begin, int end, States<Real>& alpha) {
+  // Takes alpha from the frame before the segment to the segment's last.
+  void forward(int begin, int end, ExtendedStates<Real>& alpha) {
     prepare(begin, end);
     for (int t = begin; t < end; ++t) {
       step_forward(t, alpha, next_);
@@ -124,8 +125,8 @@ class ExtendedRun {
     }
   }
 
-  // Keeps alpha of every frame, from the one before the run on.
-  bool keep_alphas(int begin, int end, States<Real> before) {
+  // Keeps alpha of every frame, from the one before the segment on.
+  bool store_alphas(int begin, int end, ExtendedStates<Real> before) {
     prepare(begin, end);
     for (int t = begin; t < end; ++t) {
       step_forward(t, t == begin ? before : alpha(t - 1), alpha(t));
@@ -134,21 +135,21 @@ class ExtendedRun {
   }
 
   // Z, from the last frame's alpha.
-  Extended<Real> evidence() const {
-    return MLX_CTC_ISA::evidence(alpha(frames_.T - 1), frames_.S);
+  Extended<Real> z() const {
+    return z_of(alpha(frames_.T - 1), frames_.S);
   }
 
-  // Turns those alphas into posteriors. `weighted`, beta p of the frame after
-  // the run, becomes that of its first.
+  // Turns those alphas into posteriors. `beta_p`, beta p of the frame after
+  // the segment, becomes that of its first.
   bool posteriors(
       int begin,
       int end,
       Extended<Real> inverse_z,
-      States<Real>& weighted) {
-    next_.clear(-lanes, round_up(frames_.S) + lanes);
+      ExtendedStates<Real>& beta_p) {
+    next_.clear(-group_size, round_up(frames_.S) + group_size);
     for (int t = end - 1; t >= begin; --t) {
-      step_back(t, inverse_z, weighted, next_);
-      std::swap(weighted, next_);
+      step_back(t, inverse_z, beta_p, next_);
+      std::swap(beta_p, next_);
       sum_posteriors(t);
     }
     return true;
@@ -166,14 +167,15 @@ class ExtendedRun {
   }
 
  private:
-  States<Real> alpha(int t) const {
+  ExtendedStates<Real> alpha(int t) const {
     return {blank_rows_[t - begin_], label_rows_[t - begin_]};
   }
 
   void prepare(int begin, int end) {
     begin_ = begin;
-    for (int64_t i = 0; i < round_up(frames_.S) + lanes; ++i) {
-      skip_[i] = may_skip_blank(frames_.sequence, i) ? 0 : zero_exponent;
+    for (int64_t i = 0; i < round_up(frames_.S) + group_size; ++i) {
+      skip_exponent_[i] =
+          may_skip_blank(frames_.sequence, i) ? 0 : zero_exponent;
     }
     emit(end);
   }
@@ -189,29 +191,37 @@ class ExtendedRun {
     }
   }
 
-  void step_forward(int t, States<Real> previous, States<Real> next) const {
+  void step_forward(
+      int t,
+      ExtendedStates<Real> previous,
+      ExtendedStates<Real> next) const {
     int j = t - begin_;
     at_frame(t, [&](auto normalise) {
       alpha_step<normalise()>(
-          frames_.band(t), skip_, previous, blank_[j], label_[j], next);
+          frames_.band(t),
+          skip_exponent_,
+          previous,
+          blank_[j],
+          label_[j],
+          next);
     });
   }
 
   void step_back(
       int t,
       Extended<Real> inverse_z,
-      States<Real> weighted,
-      States<Real> next) const {
+      ExtendedStates<Real> beta_p,
+      ExtendedStates<Real> next) const {
     int j = t - begin_;
     at_frame(t, [&](auto normalise) {
       beta_step<normalise()>(
           frames_.band(t),
-          skip_,
+          skip_exponent_,
           alpha(t),
           blank_[j],
           label_[j],
           inverse_z,
-          weighted,
+          beta_p,
           next);
     });
   }
@@ -231,7 +241,7 @@ class ExtendedRun {
   }
 
   // The probabilities that each frame gives the blank and the labels; of
-  // logits, as multiples of 2^log2_scale.
+  // logits, as unnormalised of 2^log2_scale.
   void emit(int end) {
     // Scores above 0 are no log-probabilities: so far up that their product
     // would lift a zero to a number, they saturate.
@@ -240,7 +250,7 @@ class ExtendedRun {
       int j = t - begin_;
       log2_scale_[j] = frames_.log2_scale(t);
       blank_.m[j] = frames_.blank_score(t);
-      const Row<Real> label = label_[j];
+      const ExtendedRow<Real> label = label_[j];
       int64_t first = frames_.band(t).first_group();
       int64_t last = frames_.band(t).last_group();
       int64_t known = smaller(last, frames_.S);
@@ -250,7 +260,7 @@ class ExtendedRun {
       }
     }
     for (int t = begin_; t < end; ++t) {
-      const Row<Real> label = label_[t - begin_];
+      const ExtendedRow<Real> label = label_[t - begin_];
       double scale = log2_scale_[t - begin_];
       int64_t first = frames_.band(t).first_group();
       int64_t last = frames_.band(t).last_group();
@@ -267,16 +277,18 @@ class ExtendedRun {
   }
 
   const Frames<Real>& frames_;
-  int begin_ = 0; // of the run
-  Int<Real>* skip_; // (S) exponent of what may jump to label i
-  double* log2_scale_; // (run) log2 of what the scores are multiples of
-  Row<Real> blank_; // (run) p of the blank in each frame
-  Rows<Real> label_; // (run, S) p of the labels
-  States<Real>& next_;
-  Rows<Real> blank_rows_; // (run, S) alpha, then gamma in its mantissas
-  Rows<Real> label_rows_;
-  Real* blanks_; // (run) gamma of all blanks
-  Real* totals_; // (run) gamma of all states
+  int begin_ = 0; // of the segment
+  Int<Real>* skip_exponent_; // (S) exponent of what may jump to label i
+  double*
+      log2_scale_; // (segment_frames) log2 of what the scores are multiples of
+  ExtendedRow<Real> blank_; // (segment_frames) p of the blank in each frame
+  ExtendedRows<Real> label_; // (segment_frames, S) p of the labels
+  ExtendedStates<Real>& next_;
+  ExtendedRows<Real>
+      blank_rows_; // (segment_frames, S) alpha, then gamma in its mantissas
+  ExtendedRows<Real> label_rows_;
+  Real* blanks_; // (segment_frames) gamma of all blanks
+  Real* totals_; // (segment_frames) gamma of all states
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

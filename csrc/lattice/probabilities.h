@@ -1,5 +1,6 @@
-// The probabilities that a run's frames give the blank and the labels, as
-// floats: of logits, as multiples of a power of two that is each frame's own.
+// The probabilities that a segment's frames give the blank and the labels, as
+// floats: of logits, as unnormalised of a power of two that is each frame's
+// own.
 #pragma once
 
 #include <bit>
@@ -17,14 +18,14 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 constexpr float greatest_log2_scale = 2048;
 
-class Emissions {
+class Probabilities {
  public:
-  Emissions(const Frames<float>& frames, Workspace& workspace)
+  Probabilities(const Frames<float>& frames, Workspace& workspace)
       : pitch(round_up(frames.S)), frames_(frames), tile_(frames, workspace) {
-    label_ = workspace.take<float>(round_up(frames.run) * pitch);
-    blank_ = workspace.take<float>(row_pitch(frames.run));
-    log2_scale_ = workspace.take<float>(row_pitch(frames.run));
-    share_ = workspace.take<float>(row_pitch(frames.run));
+    label_ = workspace.take<float>(round_up(frames.segment_frames) * pitch);
+    blank_ = workspace.take<float>(row_pitch(frames.segment_frames));
+    log2_scale_ = workspace.take<float>(row_pitch(frames.segment_frames));
+    inverse_sum_ = workspace.take<float>(row_pitch(frames.segment_frames));
   }
 
   // Finds those of the frames [begin, end), and before, where a divisor takes
@@ -35,11 +36,11 @@ class Emissions {
     greatest_ = filled(std::numeric_limits<int32_t>::min());
     divisor = frames_.with_logits ? divisor : nullptr;
     if (!frames_.is_dense) {
-      return emit(end, divisor);
+      return find_labels(end, divisor);
     }
     bool found = true;
     for (int t = begin; t < end; t += tile_.frames) {
-      found &= emit_tile(t, smaller(t + tile_.frames, end), divisor);
+      found &= find_tile(t, smaller(t + tile_.frames, end), divisor);
     }
     return found;
   }
@@ -74,12 +75,12 @@ class Emissions {
   }
 
   // From frame t on, what the softmax is made of: Posteriors has the words.
-  const Block<float>* multiples(int t) const {
+  const Block<float>* unnormalised(int t) const {
     return frames_.is_dense ? tile_.tile((t - begin_) / tile_.frames) : nullptr;
   }
 
-  const float* share(int t) const {
-    return share_ + (t - begin_);
+  const float* inverse_sum(int t) const {
+    return inverse_sum_ + (t - begin_);
   }
 
   const int64_t pitch; // of rows of labels in whole groups
@@ -92,7 +93,7 @@ class Emissions {
   }
 
   // From the scores of the labels alone.
-  bool emit(int end, Divisor* divisor) {
+  bool find_labels(int end, Divisor* divisor) {
     int count = end - begin_;
     bool moderate = true;
     for (int j = 0; j < count; ++j) {
@@ -103,7 +104,7 @@ class Emissions {
       log2_scale_[j] = float(frames_.log2_scale(t));
       moderate &= std::abs(log2_scale_[j]) <= greatest_log2_scale;
       blank_[j] = frames_.blank_score(t);
-      frames_.gather(t, first_emitted(t), last_emitted(t), label(t));
+      frames_.gather(t, first_label(t), last_label(t), label(t));
     }
     for (int j = count; j < round_up(count); ++j) {
       log2_scale_[j] = log2_scale_[count - 1];
@@ -112,7 +113,7 @@ class Emissions {
     if (!moderate) {
       return false;
     }
-    auto emit_block = [&](float* x, const ScaledExp& exp) {
+    auto exponentiate = [&](float* x, const ScaledExp& exp) {
       Block<float> p = exp(load_block(x));
       store_block(x, p, block_size<float>);
       watch(p);
@@ -121,19 +122,19 @@ class Emissions {
       int t = begin_ + j;
       float* row = label(t);
       ScaledExp exp(filled(log2_scale_[j]));
-      int64_t last = last_emitted(t);
-      for (int64_t i = first_emitted(t); i < last; i += block_size<float>) {
-        emit_block(row + i, exp);
+      int64_t last = last_label(t);
+      for (int64_t i = first_label(t); i < last; i += block_size<float>) {
+        exponentiate(row + i, exp);
       }
     }
     for (int j = 0; j < count; j += block_size<float>) {
-      emit_block(blank_ + j, ScaledExp(load_block(log2_scale_ + j)));
+      exponentiate(blank_ + j, ScaledExp(load_block(log2_scale_ + j)));
     }
     return true;
   }
 
   // By way of the probabilities of all classes.
-  bool emit_tile(int begin, int end, Divisor* divisor) {
+  bool find_tile(int begin, int end, Divisor* divisor) {
     constexpr int frames = FrameTile::frames;
     // The loss has no use for a tile afterwards.
     tile_.load(begin, end, divisor ? 0 : (begin - begin_) / frames);
@@ -143,8 +144,8 @@ class Emissions {
       }
       return false;
     }
-    int64_t last = last_emitted(end - 1);
-    for (int64_t i = first_emitted(begin); i < last; i += frames) {
+    int64_t last = last_label(end - 1);
+    for (int64_t i = first_label(begin); i < last; i += frames) {
       Block<float> p[frames];
       for (int j = 0; j < frames; ++j) {
         p[j] = tile_[frames_.padded_labels[i + j]];
@@ -179,11 +180,12 @@ class Emissions {
     if (!is_moderate(log2_scale)) {
       return false;
     }
-    // As multiples of which the normaliser has its sum.
+    // As unnormalised of which the normaliser has its sum.
     auto of_greatest = ScaledExp(log2_scale)(greatest);
     if (!divisor) {
       tile_.exponentiate(log2_scale);
-      store_block(share_ + (begin - begin_), 1 / (sum * of_greatest), frames);
+      store_block(
+          inverse_sum_ + (begin - begin_), 1 / (sum * of_greatest), frames);
       return true;
     }
     auto share = 1 / of_greatest;
@@ -218,24 +220,24 @@ class Emissions {
 
   // A NaN among log-probabilities counts also where no alignment passes; among
   // logits the normaliser has found it.
-  int64_t first_emitted(int t) const {
+  int64_t first_label(int t) const {
     return frames_.with_logits ? frames_.band(t).first_group() : 0;
   }
 
-  int64_t last_emitted(int t) const {
+  int64_t last_label(int t) const {
     auto band = frames_.band(t);
     return frames_.with_logits ? band.last_group() : band.row_end;
   }
 
   const Frames<float>& frames_;
   FrameTile tile_;
-  int begin_ = 0; // of the run
-  Block<int32_t> least_; // bits of a probability of the run
+  int begin_ = 0; // of the segment
+  Block<int32_t> least_; // bits of a probability of the segment
   Block<int32_t> greatest_;
-  float* label_; // (run, S)
-  float* blank_; // (run)
-  float* log2_scale_; // (run)
-  float* share_; // (run)
+  float* label_; // (segment_frames, S)
+  float* blank_; // (segment_frames)
+  float* log2_scale_; // (segment_frames)
+  float* inverse_sum_; // (segment_frames)
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA
