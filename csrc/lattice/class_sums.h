@@ -1,6 +1,6 @@
-// The posteriors of a class: the sums over its labels, for as many frames at
-// once as a block has places. In a frame of its own each sum would wait for the
-// one before it.
+// Sums gamma over the states of a class, for as many frames at once as a block
+// has elements: within one frame, each addition to a class would wait for the
+// one before.
 #pragma once
 
 #include <algorithm>
@@ -13,16 +13,16 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// What frames have of Z: the labels' part, the blanks', and the sum of all. A
-// label's posterior is 0 in frames that it cannot be at.
+// gamma of several frames. The labels' is 0 in frames that they cannot be at.
+// `totals`, the sum over all states, is 1 but for rounding.
 template <typename Real>
 struct Posteriors {
   const Real* labels; // (frames, S), `pitch` apart
   int64_t pitch;
   const Real* blanks; // (frames)
   const Real* totals; // (frames)
-  // What the softmax is made of, where that is at hand, or null: unnormalised
-  // of it in a tile of all classes, and how much to take of them.
+  // If the probabilities of all classes are in memory, not null: the softmax is
+  // unnormalised * inverse_sum.
   const Block<Real>* unnormalised; // (C, frames)
   const Real* inverse_sum; // (frames)
 };
@@ -50,8 +50,8 @@ class ClassSums {
     }
   }
 
-  // Sums the posteriors of `frames` frames, labels [begin, end) in whole
-  // groups.
+  // Sums gamma of `frames` frames over the labels [begin, end), whole groups,
+  // and the blanks.
   void sum(Posteriors<Real> gamma, int64_t begin, int64_t end) {
     std::fill(by_class_, by_class_ + classes_.count, Block<Real>{});
     by_class_[classes_.place_of_blank] = load_block(gamma.blanks);
@@ -62,14 +62,15 @@ class ClassSums {
         x[j] = load_block(gamma.labels + j * gamma.pitch + i);
       }
       transpose(x);
-      int64_t known = smaller<int64_t>(S_ - i, frames);
-      for (int64_t j = 0; j < known; ++j) {
+      int64_t count = smaller<int64_t>(S_ - i, frames);
+      for (int64_t j = 0; j < count; ++j) {
         by_class_[place[i + j]] += x[j];
       }
     }
   }
 
-  // frame(j) becomes softmax * by_softmax - sums * by_sums of all classes.
+  // frame(j) becomes softmax * by_softmax - sums * by_sums for all classes,
+  // which must be listed.
   void subtract_from_softmax(
       const Block<Real>* softmax,
       Block<Real> by_softmax,
@@ -83,7 +84,7 @@ class ClassSums {
     }
   }
 
-  // frame(j) becomes sums * scale of the classes that occur, for subtract().
+  // frame(j) becomes sums * scale for the classes that are listed.
   void scale(Block<Real> scale) {
     for (int64_t k = 0; k < classes_.count; k += frames) {
       Block<Real> x[frames];
@@ -94,11 +95,12 @@ class ClassSums {
     }
   }
 
+  // (classes_.count)
   const Real* frame(int j) const {
     return by_frame_ + j * round_up(classes_.count);
   }
 
-  // row[c] -= frame j's sum of class c, for the classes that occur.
+  // row[c] -= what frame(j) has for class c, for the classes that are listed.
   void subtract(int j, Real* row) const {
     const Real* sums = frame(j);
     const int32_t* classes = classes_.classes;
@@ -109,7 +111,7 @@ class ClassSums {
   }
 
  private:
-  // Transposes the sums of the classes from place k on into rows of frames.
+  // Stores x, a block for each class from place k on, as rows of frames.
   void store_by_frame(Block<Real>* x, int64_t k) {
     transpose(x);
     for (int j = 0; j < frames; ++j) {

@@ -1,5 +1,5 @@
-// Chooses the instruction set: the same kernels are compiled for several, and
-// the machine that runs them decides.
+// Chooses the instruction set. The recursion is compiled for several; the best
+// one that the machine can run is found at the first call.
 #include "lattice/sequence.h"
 #include "lattice/viterbi.h"
 

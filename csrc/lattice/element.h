@@ -1,5 +1,5 @@
-// The input types, read and written as numbers: float and double as they are,
-// the two 16-bit formats through their bits, in code that vectorises.
+// The input types and their conversion to and from float or double. The two
+// 16-bit formats are converted through their bits, in code that vectorises.
 #pragma once
 
 #include <bit>
@@ -15,7 +15,7 @@ struct BFloat {
   uint16_t bits;
 };
 
-// The type that computes for an input type.
+// Real is the type in which an input type is computed.
 template <typename In>
 struct Computing {
   using Real = float;
@@ -38,9 +38,9 @@ inline float number(BFloat x) {
   return std::bit_cast<float>(uint32_t(x.bits) << 16);
 }
 
-// Shifting a half's exponent and fraction into a float's place leaves its value
-// times 2^-112; denormal halves come out right, infinity and NaN need their
-// exponent completed.
+// The exponent and fraction bits of a half, moved to where a float has them,
+// are the value times 2^-112, also for denormal halves. The exponent of
+// infinity and NaN has to be filled with ones.
 inline float number(Half x) {
   uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13;
   float value = std::bit_cast<float>(magnitude) * 0x1p112f;
@@ -57,15 +57,15 @@ inline void assign(double& out, double x) {
   out = x;
 }
 
-// Round to nearest, ties to even; NaN keeps a fraction bit.
+// Rounds to nearest, ties to even. NaN becomes a NaN with one fraction bit.
 inline void assign(BFloat& out, float x) {
   uint32_t bits = std::bit_cast<uint32_t>(x);
   uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   out.bits = uint16_t(x == x ? rounded : 0x7fc0u);
 }
 
-// The same for a half. Small numbers are rounded by an addition whose result
-// has the half's denormal spacing as its last place.
+// The same for a half. Numbers below 2^-14 are rounded by adding 0.5: a float
+// there has the spacing of denormal halves, 2^-24.
 inline void assign(Half& out, float x) {
   uint32_t bits = std::bit_cast<uint32_t>(x);
   uint32_t sign = (bits >> 16) & 0x8000u;

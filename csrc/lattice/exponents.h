@@ -1,10 +1,10 @@
-// The exponents of rows of states: how the states come to have them, how they
-// are renewed every few frames, and the ratios of neighbours' scales that the
-// frames between need.
+// The exponents of ScaledStates: how they are set from numbers of extended
+// range, how they are renewed every 16 frames, and the ratios of neighbouring
+// scales that the frames between two renewals need.
 //
-// Nothing is lost while every value stays within a double's range. Limits on
-// the probabilities, and on the two values that share an exponent whenever it
-// is renewed, guarantee that; what is outside them is refused.
+// A double loses nothing as long as it stays in its range. Limits on the
+// probabilities, and on the values at each renewal, guarantee that. Values
+// outside of the limits are refused.
 #pragma once
 
 #include <bit>
@@ -17,18 +17,21 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// Frames from one renewal to the next.
+// Frames from one renewal of the exponents to the next.
 constexpr int renewal_interval = 16;
 
-// A value falls by no more than the least probability in each of these frames.
-// It may begin so low that an alpha times a beta stays above 2^-1000. It rises
-// so little that what a double's range cuts off is nothing next to it.
+// In each of the 16 frames a value falls at most by the factor of the least
+// probability: at a renewal it must be so great that 16 frames later alpha *
+// beta is still above 2^-1000. In the same frames a value rises at most by
+// 48^16, less than 2^90 (three terms, times the greatest probability): next to
+// it, what falls below the range of a double is negligible. greatest_renewed
+// detects values that a ratio has made infinite.
 constexpr float least_probability = 0x1p-48f;
 constexpr float greatest_probability = 16;
 constexpr int least_product = -1000;
 constexpr double greatest_renewed = 0x1p1000;
 
-// A comparison's result as numbers: -1 where it holds, else 0.
+// The result of a comparison of blocks: -1 where it is true, else 0.
 template <typename T>
 inline Block<int64_t> mask(T comparison) {
   return std::bit_cast<Block<int64_t>>(comparison);
@@ -44,21 +47,22 @@ inline bool any(Block<int64_t> mask) {
 
 class Exponents {
  public:
-  // ratio: a row (S).
+  // `ratio` (S) is set by renew_forward() and renew_backward().
   Exponents(const Frames<float>& frames, double* ratio)
       : frames_(frames),
         S_(frames.S),
         row_end_(block_up(frames.S)),
         ratio_(ratio) {}
 
-  // For frames whose probabilities are 2^log2_least at least.
+  // Sets the limits for a segment whose probabilities are at least
+  // 2^log2_least.
   void limit(int log2_least) {
     int fall = renewal_interval * smaller(log2_least, 0);
     least_log2_ = (least_product - fall) / 2;
     least_renewed_ = std::ldexp(1.0, least_log2_);
   }
 
-  // alpha before frame t. False where it does not fit.
+  // Sets `to` to alpha(t - 1), `from`. False if it is out of the limits.
   bool read_forward(int t, ExtendedStates<float> from, ScaledStates to) {
     Band b = frames_.band(t - 1);
     if (!read(from, b.begin > 0 ? b.begin : -1, b.end, to)) {
@@ -72,14 +76,16 @@ class Exponents {
     while (is_zero(to, first)) {
       ++first;
     }
-    int64_t known = to.exponent[first];
+    // A state that is 0 takes the exponent of the label before it, from which
+    // it will be entered.
+    int64_t exponent = to.exponent[first];
     for (int64_t i = -1; i < row_end_; ++i) {
-      known = to.exponent[i] = is_zero(to, i) ? known : to.exponent[i];
+      exponent = to.exponent[i] = is_zero(to, i) ? exponent : to.exponent[i];
     }
     return true;
   }
 
-  // beta p of frame t.
+  // Sets `to` to beta_p(t), `from`. False if it is out of the limits.
   bool read_backward(int t, ExtendedStates<float> from, ScaledStates to) {
     if (!read(from, -1, smaller<int64_t>(S_, t + 1), to)) {
       return false;
@@ -92,14 +98,15 @@ class Exponents {
     while (is_zero(to, last)) {
       --last;
     }
-    int64_t known = to.exponent[last];
+    // A state that is 0 takes the exponent of the label after it.
+    int64_t exponent = to.exponent[last];
     for (int64_t i = row_end_ - 1; i >= -1; --i) {
-      known = to.exponent[i] = is_zero(to, i) ? known : to.exponent[i];
+      exponent = to.exponent[i] = is_zero(to, i) ? exponent : to.exponent[i];
     }
     return true;
   }
 
-  // The states of a frame whose band is b.
+  // Sets `to` to the states in band b; the others become 0.
   void write(ScaledStates from, Band b, ExtendedStates<float> to) const {
     to.clear(-group_size, round_up(S_) + group_size);
     for (int64_t i = b.begin > 0 ? b.begin : -1; i < b.end; ++i) {
@@ -108,13 +115,14 @@ class Exponents {
     }
   }
 
-  // Gives the states of frame t new exponents, such that their mantissas are
-  // near 1. False where they are out of the limits.
+  // Gives the states of frame t new exponents: the sum of a label and its blank
+  // becomes a double from 1 to 2. False if they are out of the limits.
   bool renew(int t, ScaledStates from, ScaledStates to) const {
     constexpr int64_t width = block_size<double>;
     int64_t begin = first_block(frames_, t);
     int64_t end = smaller(last_block(frames_, t) + width, row_end_);
     Block<int64_t> refused = {};
+    // Scales a block of labels and blanks; returns what the exponents grow by.
     auto renew_block = [&](Block<double>& blank, Block<double>& label) {
       Block<double> both = blank + label;
       Block<int64_t> bits = exponent_bits(both);
@@ -141,22 +149,25 @@ class Exponents {
     return !any(refused);
   }
 
-  // Before frame t, which begins `renewal_interval` frames, alpha(t - 1) is
-  // renewed, and the ratios that those frames need.
+  // Renews alpha(t - 1) and sets the ratios for the `renewal_interval` frames
+  // from t on. False if alpha is out of the limits.
   bool renew_forward(int t, ScaledStates from, ScaledStates to) {
     bool fits = renew(t - 1, from, to);
     int64_t begin = first_block(frames_, t - 1);
     int64_t end = last_block(frames_, t + renewal_interval - 1);
-    int64_t known = smaller<int64_t>(S_, t);
+    int64_t reachable = smaller<int64_t>(S_, t);
     front_ = larger(front_, begin > 0 ? begin : -1);
-    while (front_ + 1 < known &&
+    while (front_ + 1 < reachable &&
            to.label[front_ + 1] + to.blank[front_ + 1] > 0) {
       ++front_;
     }
+    // The labels that the next frames will reach.
     for (int64_t i = front_ + 1; i < end; ++i) {
       to.exponent[i] = to.exponent[front_];
     }
     set_ratios(to.exponent, -1, begin, end);
+    // Nothing enters the first block from before it, nor a place without a
+    // label.
     if (begin > 0) {
       ratio_[begin] = 0;
     }
@@ -166,8 +177,8 @@ class Exponents {
     return fits;
   }
 
-  // And beta p of frame t + 1, before the frames from t back to the last that
-  // began such frames.
+  // Renews beta_p(t + 1) and sets the ratios for the frames from t back to the
+  // last renewal of alpha. False if beta_p is out of the limits.
   bool renew_backward(int t, ScaledStates row) {
     int following = smaller(t + 1, frames_.T - 1);
     bool fits = renew(following, row, row);
@@ -177,17 +188,19 @@ class Exponents {
     while (front_ >= 0 && row.blank[front_ - 1] + row.label[front_ - 1] > 0) {
       --front_;
     }
+    // The labels that the frames before will reach.
     for (int64_t i = front_ - 1; i >= begin - 1; --i) {
       row.exponent[i] = row.exponent[front_];
     }
     set_ratios(row.exponent, 1, begin, end);
-    ratio_[end - 1] = 0;
+    ratio_[end - 1] = 0; // nothing enters the last block from after it
     return fits;
   }
 
  private:
-  // ratio[i] = 2^(exponent[i + from] - exponent[i]). One that is too great
-  // makes what it multiplies infinite, which the next renewal refuses.
+  // ratio[i] = 2^(exponent[i + from] - exponent[i]): the factor of a value that
+  // comes to label i from label i + from. A ratio above 2^1000 becomes
+  // infinite, and so does the value, which the next renewal refuses.
   void set_ratios(
       const int64_t* exponent,
       int64_t from,
@@ -212,8 +225,9 @@ class Exponents {
     return row.blank[i] + row.label[i] == 0;
   }
 
-  // The states of labels [begin, end), all others being zero. False where a
-  // label and its blank are too far apart for one exponent, or all is zero.
+  // Sets `to` to the states of labels [begin, end) of `from`, all others to 0.
+  // False if a label and its blank are too far apart for one exponent, or if
+  // all states are 0.
   bool read(
       ExtendedStates<float> from,
       int64_t begin,
@@ -244,12 +258,12 @@ class Exponents {
 
   const Frames<float>& frames_;
   const int64_t S_;
-  const int64_t row_end_; // of the blocks that hold all labels
-  double* const ratio_; // (S) of the scale that a neighbour's value comes from
-  // The last label that alpha has reached, or beta the first.
+  const int64_t row_end_; // end of the blocks that hold all labels
+  double* const ratio_; // (S) see set_ratios()
+  // The last label with alpha above 0, or the first with beta_p above 0.
   int64_t front_ = -1;
-  int least_log2_ = 0; // of a renewed value
-  double least_renewed_ = 1;
+  int least_log2_ = 0; // limit of a value at a renewal
+  double least_renewed_ = 1; // 2^least_log2_
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -1,5 +1,6 @@
-// The lattice in a segment of frames, in extended-range numbers: whatever the
-// scores are.
+// The forward-backward recursion over the frames of a segment in numbers of
+// extended range: for any scores. This is the recursion in its plain form;
+// scaled_segment.h has the faster one.
 #pragma once
 
 #include <algorithm>
@@ -14,20 +15,24 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// Mantissas are normalised every few frames: a frame makes them at most six
-// times as large.
+// Frames from one normalisation of the mantissas to the next. A frame adds up
+// to three mantissas and multiplies by one below 2: they grow at most sixfold.
 constexpr int normalising_interval = 4;
 
+// a, normalised in the frames that do so.
 template <bool normalise, typename Real>
-inline Extended<Real> kept(Extended<Real> a) {
+inline Extended<Real> renewed(Extended<Real> a) {
   return normalise ? normalised(a) : saturated(a);
 }
 
-// alpha(t) from alpha(t - 1) and the emissions of frame t, equation 6.
+// One frame of the forward recursion, equation 6: alpha(t), `next`, from
+// alpha(t - 1), `previous`, and the probabilities of the blank and the labels
+// in frame t. skip_exponent[i] is 0 if label i may follow label i - 1 without a
+// blank, else zero_exponent, which makes that term 0.
 template <bool normalise, typename Real>
 void alpha_step(
     Band band,
-    const Int<Real>* skip,
+    const Int<Real>* skip_exponent,
     ExtendedStates<Real> previous,
     Extended<Real> blank,
     ExtendedRow<Real> label,
@@ -36,7 +41,7 @@ void alpha_step(
   int64_t end = band.last_group();
   next.clear(begin - 1, begin);
   if (begin == 0) {
-    next.blank.set(-1, kept<normalise>(previous.blank[-1] * blank));
+    next.blank.set(-1, renewed<normalise>(previous.blank[-1] * blank));
   }
   next.clear(end, smaller(end + group_size, band.row_end));
   INDEPENDENT
@@ -44,20 +49,21 @@ void alpha_step(
     auto stay = previous.label[i];
     auto step = previous.blank[i - 1];
     auto jump = previous.label[i - 1];
-    jump.e += skip[i];
-    next.blank.set(i, kept<normalise>((previous.blank[i] + stay) * blank));
-    next.label.set(i, kept<normalise>(sum(stay, step, jump) * label[i]));
+    jump.e += skip_exponent[i];
+    next.blank.set(i, renewed<normalise>((previous.blank[i] + stay) * blank));
+    next.label.set(i, renewed<normalise>(sum(stay, step, jump) * label[i]));
   }
 }
 
-// One frame back in time, from beta(t + 1) p(t + 1) to beta(t) p(t), where
-// beta(t) excludes frame t's own emission (equation 10, one emission less, so
-// that gamma = alpha beta / Z needs no division by it). gamma takes the place
-// of alpha's mantissas.
+// One frame of the backward recursion, equation 10: beta_p(t), `next`, from
+// beta_p(t + 1), `beta_p`. beta(t) is the sum of the beta_p(t + 1) that a state
+// leads to; beta_p(t) is beta(t) times the probability of frame t. In the paper
+// beta has that factor; without it gamma = alpha * beta / z needs no division.
+// gamma is stored in place of alpha's mantissas.
 template <bool normalise, typename Real>
 void beta_step(
     Band band,
-    const Int<Real>* skip,
+    const Int<Real>* skip_exponent,
     ExtendedStates<Real> alpha,
     Extended<Real> blank,
     ExtendedRow<Real> label,
@@ -73,7 +79,7 @@ void beta_step(
   if (begin == 0) {
     auto beta_blank = beta_p.blank[-1] + beta_p.label[0];
     alpha.blank.m[-1] = posterior(alpha.blank[-1], beta_blank);
-    next.blank.set(-1, kept<normalise>(beta_blank * blank));
+    next.blank.set(-1, renewed<normalise>(beta_blank * blank));
   } else {
     alpha.blank.m[-1] = 0;
     next.clear(begin - group_size, begin);
@@ -84,21 +90,22 @@ void beta_step(
     auto step = beta_p.blank[i];
     auto jump = beta_p.label[i + 1];
     auto beta_blank = step + jump;
-    jump.e += skip[i + 1];
+    jump.e += skip_exponent[i + 1];
     auto beta_label = sum(stay, step, jump);
-    next.blank.set(i, kept<normalise>(beta_blank * blank));
-    next.label.set(i, kept<normalise>(beta_label * label[i]));
+    next.blank.set(i, renewed<normalise>(beta_blank * blank));
+    next.label.set(i, renewed<normalise>(beta_label * label[i]));
     alpha.blank.m[i] = posterior(alpha.blank[i], beta_blank);
     alpha.label.m[i] = posterior(alpha.label[i], beta_label);
   }
 }
 
-// Each step is done for the whole segment before the next: the frames of one
-// step do not wait for each other, except in the recursions themselves.
+// First the scores of all frames are read, then all exponentials are taken,
+// then the recursion runs: in the first two steps no frame waits for another.
 template <typename Real>
 class ExtendedSegment {
  public:
-  // `next` is a row like those that the segments hand on.
+  // `next` is memory for one more row of states. alpha and beta_p of the caller
+  // are swapped with it.
   ExtendedSegment(
       const Frames<Real>& frames,
       ExtendedStates<Real>& next,
@@ -116,7 +123,7 @@ class ExtendedSegment {
     totals_ = workspace.take<Real>(row_pitch(frames.segment_frames));
   }
 
-  // Takes alpha from the frame before the segment to the segment's last.
+  // Takes alpha from the frame before the segment to the last of the segment.
   void forward(int begin, int end, ExtendedStates<Real>& alpha) {
     prepare(begin, end);
     for (int t = begin; t < end; ++t) {
@@ -125,7 +132,8 @@ class ExtendedSegment {
     }
   }
 
-  // Keeps alpha of every frame, from the one before the segment on.
+  // Computes and stores alpha of every frame, from that of the frame before the
+  // segment. Always true.
   bool store_alphas(int begin, int end, ExtendedStates<Real> before) {
     prepare(begin, end);
     for (int t = begin; t < end; ++t) {
@@ -134,13 +142,14 @@ class ExtendedSegment {
     return true;
   }
 
-  // Z, from the last frame's alpha.
+  // From the stored alpha of the sequence's last frame.
   Extended<Real> z() const {
     return z_of(alpha(frames_.T - 1), frames_.S);
   }
 
-  // Turns those alphas into posteriors. `beta_p`, beta p of the frame after
-  // the segment, becomes that of its first.
+  // Computes gamma of every frame in place of the stored alpha. `beta_p` is
+  // that of the frame after the segment and becomes that of its first frame.
+  // Always true.
   bool posteriors(
       int begin,
       int end,
@@ -177,11 +186,11 @@ class ExtendedSegment {
       skip_exponent_[i] =
           may_skip_blank(frames_.sequence, i) ? 0 : zero_exponent;
     }
-    emit(end);
+    find_probabilities(end);
   }
 
-  // Calls step(true_type) at the frames that normalise, step(false_type) at the
-  // others.
+  // Calls step(true_type) in frames that normalise mantissas, step(false_type)
+  // in the others.
   template <typename Step>
   static void at_frame(int t, Step step) {
     if (t % normalising_interval == 0) {
@@ -226,8 +235,8 @@ class ExtendedSegment {
     });
   }
 
-  // A frame's posteriors sum to 1. Their sum tells what alpha, beta and Z have
-  // gathered in rounding.
+  // Sums gamma over the states of frame t. The sum differs from 1 by the
+  // rounding errors of alpha, beta and z; the caller divides by it.
   void sum_posteriors(int t) {
     auto gamma = alpha(t);
     int64_t begin = frames_.band(t).first_group();
@@ -240,11 +249,12 @@ class ExtendedSegment {
     std::fill(gamma.label.m + end, gamma.label.m + last, Real(0));
   }
 
-  // The probabilities that each frame gives the blank and the labels; of
-  // logits, as unnormalised of 2^log2_scale.
-  void emit(int end) {
-    // Scores above 0 are no log-probabilities: so far up that their product
-    // would lift a zero to a number, they saturate.
+  // Computes the probabilities of the blank and the labels in the frames up to
+  // `end`; for logits exp(score) / 2^log2_scale.
+  void find_probabilities(int end) {
+    // Scores far above 0, which are no log-probabilities, are limited: over all
+    // frames their product stays below 2^(2^23), which cannot lift an exponent
+    // from zero_exponent to nearly_zero.
     double ceiling = double(1 << 23) / frames_.T;
     for (int t = begin_; t < end; ++t) {
       int j = t - begin_;
@@ -253,9 +263,9 @@ class ExtendedSegment {
       const ExtendedRow<Real> label = label_[j];
       int64_t first = frames_.band(t).first_group();
       int64_t last = frames_.band(t).last_group();
-      int64_t known = smaller(last, frames_.S);
-      frames_.gather(t, first, known, label.m);
-      for (int64_t i = known; i < last; ++i) {
+      int64_t labels_end = smaller(last, frames_.S);
+      frames_.gather(t, first, labels_end, label.m);
+      for (int64_t i = labels_end; i < last; ++i) {
         label.m[i] = -std::numeric_limits<Real>::infinity();
       }
     }
@@ -277,16 +287,14 @@ class ExtendedSegment {
   }
 
   const Frames<Real>& frames_;
-  int begin_ = 0; // of the segment
-  Int<Real>* skip_exponent_; // (S) exponent of what may jump to label i
-  double*
-      log2_scale_; // (segment_frames) log2 of what the scores are multiples of
+  int begin_ = 0; // first frame of the segment
+  Int<Real>* skip_exponent_; // (S) see alpha_step()
+  double* log2_scale_; // (segment_frames)
   ExtendedRow<Real> blank_; // (segment_frames) p of the blank in each frame
   ExtendedRows<Real> label_; // (segment_frames, S) p of the labels
   ExtendedStates<Real>& next_;
-  ExtendedRows<Real>
-      blank_rows_; // (segment_frames, S) alpha, then gamma in its mantissas
-  ExtendedRows<Real> label_rows_;
+  ExtendedRows<Real> blank_rows_; // (segment_frames, S) alpha, then gamma
+  ExtendedRows<Real> label_rows_; // in the mantissas
   Real* blanks_; // (segment_frames) gamma of all blanks
   Real* totals_; // (segment_frames) gamma of all states
 };

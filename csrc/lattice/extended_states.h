@@ -1,9 +1,9 @@
-// Rows of the lattice's states, in extended-range numbers, and the band of them
-// that alignments pass in each frame.
+// The states of one frame as numbers of extended range.
 //
-// A target of S labels makes a lattice of two rows: label[i], and blank[i], the
-// blank after it (i = 0..S-1). The blank before all labels is blank[-1]. Loops
-// run over i, for both rows at once, and vectorise.
+// A target of S labels has 2 S + 1 states. They are kept as two rows: label[i],
+// and blank[i], the blank after label i (i = 0..S-1). The blank before all
+// labels is blank[-1]. A loop over i handles label[i] and blank[i] together and
+// vectorises.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@
 #include "lattice/workspace.h"
 #include "simd/extended.h"
 
-// The rows that the next loop reads and writes do not overlap.
+// Tells the compiler that the rows read and written in the next loop do not
+// overlap.
 #if defined(__clang__)
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -20,8 +21,8 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// Loops run over whole groups of states, without remainders. What a row holds
-// past the last label is zero, and stays zero.
+// Loops cover whole groups of states and have no remainder. The states past the
+// last label are 0 and stay 0.
 constexpr int64_t group_size = 16;
 
 constexpr int64_t round_down(int64_t i) {
@@ -32,8 +33,8 @@ constexpr int64_t round_up(int64_t i) {
   return round_down(i + group_size - 1);
 }
 
-// A row has a group before index 0 and one after the last, for the neighbours
-// of the states at its ends.
+// The length of a row: loops read the neighbours of the first and the last
+// state, so that a row has one more group before index 0 and one at its end.
 constexpr int64_t row_pitch(int64_t target_length) {
   return group_size + round_up(target_length) + group_size;
 }
@@ -59,7 +60,7 @@ struct ExtendedRow {
   }
 };
 
-// Rows of one length, one after the other.
+// Rows of the same length, one after the other.
 template <typename Real>
 struct ExtendedRows {
   Real* m;
@@ -100,7 +101,8 @@ ExtendedStates<Real> take_states(Workspace& workspace, int64_t pitch) {
   return {blank, take_row<Real>(workspace, pitch)};
 }
 
-// Z: an alignment ends in the last label or the blank after it.
+// z from alpha of the last frame, equation 8: an alignment ends in the last
+// label or in the blank after it.
 template <typename Real>
 Extended<Real> z_of(ExtendedStates<Real> alpha, int64_t target_length) {
   int64_t last = target_length - 1;

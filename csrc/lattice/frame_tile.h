@@ -1,6 +1,7 @@
-// As many frames as a block has places, side by side: a class's scores in all
-// of them are a block. For classes that are few, or of
-// which a target uses a good part.
+// The scores of as many frames as a block has floats, transposed: the block of
+// a class holds its scores in all of them, so that exp and sums over classes
+// need no operation within a block. For few classes, or those of which a target
+// uses a good part.
 #pragma once
 
 #include <algorithm>
@@ -26,9 +27,11 @@ class FrameTile {
     rows_ = workspace.take<float>(frames * pitch_);
   }
 
-  // The scores of the frames [begin, end), the last for the rest of the tile,
-  // into the memory of tile `index`. Frame by frame, since frames may lie so
-  // far apart, and so evenly, that few of them are in a cache together.
+  // Loads the scores of the frames [begin, end) into the memory of tile
+  // `index`; the rest of the tile repeats the last frame. The scores are copied
+  // frame by frame before they are transposed: frames that are a power of two
+  // apart fall into the same cache sets, which hold only a few of them at a
+  // time.
   void load(int begin, int end, int index) {
     classes_ = tiles_ + index * pitch_;
     for (int j = 0; j < frames; ++j) {
@@ -51,23 +54,23 @@ class FrameTile {
   }
 
   Block<float> greatest() const {
-    // In chains, so that none waits for the one before. What fills a block
-    // after the last class is -inf.
-    Block<float> of_chain[chains];
+    // Four maxima side by side, so that no comparison waits for the one before.
+    // The elements past the last class are -inf.
+    Block<float> maximum[maxima];
     std::fill_n(
-        of_chain, chains, filled(-std::numeric_limits<float>::infinity()));
-    for (int64_t c = 0; c < frames_.C; c += chains) {
-      for (int k = 0; k < chains; ++k) {
-        of_chain[k] = larger(classes_[c + k], of_chain[k]);
+        maximum, maxima, filled(-std::numeric_limits<float>::infinity()));
+    for (int64_t c = 0; c < frames_.C; c += maxima) {
+      for (int k = 0; k < maxima; ++k) {
+        maximum[k] = larger(classes_[c + k], maximum[k]);
       }
     }
-    for (int k = 1; k < chains; ++k) {
-      of_chain[0] = larger(of_chain[k], of_chain[0]);
+    for (int k = 1; k < maxima; ++k) {
+      maximum[0] = larger(maximum[k], maximum[0]);
     }
-    return of_chain[0];
+    return maximum[0];
   }
 
-  // Takes exp(x) / 2^log2_scale for the scores.
+  // Replaces each score x by exp(x) / 2^log2_scale.
   void exponentiate(Block<float> log2_scale) {
     ScaledExp exp(log2_scale);
     for (int64_t c = 0; c < frames_.C; ++c) {
@@ -75,8 +78,9 @@ class FrameTile {
     }
   }
 
-  // The same, with sums[j] of frame j. Next to the greatest class a float would
-  // lose the last digits of the others.
+  // The same; sums[j] becomes the sum over the classes in frame j. In double:
+  // next to the greatest class a float would lose the last digits of the
+  // others.
   void exponentiate_and_sum(Block<float> log2_scale, double* sums) {
     constexpr int half = frames / 2;
     ScaledExp exp(log2_scale);
@@ -100,7 +104,7 @@ class FrameTile {
   }
 
  private:
-  static constexpr int chains = 4;
+  static constexpr int maxima = 4;
 
   const Frames<float>& frames_;
   const int64_t pitch_;

@@ -1,4 +1,5 @@
-// The frames of one sequence: their scores, and which labels they can be at.
+// The frames of one sequence: their scores, their normalisers, and which labels
+// they can be at.
 #pragma once
 
 #include <cmath>
@@ -15,8 +16,9 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// What the lattice's probabilities are to be divided by, multiplied up over the
-// frames in double.
+// The product of the frames' softmax normalisers. For logits the recursion uses
+// exp(score) / 2^n, with n an integer for each frame, in place of the softmax:
+// its z is to be divided by this product.
 struct Divisor {
   Extended<double> sums = {1.0, 0};
   double log2 = 0;
@@ -29,14 +31,17 @@ struct Divisor {
   }
 };
 
-// The labels, and blanks after them, that an alignment can be at in one frame:
-// each frame adds at most one label, after the start and before the end. The
-// loops take whole groups around them; whatever else is in those has no path to
-// the start, or none to the end, and neither has what they lead to.
+// The labels that an alignment can be at in one frame, [begin, end), with the
+// blanks after them: a frame adds at most one label, so that label i is reached
+// in frame i at the earliest and left so late that the other labels still fit.
+//
+// The loops take the whole groups around the band. The states they compute
+// beyond it are harmless: no path leads to them from the start, or none from
+// them to the end, so that their alpha * beta is 0.
 struct Band {
   int64_t begin;
   int64_t end;
-  int64_t row_end; // of the whole groups that hold all labels
+  int64_t row_end; // end of the groups that hold all labels
 
   int64_t first_group() const {
     return round_down(begin);
@@ -47,9 +52,11 @@ struct Band {
   }
 };
 
-// How many classes there may be for the probabilities of all to be worth
-// finding: few, or of which a target of S labels uses a good part.
-constexpr int64_t most_dense(int64_t S) {
+// The most classes for which the probabilities of all classes are computed. For
+// more, only those of the S labels and the blank are. 96, because a short row
+// costs less than gathering from it; twice the labels, because a target then
+// uses a good part of the classes.
+constexpr int64_t most_dense_classes(int64_t S) {
   return larger<int64_t>(96, 2 * (S + 1));
 }
 
@@ -66,7 +73,7 @@ class Frames {
         C(sequence.classes),
         S(sequence.target_length),
         segment_frames(smaller(saved.segment_frames, larger(T, 1))),
-        is_dense(C <= most_dense(S)),
+        is_dense(C <= most_dense_classes(S)),
         with_logits(sequence.with_logits),
         labels(sequence.labels),
         blank(sequence.blank),
@@ -75,7 +82,7 @@ class Frames {
     padded_labels = workspace.take<int32_t>(round_up(S));
   }
 
-  // Comes before everything else.
+  // Reads the target. Call it first.
   void prepare() {
     for (int64_t i = 0; i < round_up(S); ++i) {
       padded_labels[i] = i < S ? labels[i] : blank;
@@ -83,6 +90,7 @@ class Frames {
     }
   }
 
+  // Equal neighbours need a blank between them, one frame more.
   bool has_alignment() const {
     return S + repeats_ <= T;
   }
@@ -94,8 +102,8 @@ class Frames {
         round_up(S)};
   }
 
-  // The whole groups of labels that some frame next to t can be at, among as
-  // many frames, from a whole number of them on, as a group has group_size.
+  // The whole groups of labels that the frames around t can be at: the aligned
+  // `group_size` frames to which t belongs.
   std::pair<int64_t, int64_t> groups_around(int t) const {
     int begin = round_down(t);
     int end = smaller<int>(begin + group_size, T);
@@ -106,44 +114,47 @@ class Frames {
     return scores.at(t, blank);
   }
 
-  // Copies the scores of the labels [begin, end), of the blank past the last.
+  // Copies the scores of the labels [begin, end) in frame t; past the last
+  // label those of the blank.
   void gather(int t, int64_t begin, int64_t end, Real* out) const {
     scores.gather(t, padded_labels + begin, end - begin, out + begin);
   }
 
-  // Of logits only.
+  // Frame t's saved normaliser, for logits only.
   Normaliser<Real>& normaliser(int t) const {
     return normalisers_[t];
   }
 
-  // Finds and saves frame t's normaliser.
+  // Finds and saves frame t's normaliser, and multiplies the divisor by it.
   void normalise(int t, Divisor& divisor) const {
-    auto z = find_normaliser(scores.frame(t), C, scores.stored(t + 1));
-    normaliser(t) = {Real(z.max), Real(z.sum)};
-    divisor.multiply(z.sum, z.max * log2_e - log2_scale(t));
+    auto found = find_normaliser(scores.frame(t), C, scores.stored(t + 1));
+    normaliser(t) = {Real(found.max), Real(found.sum)};
+    divisor.multiply(found.sum, found.max * log2_e - log2_scale(t));
   }
 
-  // Does so for the frames [begin, end), if they are logits.
+  // The same for the frames [begin, end), if they are logits.
   void normalise(int begin, int end, Divisor& divisor) const {
     for (int t = begin; t < end && with_logits; ++t) {
       normalise(t, divisor);
     }
   }
 
-  // log2 of what a frame's probabilities are unnormalised of in the lattice.
+  // The recursion uses exp(score) / 2^log2_scale(t) as frame t's probabilities:
+  // for logits the greatest is then near 1.
   double log2_scale(int t) const {
     return with_logits ? whole_log2(normaliser(t).max) : 0;
   }
 
-  // log2 exp(x), whole, unless it is so great that this makes no difference.
+  // log2(exp(x)), rounded to an integer unless it is so great that its rounding
+  // error does not matter.
   static double whole_log2(double x) {
     double scale = x * log2_e;
     return std::abs(scale) < 0x1p20 ? std::rint(scale) : scale;
   }
 
-  // Whether each frame has a log-probability for the blank and every label,
-  // also where no alignment passes. One comparison finds both NaN and +inf. Of
-  // logits the divisor knows.
+  // False if the log-probability of the blank or of a label is NaN or +inf in
+  // one of the frames, also where no alignment passes: x < infinity is false
+  // for both. True for logits: Divisor::is_valid covers all of their classes.
   bool is_valid(int begin, int end) const {
     constexpr double infinity = std::numeric_limits<double>::infinity();
     int valid = 1;
@@ -166,16 +177,16 @@ class Frames {
   const int64_t C;
   const int64_t S;
   const int segment_frames;
-  const bool is_dense; // all classes count, not the target's alone
+  const bool is_dense; // probabilities of all classes are computed
   const bool with_logits;
   const int32_t* const labels; // (S)
-  int32_t* padded_labels; // (S) and the blank, for whole groups
+  int32_t* padded_labels; // (S), then the blank up to a whole group
   const int blank;
   const Scores<Real> scores;
 
  private:
   Normaliser<Real>* const normalisers_; // (T)
-  int64_t repeats_ = 0; // equal labels side by side
+  int64_t repeats_ = 0; // labels equal to the label before
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -1,6 +1,6 @@
-// The probabilities that a segment's frames give the blank and the labels, as
-// floats: of logits, as unnormalised of a power of two that is each frame's
-// own.
+// The probabilities of the blank and the labels in the frames of a segment, as
+// floats. For logits they are exp(logit) / 2^n, with an integer n for each
+// frame.
 #pragma once
 
 #include <bit>
@@ -16,6 +16,7 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
+// The limit of ScaledExp.
 constexpr float greatest_log2_scale = 2048;
 
 class Probabilities {
@@ -28,8 +29,9 @@ class Probabilities {
     inverse_sum_ = workspace.take<float>(row_pitch(frames.segment_frames));
   }
 
-  // Finds those of the frames [begin, end), and before, where a divisor takes
-  // them, the normalisers of logits. False where scores are far from 0.
+  // Computes the probabilities in the frames [begin, end). With a divisor, for
+  // logits, also finds the frames' normalisers. False if a frame's greatest
+  // logit is too far from 0.
   bool find(int begin, int end, Divisor* divisor) {
     begin_ = begin;
     least_ = filled(std::numeric_limits<int32_t>::max());
@@ -45,10 +47,11 @@ class Probabilities {
     return found;
   }
 
-  // Whether all of them lie between these.
+  // Whether all probabilities lie in [least, greatest].
   bool are_within(float least, float greatest) const {
     bool within = true;
-    // As integers, numbers from 0 up are in order, and NaN is outside.
+    // Floats from 0 up have the same order as their bits; NaN is above them
+    // all.
     for (int64_t j = 0; j < block_size<int32_t>; ++j) {
       within &= least_[j] >= std::bit_cast<int32_t>(least);
       within &= greatest_[j] <= std::bit_cast<int32_t>(greatest);
@@ -56,7 +59,7 @@ class Probabilities {
     return within;
   }
 
-  // The exponent of the least.
+  // The exponent of the least probability.
   int log2_least() const {
     int32_t least = least_[0];
     for (int64_t j = 1; j < block_size<int32_t>; ++j) {
@@ -65,7 +68,7 @@ class Probabilities {
     return (least >> 23) - 127;
   }
 
-  // (S) of frame t. A use that is the last may overwrite them.
+  // (S) of frame t. May be overwritten when they are used for the last time.
   float* label(int t) const {
     return label_ + (t - begin_) * pitch;
   }
@@ -74,7 +77,7 @@ class Probabilities {
     return blank_[t - begin_];
   }
 
-  // From frame t on, what the softmax is made of: Posteriors has the words.
+  // The softmax from frame t on, as in Posteriors.
   const Block<float>* unnormalised(int t) const {
     return frames_.is_dense ? tile_.tile((t - begin_) / tile_.frames) : nullptr;
   }
@@ -83,16 +86,17 @@ class Probabilities {
     return inverse_sum_ + (t - begin_);
   }
 
-  const int64_t pitch; // of rows of labels in whole groups
+  const int64_t pitch; // from one frame's labels to the next, in whole groups
 
  private:
+  // Takes p into the least and the greatest probability.
   void watch(Block<float> p) {
     auto bits = std::bit_cast<Block<int32_t>>(p);
     least_ = smaller(bits, least_);
     greatest_ = larger(bits, greatest_);
   }
 
-  // From the scores of the labels alone.
+  // From the scores of the target's labels and the blank alone.
   bool find_labels(int end, Divisor* divisor) {
     int count = end - begin_;
     bool moderate = true;
@@ -133,10 +137,12 @@ class Probabilities {
     return true;
   }
 
-  // By way of the probabilities of all classes.
+  // From the probabilities of all classes, for the frames [begin, end) of a
+  // tile.
   bool find_tile(int begin, int end, Divisor* divisor) {
     constexpr int frames = FrameTile::frames;
-    // The loss has no use for a tile afterwards.
+    // The gradient uses the tiles later; the loss, which passes a divisor for
+    // logits, reuses the memory of the first.
     tile_.load(begin, end, divisor ? 0 : (begin - begin_) / frames);
     if (!exponentiate_tile(begin, end, divisor)) {
       for (int t = begin; t < end && divisor; ++t) {
@@ -162,8 +168,9 @@ class Probabilities {
     return true;
   }
 
-  // Scores to probabilities, with the frames' normalisers if they are found
-  // here, and with their shares if not.
+  // Turns the tile's scores into probabilities. With a divisor finds the
+  // frames' normalisers; without one finds inverse_sum from the saved
+  // normalisers.
   bool exponentiate_tile(int begin, int end, Divisor* divisor) {
     constexpr int frames = FrameTile::frames;
     Block<float> greatest = {}, sum = filled(1.0f);
@@ -171,16 +178,17 @@ class Probabilities {
       greatest = tile_.greatest();
     } else if (frames_.with_logits) {
       for (int j = 0; j < frames; ++j) {
-        auto z = frames_.normaliser(smaller(begin + j, end - 1));
-        greatest[j] = z.max;
-        sum[j] = z.sum;
+        auto saved = frames_.normaliser(smaller(begin + j, end - 1));
+        greatest[j] = saved.max;
+        sum[j] = saved.sum;
       }
     }
     auto log2_scale = whole_log2(greatest);
     if (!is_moderate(log2_scale)) {
       return false;
     }
-    // As unnormalised of which the normaliser has its sum.
+    // exp(x) / 2^log2_scale = of_greatest * exp(x - greatest); the normaliser's
+    // sum is that of exp(x - greatest).
     auto of_greatest = ScaledExp(log2_scale)(greatest);
     if (!divisor) {
       tile_.exponentiate(log2_scale);
@@ -188,26 +196,27 @@ class Probabilities {
           inverse_sum_ + (begin - begin_), 1 / (sum * of_greatest), frames);
       return true;
     }
-    auto share = 1 / of_greatest;
+    auto inverse = 1 / of_greatest;
     double sums[frames];
     tile_.exponentiate_and_sum(log2_scale, sums);
-    double product = 1; // of a few, each near the number of classes at most
+    double product = 1; // cannot overflow: at most 16 factors of about C each
     for (int j = 0; j < end - begin; ++j) {
       product *= sums[j];
-      frames_.normaliser(begin + j) = {greatest[j], float(sums[j]) * share[j]};
+      frames_.normaliser(begin + j) = {
+          greatest[j], float(sums[j]) * inverse[j]};
     }
     divisor->multiply(product, 0);
     return true;
   }
 
-  // log2 exp(x), whole where it is moderate.
+  // log2(exp(x)), rounded to an integer if it is moderate.
   static Block<float> whole_log2(Block<float> x) {
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
     const Block<float> round = filled(12582912.0f);
     return (x * float(log2_e) + round) - round;
   }
 
-  // NaN is not.
+  // Within the limits of ScaledExp in all frames; NaN is not.
   static bool is_moderate(Block<float> log2_scale) {
     auto moderate = (log2_scale <= filled(greatest_log2_scale)) &
         (log2_scale >= filled(-greatest_log2_scale));
@@ -218,8 +227,9 @@ class Probabilities {
     return all;
   }
 
-  // A NaN among log-probabilities counts also where no alignment passes; among
-  // logits the normaliser has found it.
+  // The labels whose probabilities are computed in frame t. A NaN among the
+  // log-probabilities counts also where no alignment passes, so those of all
+  // labels are; among logits the normaliser finds it, and the band is enough.
   int64_t first_label(int t) const {
     return frames_.with_logits ? frames_.band(t).first_group() : 0;
   }
@@ -232,7 +242,7 @@ class Probabilities {
   const Frames<float>& frames_;
   FrameTile tile_;
   int begin_ = 0; // of the segment
-  Block<int32_t> least_; // bits of a probability of the segment
+  Block<int32_t> least_; // bits of the segment's least probability
   Block<int32_t> greatest_;
   float* label_; // (segment_frames, S)
   float* blank_; // (segment_frames)

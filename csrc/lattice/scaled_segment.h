@@ -1,10 +1,11 @@
-// The lattice in a segment of frames, in doubles with a scale for each label:
-// the fast way, for scores that are not too far apart.
+// The forward-backward recursion over the frames of a segment in doubles: the
+// faster form, for scores that are not too far apart.
 //
-// A label and the blank after it share an exponent, which stays as it is for
-// several frames. Until it is renewed a step has no exponents to look at: what
-// goes from one label to the next is multiplied by the ratio of their scales. A
-// run that would not be exact is refused, and left to ExtendedSegment.
+// A label and the blank after it share an exponent, which is renewed every 16
+// frames (exponents.h). Between two renewals a step needs no exponent: what
+// goes from one label to the next is multiplied by the ratio of their scales.
+// If a value might leave the range in which this is exact, the segment is
+// refused and computed by ExtendedSegment.
 #pragma once
 
 #include <algorithm>
@@ -45,9 +46,9 @@ class ScaledSegment {
     totals_ = workspace.take<float>(row_pitch(frames.segment_frames));
   }
 
-  // Takes alpha from the frame before the segment to the segment's last, or
-  // leaves it and returns false. Normalises the segment's frames before, if
-  // they are logits.
+  // Takes alpha from the frame before the segment to the last of the segment.
+  // False, with alpha unchanged, if the segment is refused. In both cases finds
+  // the frames' normalisers, if they are logits.
   bool
   forward(int begin, int end, ExtendedStates<float> alpha, Divisor& divisor) {
     bool fits = prepare(begin, end, &divisor) &&
@@ -65,7 +66,8 @@ class ScaledSegment {
     return false;
   }
 
-  // Keeps alpha of every frame, from the one before the segment on.
+  // Computes and stores alpha of every frame, from that of the frame before the
+  // segment. False if the segment is refused.
   bool store_alphas(int begin, int end, ExtendedStates<float> before) {
     bool fits = prepare(begin, end, nullptr) &&
         exponents_.read_forward(begin, before, work_);
@@ -83,15 +85,16 @@ class ScaledSegment {
     return fits && exponents_.renew_forward(end, previous, work_);
   }
 
-  // Z, from the last frame's alpha.
+  // From the stored alpha of the sequence's last frame, equation 8.
   Extended<float> z() const {
     auto last = alpha(frames_.T - 1);
     double m = last.blank[S_ - 1] + (S_ > 0 ? last.label[S_ - 1] : 0.0);
     return last.at(m, S_ - 1);
   }
 
-  // Finds the posteriors from those alphas, and takes `beta_p`, beta p of the
-  // frame after the segment, to the segment's first.
+  // Computes gamma of every frame from the stored alpha. `beta_p` is that of
+  // the frame after the segment and becomes that of its first frame. False,
+  // with beta_p unchanged, if the segment is refused.
   bool posteriors(
       int begin,
       int end,
@@ -114,7 +117,8 @@ class ScaledSegment {
     for (int64_t i = b.begin; i < b.end; ++i) {
       total += gamma[i];
     }
-    // The same in all frames of the segment, but for a double's rounding.
+    // The sum of gamma is the same in all frames of the segment, but for the
+    // rounding of doubles. Far from 1 it shows that values were lost.
     std::fill(totals_, totals_ + round_up(end - begin), total);
     if (!(total > 0.5f && total < 2.0f)) {
       return false;
@@ -140,7 +144,7 @@ class ScaledSegment {
     return workspace.take<double>(pitch_) + block_size<double>;
   }
 
-  // False where a score is out of the limits.
+  // Computes the probabilities. False if they are out of the limits.
   bool prepare(int begin, int end, Divisor* divisor) {
     begin_ = begin;
     for (int64_t i = -1; i < row_end_; ++i) {
@@ -161,14 +165,15 @@ class ScaledSegment {
         row, row + pitch_, alpha_exponents_ + j / renewal_interval * pitch_};
   }
 
-  // Equation 6. `next` may be `previous`.
+  // One frame of the forward recursion, equation 6: alpha(t), `next`, from
+  // alpha(t - 1), `previous`. They may be the same memory.
   void step_forward(int t, ScaledStates previous, ScaledStates next) const {
     constexpr int64_t width = block_size<double>;
     const float* p = probabilities_.label(t);
     double p_blank = probabilities_.blank(t);
     int64_t begin = first_block(frames_, t);
     int64_t end = last_block(frames_, t);
-    // What the label before the block may pass on, in its last place.
+    // leaving() of the block before: its last element enters the first label.
     Block<double> before = {};
     double first = 0;
     if (begin == 0) {
@@ -183,7 +188,8 @@ class ScaledSegment {
       auto label = load_block(previous.label + i);
       auto left = blank + label * load_block(may_skip_ + i);
       auto p_label = load_widened(p + i);
-      // The next step waits for this one: its ratio times p does not.
+      // ratio * p_label is formed first: only the product with it has to wait
+      // for the frame before.
       auto entered =
           shifted<1>(before, left) * (load_block(ratio_ + i) * p_label);
       store_block(next.blank + i, (blank + label) * p_blank, width);
@@ -196,16 +202,17 @@ class ScaledSegment {
     }
   }
 
-  // What goes from the labels of a block to those after them.
+  // What enters label i + 1 from the blank after label i and, where the blank
+  // may be skipped, from label i.
   Block<double> leaving(ScaledStates states, int64_t i) const {
     return load_block(states.blank + i) +
         load_block(states.label + i) * load_block(may_skip_ + i);
   }
 
-  // One frame back in time, from beta(t + 1) p(t + 1) to beta(t) p(t), where
-  // beta(t) excludes frame t's own emission (equation 10, one emission less, so
-  // that gamma = alpha beta / Z needs no division by it). gamma takes the place
-  // of p.
+  // One frame of the backward recursion, equation 10: beta_p(t) from
+  // beta_p(t + 1), both in work_. As in beta_step(), beta(t) leaves out the
+  // probability of frame t, so that gamma = alpha * beta / z needs no division.
+  // gamma of the labels is stored in place of their probabilities.
   void step_back(int t) {
     constexpr int64_t width = block_size<double>;
     auto [alpha_blank, alpha_label, exponent] = alpha(t);
@@ -214,7 +221,7 @@ class ScaledSegment {
     int64_t begin = first_block(frames_, t);
     int64_t end = last_block(frames_, t);
     Block<double> gamma_blanks = {};
-    Block<double> after = {}; // the label after the block, in the first place
+    Block<double> after = {}; // the labels of the block after this one
     if (t + 1 < frames_.T && end < last_block(frames_, t + 1)) {
       after = load_block(work_.label + end);
     }
@@ -243,8 +250,9 @@ class ScaledSegment {
     std::fill(p + smaller(end, last), p + last, 0.0f);
   }
 
-  // What alpha beta is multiplied by in the frames from t back. It cannot be
-  // greater than 2^1000 but where one of them is 0.
+  // The factor that makes gamma of alpha * beta in the frames from t back to
+  // the last renewal of alpha's exponents: 2^(both exponents) / z. An exponent
+  // above 1000 occurs only where alpha or beta is 0.
   void set_scale(int t, Extended<float> inverse_z) {
     constexpr int64_t width = block_size<double>;
     const int64_t* alpha_exponent = alpha(t).exponent;
@@ -265,16 +273,15 @@ class ScaledSegment {
 
   const Frames<float>& frames_;
   const int64_t S_;
-  const int64_t row_end_; // of the blocks that hold all labels
-  const int64_t pitch_; // with a block before and one after
-  double* const
-      may_skip_; // (S) 1 where label i + 1 may follow i without a blank
-  double* const ratio_; // (S) of the scale that a neighbour's value comes from
-  double* const scale_; // (S) of alpha beta, including 1 / Z
-  Probabilities probabilities_; // of the labels; then their gamma
+  const int64_t row_end_; // end of the blocks that hold all labels
+  const int64_t pitch_; // length of a row with a block before and one after
+  double* const may_skip_; // (S) 1 if label i + 1 may follow i without a blank
+  double* const ratio_; // (S) see Exponents::set_ratios()
+  double* const scale_; // (S) see set_scale()
+  Probabilities probabilities_; // the labels' become gamma
   Exponents exponents_;
-  int begin_ = 0; // of the segment
-  ScaledStates work_;
+  int begin_ = 0; // first frame of the segment
+  ScaledStates work_; // alpha or beta_p of one frame
   double* alphas_; // (segment_frames, 2, S)
   int64_t* alpha_exponents_; // (renewals, S)
   float* blanks_; // (segment_frames) gamma of all blanks

@@ -1,5 +1,5 @@
-// A row of the lattice's states in doubles, a label and the blank after it with
-// an exponent of their own.
+// The states of one frame as doubles: label[i] and blank[i], the blank after
+// it, are multiples of 2^exponent[i].
 #pragma once
 
 #include <bit>
@@ -27,14 +27,14 @@ inline Block<int64_t> exponent_bits(Block<double> x) {
   return std::bit_cast<Block<int64_t>>(x) >> 52;
 }
 
-// A row of states; the blank before all labels is blank[-1], and exponent[-1]
-// its exponent. Labels that have no probability yet have the exponent of those
-// that will give them some.
+// blank[-1] is the blank before all labels. States that are still 0 have the
+// exponent of the label from which they will be entered.
 struct ScaledStates {
   double* blank;
   double* label;
   int64_t* exponent;
 
+  // m * 2^exponent[i]
   Extended<float> at(double m, int64_t i) const {
     auto bits = std::bit_cast<int64_t>(m);
     if (bits == 0) {
@@ -48,7 +48,7 @@ struct ScaledStates {
   }
 };
 
-// The whole blocks around the labels that frame t can be at.
+// The whole blocks around the band of frame t: [first_block, last_block).
 inline int64_t first_block(const Frames<float>& frames, int t) {
   return block_down(frames.band(t).begin);
 }

@@ -1,13 +1,17 @@
-// The forward-backward algorithm of one sequence (Graves et al. 2006, section
-// 4.1): its loss, its gradient, its posteriors.
+// The forward-backward algorithm of one sequence: its loss, its gradient, its
+// posteriors (Graves et al. 2006, section 4.1).
 //
-// The frames are taken in segments. Between two segments the states are
-// extended-range numbers; within one they are what ScaledSegment makes of them,
-// or ExtendedSegment where that refuses.
+// The loss takes alpha from the first frame to the last and saves it between
+// segments. The gradient goes over the segments from the last to the first: it
+// computes alpha of all frames of a segment again, from the saved one, then
+// takes beta_p back through the segment. Between segments alpha and beta_p are
+// numbers of extended range. Within a segment ScaledSegment computes in
+// doubles; where it refuses, ExtendedSegment takes over.
 //
 // This file and its headers are compiled once for each instruction set, into
 // the namespace mlx_ctc::cpu::MLX_CTC_ISA. A function compiled twice has two
-// names: the linker cannot use one set's code in place of another's.
+// names, so that the linker cannot use the code of one instruction set in place
+// of another's.
 #include "lattice/sequence.h"
 
 #include <cmath>
@@ -28,8 +32,8 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 namespace {
 
-// ScaledSegment computes in doubles, whose range is all that double scores
-// have: those are left to ExtendedSegment.
+// ScaledSegment keeps the precision of float scores by computing in double. For
+// double scores there is no wider type: they always go to ExtendedSegment.
 template <typename Real>
 constexpr bool has_scaled_segment = std::is_same_v<Real, float>;
 
@@ -56,8 +60,8 @@ class ForwardBackward {
         extended_(frames_, next_, workspace_),
         scaled_(frames_, overlay_) {}
 
-  // The workspace of a sequence of at most `target_length` labels: with fewer
-  // labels or frames no array is longer.
+  // Bytes of workspace for a sequence of at most `target_length` labels. No
+  // array is longer for fewer labels or frames.
   static size_t bytes(int classes, int target_length, int segment_frames) {
     Sequence sequence = {};
     sequence.frames = segment_frames;
@@ -69,6 +73,9 @@ class ForwardBackward {
     return larger(measured.workspace_.bytes(), measured.overlay_.bytes());
   }
 
+  // -log z, with z = alpha(T, blank) + alpha(T, label) of the last label and
+  // the blank after it (equation 8). Saves alpha between segments, and the
+  // normalisers of logits.
   double loss() {
     frames_.prepare();
     if (!frames_.has_alignment()) {
@@ -88,7 +95,7 @@ class ForwardBackward {
       return std::numeric_limits<double>::quiet_NaN();
     }
     Extended<Real> z = z_of(alpha_, frames_.S);
-    if (z.e < nearly_zero) {
+    if (z.e < nearly_zero) { // no alignment
       return std::numeric_limits<double>::infinity();
     }
     return ln_2 *
@@ -96,8 +103,9 @@ class ForwardBackward {
          double(divisor.sums.e - z.e));
   }
 
-  // The rest is for a sequence whose loss is finite and which has frames.
-
+  // cotangent * (softmax - gamma) with gamma summed over the states of a class,
+  // equations 15 and 16. Like posteriors(), it needs a finite loss and at least
+  // one frame.
   void gradient(Real cotangent, GradientRows<Real> rows) {
     frames_.prepare();
     class_sums_.prepare();
@@ -123,7 +131,7 @@ class ForwardBackward {
     rows.finish();
   }
 
-  // out (T, width)
+  // gamma of all frames, out (T, width): the terms of equation 14 divided by z.
   void posteriors(bool by_class, Real* out, int64_t width) {
     frames_.prepare();
     visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
@@ -134,7 +142,8 @@ class ForwardBackward {
   }
 
  private:
-  // Takes alpha_ over a segment. False where a score is no log-probability.
+  // Takes alpha_ from the frame before `begin` to the frame before `end`. False
+  // if one of the log-probabilities is NaN or +inf.
   bool forward(int begin, int end, Divisor& divisor) {
     if constexpr (has_scaled_segment<Real>) {
       if (scaled_.forward(begin, end, alpha_, divisor)) {
@@ -147,11 +156,13 @@ class ForwardBackward {
     return frames_.is_valid(begin, end);
   }
 
-  // Calls visit(begin, end, posteriors) for all frames, a few at a time.
+  // Calls visit(begin, end, posteriors) for all frames, as many at a time as a
+  // block has elements, segment by segment from the last to the first.
   template <typename Visit>
   void visit_posteriors(Visit visit) {
     beta_p_.clear(-group_size, round_up(frames_.S) + group_size);
-    // From here a step back leads to the last blank and to the last label.
+    // As if a frame after the last were at the last blank: a step back from it
+    // gives beta = 1 to the last blank and to the last label.
     beta_p_.blank.set(frames_.S - 1, {Real(1), 0});
 
     Extended<Real> inverse_z = zero<Real>();
@@ -173,7 +184,8 @@ class ForwardBackward {
     }
   }
 
-  // Finds the segment's posteriors, or returns false.
+  // Computes gamma of one segment and visits it; takes beta_p_ to its first
+  // frame. False, without a visit, if `segment` refuses the scores.
   template <typename Segment, typename Visit>
   bool visit_segment(
       Segment& segment,
@@ -202,31 +214,33 @@ class ForwardBackward {
     return smaller(begin + frames_.segment_frames, frames_.T);
   }
 
-  // alpha before the first frame: all probability on the first blank.
+  // alpha before the first frame: probability 1 for the first blank. A step
+  // gives the alpha of frame 0.
   void start(ExtendedStates<Real> alpha) const {
     alpha.clear(-group_size, round_up(frames_.S) + group_size);
     alpha.blank.set(-1, {Real(1), 0});
   }
 
-  // cotangent * (softmax - gamma), gamma summed over the states of a class:
-  // frame j of those sums.
+  // Frame t of the gradient, from its scores and row j of class_sums_, which
+  // holds cotangent * gamma of the classes.
   void
   write_gradient(int t, Real cotangent, int j, const GradientRows<Real>& rows) {
-    Normaliser<Real> z = {0, 1};
+    Normaliser<Real> normaliser = {0, 1};
     if (frames_.with_logits) {
-      z = frames_.normaliser(t);
+      normaliser = frames_.normaliser(t);
     }
-    Real scale = cotangent / z.sum;
+    Real scale = cotangent / normaliser.sum;
     Real* row = rows.row(t, frames_.scores.row());
     rows.for_each_block(t, row, frames_.scores, [&](Block<Real> x) {
-      return ordinary_exp(x - z.max) * scale;
+      return ordinary_exp(x - normaliser.max) * scale;
     });
     class_sums_.subtract(j, row);
     rows.write(t, row);
   }
 
-  // The blanks' posteriors, summed, and those of the labels one by one; or
-  // those of the classes.
+  // Frame t of the posteriors, which is row j of `gamma`: the sum of all blanks
+  // and then each label, or with `by_class` each class. Divided by the sum of
+  // all, which removes the rounding of alpha, beta and z.
   void write_posteriors(
       int t,
       bool by_class,
@@ -246,7 +260,7 @@ class ForwardBackward {
     }
   }
 
-  // alpha before frame t, which begins a segment.
+  // The saved alpha before frame t, the first of a segment.
   ExtendedStates<Real> checkpoint(int t) const {
     int64_t first = (t / saved_.segment_frames - 1) * 2 * saved_.pitch + 1;
     Real* m = static_cast<Real*>(saved_.mantissas) + first;
@@ -254,6 +268,7 @@ class ForwardBackward {
     return {{m, e}, {m + saved_.pitch, e + saved_.pitch}};
   }
 
+  // Copies the states in band b.
   void copy(ExtendedStates<Real> from, ExtendedStates<Real> to, Band b) const {
     for (int64_t i = b.begin > 0 ? b.begin : -1; i < b.end; ++i) {
       to.blank.set(i, from.blank[i]);
@@ -264,11 +279,11 @@ class ForwardBackward {
   const Saved& saved_;
   Workspace workspace_;
   Frames<Real> frames_;
-  ExtendedStates<Real> alpha_; // before a run
-  ExtendedStates<Real> beta_p_; // beta p, after it
-  ExtendedStates<Real> next_;
+  ExtendedStates<Real> alpha_; // of the frame before a segment
+  ExtendedStates<Real> beta_p_; // of the frame after a segment
+  ExtendedStates<Real> next_; // a second row for extended_
   ClassSums<Real> class_sums_;
-  Workspace overlay_; // scaled_ lies in the same memory as extended_
+  Workspace overlay_; // the same memory for scaled_ as for extended_
   ExtendedSegment<Real> extended_;
   std::conditional_t<has_scaled_segment<Real>, ScaledSegment, NoScaledSegment>
       scaled_;

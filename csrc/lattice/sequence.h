@@ -1,8 +1,41 @@
-// What the CPU computes for one sequence, as plain pointers: no MLX, no
-// threads.
+// The interface of the CPU recursion: what is computed for one sequence, on
+// plain pointers. Nothing here knows MLX or threads; csrc/ops/cpu calls it for
+// each sequence of a batch.
 //
-// sequence.cpp is compiled once for each instruction set, into a table of its
-// own; kernels() picks the best one that this machine segments.
+// Where to look for what in csrc/lattice:
+//
+// - The recursion in its plain form, a loop over the labels of one frame:
+//   alpha_step() and beta_step() in extended_segment.h, in numbers of extended
+//   range. It is exact for any scores.
+// - The same recursion as it is mostly run: step_forward() and step_back() in
+//   scaled_segment.h, in doubles, which is faster. exponents.h keeps the
+//   doubles in range; a segment whose scores are too far apart goes to
+//   extended_segment.h.
+// - The walk over the segments, loss, gradient and posteriors: sequence.cpp.
+// - The best path: viterbi_pass.h has the recursion, viterbi.cpp the rest.
+// - Input: scores.h and element.h read and write float16, bfloat16, float32 and
+//   float64; frames.h says which labels a frame can be at; softmax.h,
+//   frame_tile.h and probabilities.h turn scores into probabilities.
+// - Output: class_sums.h sums gamma by class, gradient_rows.h writes the rows.
+// - States: extended_states.h and scaled_states.h. Memory: workspace.h.
+// - Instruction sets: dispatch.cpp.
+//
+// Words, after Graves et al. 2006:
+//
+//   T, C, S   frames, classes, labels of the target
+//   alpha     probability of all paths up to frame t, equations 5 to 8
+//   beta      probability of all paths after frame t; equations 9 to 11 without
+//             the factor of frame t itself
+//   beta_p    beta times the probability of frame t
+//   z         total probability of the target: the loss is -log z
+//   gamma     alpha * beta / z, the posterior of a state in a frame
+//   score     an element of the input, a log-probability or a logit
+//   segment   the frames between two checkpoints of alpha
+//   saved     what the loss leaves for the gradient
+//
+// sequence.cpp and viterbi.cpp are compiled once for each instruction set, each
+// into a table of its own; kernels() and viterbi() pick the best table that the
+// machine can run.
 #pragma once
 
 #include <cstddef>
@@ -24,22 +57,24 @@ struct Sequence {
 };
 
 // What the loss leaves for the gradient. `Real` is float, or double for double
-// input; `Int` is the integer as wide.
+// input; `Int` is the integer of the same width.
 struct Saved {
   void* normalisers; // (frames, 2) Real: max, sum of exp(x - max)
   void* mantissas; // (checkpoints, 2, pitch) Real: alpha of blanks, of labels
   void* exponents; // (checkpoints, 2, pitch) Int
   int64_t pitch; // longest target + 1: a row begins with the first blank
-  int segment_frames; // a segment lies between two checkpoints
+  int segment_frames; // frames from one checkpoint to the next
 };
 
 struct Kernels {
-  // -log of the sum over all alignments; infinite where there is none, NaN
-  // where a NaN or an infinite score was read.
+  // -log z: infinite if no alignment has a probability above 0, NaN if a score
+  // of the blank or of a label, or any logit, is NaN or +inf.
   double (*loss)(const Sequence&, const Saved&, std::span<std::byte> workspace);
 
-  // cotangent * (softmax - gamma) for the sequence's frames. `gradient` is
-  // (frames, classes) in the input's type, its frames `gradient_stride` apart.
+  // cotangent * (softmax - gamma) for all frames, gamma summed by class:
+  // equation 16 of Graves et al. `gradient` is (frames, classes) in the input's
+  // type, `gradient_stride` elements from frame to frame. Needs a finite loss
+  // and at least one frame, as posteriors() does.
   void (*gradient)(
       const Sequence&,
       const Saved&,
@@ -48,9 +83,8 @@ struct Kernels {
       int64_t gradient_stride,
       std::span<std::byte> workspace);
 
-  // gamma for the sequence's frames: `posteriors` is (frames, width) Real. A
-  // row has the blanks' sum, then each label's; or what its classes have,
-  // `by_class`.
+  // gamma for all frames: `posteriors` is (frames, width) Real. A row holds the
+  // sum of all blanks and then each label, or with `by_class` each class.
   void (*posteriors)(
       const Sequence&,
       const Saved&,

@@ -1,5 +1,5 @@
-// The softmax of one frame, in the two passes that its use needs: the
-// normaliser with the loss, the probabilities with the gradient.
+// The normaliser of one frame's softmax. The loss finds and saves it; the
+// gradient computes softmax = exp(x - max) / sum from it.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,14 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// The greatest logit of a frame and the sum of exp(x - it).
+// max: the greatest logit of a frame. sum: of exp(x - max) over its classes.
 template <typename Real>
 struct Normaliser {
   Real max;
   Real sum;
 };
 
-// `next` is the frame of the following call.
+// Of x (C). `next`, the frame that will be read next, is fetched meanwhile.
 template <typename Real>
 Normaliser<double> find_normaliser(const Real* x, int64_t C, StoredFrame next) {
   Real max = greatest(x, C);
@@ -26,7 +26,8 @@ Normaliser<double> find_normaliser(const Real* x, int64_t C, StoredFrame next) {
     next.fetch(c);
     sum_of_lane += ordinary_exp(block - max);
   });
-  // The greatest class adds 1: in float the others' last digits would be lost.
+  // In double: the greatest class adds 1, next to which a float would lose the
+  // last digits of the others.
   return {max, total<double>(sum_of_lane)};
 }
 

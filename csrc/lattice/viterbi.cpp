@@ -1,13 +1,11 @@
-// The Viterbi recursion of one sequence: the lattice of Graves et al. 2006 with
-// the greatest term in place of the sum.
+// The most probable alignment of one sequence, by the recursion of Graves et
+// al. 2006, equation 6, with the maximum of the terms in place of their sum.
 //
-// Log-probabilities are taken as integers, in units of 2^-32 nats. Integers add
-// without rounding, whatever the length: equal paths are found equal, and every
+// Log-probabilities are integers in units of 2^-32 nats. Integers add without
+// rounding: equally probable paths are found equal at any length, and every
 // machine finds the same path.
 //
-// This file and its headers are compiled once for each instruction set, into
-// the namespace mlx_ctc::cpu::MLX_CTC_ISA. A function compiled twice has two
-// names: the linker cannot use one set's code in place of another's.
+// This file is compiled once for each instruction set, like sequence.cpp.
 #include "lattice/viterbi.h"
 
 #include <algorithm>
@@ -25,7 +23,8 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 namespace {
 
-// x in units of 2^-32, rounded towards zero. NaN becomes impossible.
+// x nats in units of 2^-32 nats, rounded towards zero. NaN becomes
+// `impossible`.
 template <typename Real>
 inline int64_t fixed_point(Real x, Real greatest) {
   constexpr Real least = impossible;
@@ -51,12 +50,11 @@ constexpr int64_t passes(int64_t frames) {
   return (frames + pass_frames - 1) / pass_frames;
 }
 
-// The pairs of so many labels, in whole blocks.
-constexpr int64_t padded_pairs(int64_t labels) {
-  return labels / block_pairs * block_pairs + block_pairs;
+// How many pairs a target of S labels has, S + 1, rounded up to whole blocks.
+constexpr int64_t padded_pairs(int64_t S) {
+  return S / block_pairs * block_pairs + block_pairs;
 }
 
-// The lattice of one sequence, over memory from the workspace.
 template <typename Real>
 class ViterbiRecursion {
  public:
@@ -82,8 +80,8 @@ class ViterbiRecursion {
     bytes_ = workspace.bytes();
   }
 
-  // The workspace of a sequence of at most so many frames and labels: with
-  // fewer no array is longer.
+  // Bytes of workspace for a sequence of at most so many frames and labels. No
+  // array is longer for fewer.
   static size_t bytes(int frames, int classes, int target_length) {
     Sequence sequence = {};
     sequence.frames = frames;
@@ -95,7 +93,7 @@ class ViterbiRecursion {
   void align(int32_t* alignment, Real* scores) {
     prepare();
     bool valid = find_best_path();
-    // A path ends in the last label or the blank after it.
+    // A path ends in the last label or in the blank after it.
     int64_t i = S_;
     bool in_label = S_ > 0 && best_.label[S_ - 1] >= best_.blank[S_];
     int64_t score = in_label ? best_.label[--i] : best_.blank[i];
@@ -123,11 +121,15 @@ class ViterbiRecursion {
   }
 
  private:
+  // greatest_: integers must not overflow when the scores of all frames are
+  // added. It is the limit of all scores together, halved for every doubling of
+  // T;logits
+  // less the greatest are never above 0 and need no such limit.
   void prepare() {
     prepare_target();
     std::fill_n(best_.blank, pairs_, impossible);
     std::fill_n(best_.label, pairs_, impossible);
-    // Before the first frame a path is at the first blank.
+    // Before the first frame all paths are at the first blank.
     best_.blank[0] = 0;
     greatest_ = -nearly_impossible;
     if (!sequence_.with_logits) {
@@ -137,8 +139,8 @@ class ViterbiRecursion {
     }
   }
 
-  // After the scores of the classes comes an impossible one, that of the labels
-  // which fill the last block.
+  // The pairs from S on have no label. They get the place after the classes,
+  // whose score is `impossible`.
   void prepare_target() {
     classes_.list();
     score_[classes_.count] = impossible;
@@ -151,12 +153,13 @@ class ViterbiRecursion {
     }
   }
 
-  // False where a NaN or an infinite score was read.
+  // Fills moves_ and leaves the scores of the last frame in best_. False if a
+  // score was NaN or +inf.
   bool find_best_path() {
     bool valid = true;
     for (int64_t t = 0; t < T_; t += pass_frames) {
       int64_t count = std::min<int64_t>(pass_frames, T_ - t);
-      // Each frame adds at most one label, after the start and before the end.
+      // The pairs that a path can be at: a frame adds at most one label.
       int64_t begin = larger<int64_t>(0, S_ - (T_ - t) - 1);
       begin -= begin % block_pairs;
       int64_t end = padded_pairs(std::min(t + count - 1, S_));
@@ -189,8 +192,8 @@ class ViterbiRecursion {
     return x < std::numeric_limits<Real>::infinity();
   }
 
-  // Frame t's scores of the target's classes; of logits, less the greatest.
-  // False where one is NaN or +inf.
+  // Reads frame t's scores of the target's classes into score_; of logits, less
+  // the greatest. False if one is NaN or +inf.
   bool read_scores(int64_t t) {
     int64_t valid = 1;
     int64_t greatest_logit = 0;
@@ -235,9 +238,9 @@ class ViterbiRecursion {
   Real* row_; // (classes_.count) a frame's scores
   Normaliser<double>* normalisers_; // (T) of logits
   int64_t* score_; // (classes_.count + 1) the same in units of 2^-32 nats
-  int64_t* jumping_; // (pairs) what is added to a jump to a label
+  int64_t* jumping_; // (pairs) 0 if the blank may be skipped, else `impossible`
   int64_t* label_score_; // (pass_frames, pairs)
-  Real greatest_; // of a frame's scores
+  Real greatest_; // limit of a score in units of 2^-32 nats
   ViterbiStates best_;
   Moves* moves_; // (T / pass_frames, pairs)
   size_t bytes_; // of the workspace

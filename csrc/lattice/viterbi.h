@@ -1,7 +1,5 @@
-// The most probable alignment of one sequence, as plain pointers: no MLX, no
-// threads.
-//
-// viterbi.cpp is compiled once for each instruction set, like sequence.cpp.
+// The most probable alignment of one sequence, on plain pointers. sequence.h
+// says where to look for what.
 #pragma once
 
 #include <cstddef>
@@ -13,16 +11,17 @@
 namespace mlx_ctc::cpu {
 
 struct Viterbi {
-  // Writes the class and the log-probability of each of the sequence's frames.
-  // `scores` is float, or double for double input. Where there is no alignment
-  // the classes are the blank and the scores -inf; where a NaN or an infinite
-  // score was read, NaN.
+  // Writes the class and its log-probability for each of the sequence's frames.
+  // `scores` is float, or double for double input. If no alignment has a
+  // probability above 0, the classes are the blank and the scores -inf; if a
+  // score that was read is NaN or +inf, the scores are NaN.
   void (*align)(
       const Sequence&,
       int32_t* alignment,
       void* scores,
       std::span<std::byte> workspace);
 
+  // Bytes of workspace for a sequence of at most so many frames and labels.
   size_t (*workspace_bytes)(int frames, int classes, int max_target_length);
 };
 

@@ -1,9 +1,10 @@
-// Some frames of the Viterbi recursion in one pass over the states: they are
-// loaded and stored once, and stay in registers from frame to frame.
+// The Viterbi recursion over up to four frames in one pass over the states,
+// which stay in registers from frame to frame and are loaded and stored once.
 //
-// A target of S labels makes S + 1 pairs of states, blank[i] and label[i] after
-// it; the last pair has a blank alone. A block of pairs needs of the block
-// before it only its last label.
+// A target of S labels makes S + 1 pairs of states: pair i is blank[i] and then
+// label[i]. The last pair has only a blank. (The other recursions pair a label
+// with the blank after it.) A block of pairs depends on the block before it
+// only through the last label of that block.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +14,14 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// Sums saturate here. All the frames' scores together add less than half of
-// it, so that what is impossible once stays below `nearly_impossible`.
+// The score of an impossible path, at which sums saturate. The scores of all
+// frames together add less than half of its size, so that the score of an
+// impossible path stays below `nearly_impossible`.
 constexpr int64_t impossible = -(int64_t(1) << 62);
 constexpr int64_t nearly_impossible = impossible / 2;
 
-// How a frame's path came into a pair's states: 4 bits. Without a bit set, each
-// stayed where it was.
+// How the best paths came to the two states of a pair in one frame, in 4 bits.
+// If no bit is set, both paths were in the same state in the frame before.
 enum Move : int64_t {
   to_blank = 1, // from the label before
   step = 2, // to the label, from its blank
@@ -27,14 +29,15 @@ enum Move : int64_t {
 };
 constexpr int move_bits = 4;
 
-// The moves of a pass into a pair's states, the first frame's lowest.
+// The moves of all frames of a pass into a pair, the first frame in the lowest
+// bits.
 using Moves = uint16_t;
 constexpr int pass_frames = 8 * sizeof(Moves) / move_bits;
 
-// The scores of the best paths to the states of a frame.
+// The scores of the best paths to the states of one frame.
 struct ViterbiStates {
   int64_t* blank; // (pairs)
-  int64_t* label; // (pairs), impossible in the last
+  int64_t* label; // (pairs), `impossible` in the last
 };
 
 using Pairs = Block<int64_t>; // one number for each pair of a block
@@ -42,9 +45,10 @@ constexpr int64_t block_pairs = block_size<int64_t>;
 typedef Moves BlockMoves
     __attribute__((vector_size(block_pairs * sizeof(Moves))));
 
-// `frames` frames of the pairs [begin, end), which are whole blocks. On ties a
-// path would rather stay than step, and rather step than jump. `jumping` is 0,
-// or impossible where a label cannot be jumped to.
+// Takes `states` over `frames` frames, for the pairs [begin, end), which are
+// whole blocks, and writes the moves. Of equal scores staying wins over a step,
+// a step over a jump. jumping[i] is 0 if a path may jump to label[i], else
+// `impossible`.
 template <int frames>
 void viterbi_pass(
     int64_t begin,
@@ -85,7 +89,7 @@ void viterbi_pass(
   }
 }
 
-// The pass of 1, 2, ... frames.
+// viterbi_passes[n - 1] is the pass over n frames.
 constexpr decltype(&viterbi_pass<1>) viterbi_passes[pass_frames] = {
     viterbi_pass<1>,
     viterbi_pass<2>,

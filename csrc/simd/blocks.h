@@ -1,5 +1,5 @@
-// Rows of numbers as the machine's vectors: GCC's and Clang's vector types,
-// whose arithmetic and comparisons act on whole blocks.
+// Blocks of numbers as wide as the machine's vectors: the vector types of GCC
+// and Clang, whose arithmetic and comparisons act on all elements.
 #pragma once
 
 #include <bit>
@@ -64,8 +64,8 @@ inline Block<T> load_block(const T* x) {
   return block;
 }
 
-// As many floats as a block has doubles, as doubles. GCC would convert halves
-// of them.
+// Half a block of floats as a block of doubles. Intrinsics, because GCC
+// converts it in two parts.
 inline Block<double> load_widened(const float* x) {
 #if defined(__AVX512F__)
   return std::bit_cast<Block<double>>(_mm512_cvtps_pd(_mm256_loadu_ps(x)));
@@ -85,7 +85,8 @@ inline void store_narrowed(float* x, Block<double> block) {
   std::memcpy(x, &half, sizeof(half));
 }
 
-// The numbers of the two blocks, `places` before those of the second.
+// The elements of `block` moved up by `places`; the first ones come from the
+// end of `before`.
 template <int places, typename T> // T is a block
 inline T shifted(T before, T block) {
   constexpr int size = sizeof(T) / sizeof(block[0]);
@@ -99,8 +100,8 @@ inline T shifted(T before, T block) {
   }(std::make_integer_sequence<int, size>());
 }
 
-// As many blocks as a block has places, rows of a matrix and then its columns:
-// halves of it change places, then halves of these, and so on.
+// One level of transpose(): exchanges the off-diagonal quarters of the matrix,
+// then those of the quarters, and so on.
 template <int half, typename T> // T is a block
 [[gnu::always_inline]] inline void swap_halves(T* x) {
   constexpr int size = sizeof(T) / sizeof(x[0][0]);
@@ -130,12 +131,14 @@ template <int half, typename T> // T is a block
   }
 }
 
+// Transposes a square matrix whose rows are as many blocks as a block has
+// elements.
 template <typename T>
 [[gnu::always_inline]] inline void transpose(T* x) {
   swap_halves<sizeof(T) / sizeof(x[0][0]) / 2>(x);
 }
 
-// Copies less than a block, in a few moves of fixed sizes.
+// Copies `count` elements, less than a block, in moves of 8, 4, 2 and 1.
 template <typename T>
 inline void copy_part(void* to, const void* from, int64_t count) {
   auto* out = static_cast<char*>(to);
@@ -166,6 +169,7 @@ constexpr T smaller(T a, T b) {
   return a < b ? a : b;
 }
 
+// The greatest element of a block.
 template <typename T>
 inline T greatest(Block<T> block) {
   T x[block_size<T>];
@@ -178,7 +182,7 @@ inline T greatest(Block<T> block) {
   return x[0];
 }
 
-// The sum of a block's numbers, as Sum.
+// The sum of a block's elements, added in type Sum.
 template <typename Sum, typename T>
 inline Sum total(const T& block) {
   constexpr int64_t size = sizeof(block) / sizeof(block[0]);
@@ -194,7 +198,7 @@ inline Sum total(const T& block) {
   return x[0];
 }
 
-// The sum of x[begin..end), a whole number of blocks.
+// The sum of x[begin] to x[end - 1], whole blocks.
 template <typename T>
 inline T sum(const T* x, int64_t begin, int64_t end) {
   Block<T> partial = {};
@@ -204,7 +208,8 @@ inline T sum(const T* x, int64_t begin, int64_t end) {
   return total<T>(partial);
 }
 
-// `count` numbers and -inf, which is no maximum and has no exponential.
+// A block of `count` elements and then -inf, which changes neither a maximum
+// nor a sum of exponentials.
 template <typename T>
 inline Block<T> load_some(const T* x, int64_t count) {
   if (count == block_size<T>) {
@@ -215,8 +220,8 @@ inline Block<T> load_some(const T* x, int64_t count) {
   return block;
 }
 
-// Calls f(block, index of its first number, count) for all of x. The last block
-// may hold less.
+// Calls f(block, index of its first element, count) for all blocks of x. In the
+// last one count may be less than a block.
 template <typename T, typename F>
 inline void for_each_block(const T* x, int64_t size, F f) {
   int64_t whole = size - size % block_size<T>;
@@ -228,7 +233,8 @@ inline void for_each_block(const T* x, int64_t size, F f) {
   }
 }
 
-// Of so many blocks side by side that none waits for the one before.
+// The greatest of x (size), or -inf. Four maxima side by side, so that no
+// comparison waits for the one before.
 template <typename T>
 inline T greatest(const T* x, int64_t size) {
   constexpr int64_t stride = 4 * block_size<T>;
@@ -260,7 +266,7 @@ inline void store_block(T* x, Block<T> block, int64_t count) {
   }
 }
 
-// Stores to a multiple of a block's size.
+// Stores past the caches to an address that is a multiple of a block's size.
 template <typename T>
 inline void stream_block(T* x, Block<T> block) {
 #if defined(__clang__)

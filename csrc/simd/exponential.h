@@ -1,5 +1,5 @@
-// exp, as an extended-range number for the lattice and as a plain one for
-// softmax, in straight-line arithmetic that compilers turn into vector code.
+// exp, as a number of extended range for the recursion and as a float or double
+// for the softmax, without branches, so that compilers vectorise it.
 #pragma once
 
 #include <cmath>
@@ -28,8 +28,8 @@ inline double exp2_fraction(double f) {
   return std::exp2(f);
 }
 
-// exp(x) / 2^log2_scale, at most 2^ceiling. The product x log2(e) is formed in
-// double: its size is no bound on the digits that are left of its fraction.
+// exp(x) / 2^log2_scale, at most 2^ceiling. x * log2(e) is computed in double:
+// as a float of size 10^4 it would keep only ten bits of its fraction.
 template <typename Real>
 inline Extended<Real> extended_exp(Real x, double log2_scale, double ceiling) {
   // Adding and subtracting 1.5 * 2^52 rounds to the nearest integer.
@@ -41,8 +41,8 @@ inline Extended<Real> extended_exp(Real x, double log2_scale, double ceiling) {
   return {exp2_fraction(Real(y - n)), Int<Real>(int32_t(n))};
 }
 
-// exp(x) / 2^log2_scale, within a float's precision also where x is far from 0,
-// and below 2^-126 as 0. log2_scale is whole, 2^11 at most. NaN stays NaN.
+// exp(x) / 2^log2_scale to float precision, also for x far from 0; 0 if it is
+// below 2^-126. log2_scale is an integer of size 2^11 at most. NaN stays NaN.
 class ScaledExp {
  public:
   explicit ScaledExp(Block<float> log2_scale)
@@ -53,12 +53,12 @@ class ScaledExp {
   [[gnu::always_inline]] Block<float> operator()(Block<float> x) const {
     x = least_ > x ? least_ : x;
     x = most_ < x ? most_ : x;
-    // As in ordinary_exp: n, and n + 127 - log2_scale in the low bits.
+    // As in ordinary_exp(): the low bits are n + 127 - log2_scale.
     Block<float> shifted = x * float(log2_e) + round_;
     auto power = std::bit_cast<Block<float>>(
         std::bit_cast<Block<int32_t>>(shifted) << 23);
     Block<float> n = shifted - round_;
-    // ln 2 in two parts; the first has 12 bits, and its product no rounding.
+    // ln 2 in two parts: the first has 12 bits, so that n times it is exact.
     Block<float> r = x - n * 0x1.62ep-1f - n * 3.1946185e-5f;
     Block<float> p = r * 1.3843651e-3f + 8.374156e-3f;
     p = p * r + 4.1668e-2f;
@@ -74,11 +74,11 @@ class ScaledExp {
   Block<float> most_;
 };
 
-// exp(x) as an ordinary number: 0 where it would be denormal, infinity where it
-// would be greater than the greatest number. NaN stays NaN.
+// exp(x): 0 if it would be denormal, infinity if it would be above the greatest
+// float. NaN stays NaN.
 [[gnu::always_inline]] inline Block<float> ordinary_exp(Block<float> x) {
-  // Adding 1.5 * 2^23 rounds to the nearest integer n, and leaves it in the low
-  // bits; with the bias on top, n + 127 is ready to become an exponent.
+  // Adding 1.5 * 2^23 rounds to the nearest integer n and leaves n in the low
+  // bits. With 127 added too, they are the exponent bits of 2^n.
   const Block<float> round = filled(12582912.0f + 127.0f);
   const Block<float> least = filled(-127.0f);
   const Block<float> most = filled(128.0f);

@@ -1,10 +1,11 @@
-// Extended-range numbers: m * 2^e, a mantissa and an integer exponent of its
-// own.
+// Numbers of extended range: m * 2^e, with a mantissa m and an integer exponent
+// e of its own.
 //
-// A path's probability falls far below the smallest float. Logarithms would
-// hold it, but log-probabilities of size 10^4 leave only three digits after the
-// point, and those pass through exp. Here products multiply m and add e, sums
-// align to the greatest e, and no digit is lost however long the sequence.
+// The probability of a path is far below the smallest float. Its logarithm is
+// not, but as a float of size 10^4 it has only three digits after the point,
+// and exp turns their error into a relative error of 10^-3. Here a product
+// multiplies m and adds e, a sum aligns its terms to the greatest e, and the
+// precision is that of m at any length.
 #pragma once
 
 #include <bit>
@@ -14,7 +15,7 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// The layout of an IEEE number, and the integer as wide as it is.
+// The layout of an IEEE number, and the integer of the same width.
 template <typename Real>
 struct Ieee;
 
@@ -35,9 +36,9 @@ struct Ieee<double> {
 template <typename Real>
 using Int = typename Ieee<Real>::Int;
 
-// The exponent of zero. Exponents saturate here, so that a zero stays zero
-// however often it is multiplied. Sums and factors above 1 move it up a little:
-// all that lies below `nearly_zero` counts as zero.
+// The exponent of 0, at which exponents saturate: 0 stays 0 in any number of
+// products. Sums and factors above 1 raise its exponent a little, so that all
+// below `nearly_zero` counts as 0.
 constexpr int32_t zero_exponent = -(1 << 28);
 constexpr int32_t nearly_zero = zero_exponent + (1 << 24);
 
@@ -47,7 +48,7 @@ struct Extended {
   Int<Real> e;
 };
 
-// 2^e for e up to the type's greatest exponent; 0 where 2^e would be denormal.
+// 2^e for e up to the type's greatest exponent; 0 if 2^e would be denormal.
 template <typename Real>
 inline Real power_of_two(Int<Real> e) {
   using F = Ieee<Real>;
@@ -55,7 +56,7 @@ inline Real power_of_two(Int<Real> e) {
       (larger<Int<Real>>(e, -F::bias) + F::bias) << F::mantissa_bits);
 }
 
-// 2^(e - greatest), for e up to greatest.
+// 2^(e - greatest), for e <= greatest; 0 if it would be denormal.
 template <typename Real>
 inline Real alignment(Int<Real> e, Int<Real> greatest) {
   using F = Ieee<Real>;
@@ -79,7 +80,7 @@ inline Extended<Real> operator+(Extended<Real> a, Extended<Real> b) {
   return {a.m * alignment<Real>(a.e, e) + b.m * alignment<Real>(b.e, e), e};
 }
 
-// One alignment for three terms is cheaper than two sums.
+// Three terms at once need one alignment where two sums need two.
 template <typename Real>
 inline Extended<Real>
 sum(Extended<Real> a, Extended<Real> b, Extended<Real> c) {
@@ -90,14 +91,14 @@ sum(Extended<Real> a, Extended<Real> b, Extended<Real> c) {
       e};
 }
 
-// The same value with its exponent saturated.
+// a with its exponent saturated at zero_exponent.
 template <typename Real>
 inline Extended<Real> saturated(Extended<Real> a) {
   return {a.m, larger<Int<Real>>(a.e, zero_exponent)};
 }
 
-// And with its mantissa in [1, 2). Between two normalisations a mantissa may
-// grow; it only has to stay far from overflow.
+// a with its mantissa in [1, 2) and its exponent saturated. Not every sum needs
+// it: a mantissa only has to stay far from overflow.
 template <typename Real>
 inline Extended<Real> normalised(Extended<Real> a) {
   using F = Ieee<Real>;
