@@ -46,6 +46,7 @@ inline void look_up(
   }
 }
 
+// How many passes take so many frames.
 constexpr int64_t passes(int64_t frames) {
   return (frames + pass_frames - 1) / pass_frames;
 }
@@ -90,6 +91,7 @@ class ViterbiRecursion {
     return ViterbiRecursion(sequence, element_type<Real>, Workspace()).bytes_;
   }
 
+  // Runs the recursion, then follows the moves back from the last frame.
   void align(int32_t* alignment, Real* scores) {
     prepare();
     bool valid = find_best_path();
@@ -98,11 +100,12 @@ class ViterbiRecursion {
     bool in_label = S_ > 0 && best_.label[S_ - 1] >= best_.blank[S_];
     int64_t score = in_label ? best_.label[--i] : best_.blank[i];
     if (!valid || score <= nearly_impossible) {
-      for (int64_t t = 0; t < T_; ++t) {
-        alignment[t] = sequence_.blank;
-        scores[t] = valid ? -std::numeric_limits<Real>::infinity()
-                          : std::numeric_limits<Real>::quiet_NaN();
-      }
+      std::fill_n(alignment, T_, sequence_.blank);
+      std::fill_n(
+          scores,
+          T_,
+          valid ? -std::numeric_limits<Real>::infinity()
+                : std::numeric_limits<Real>::quiet_NaN());
       return;
     }
     for (int64_t t = T_ - 1; t >= 0; --t) {
@@ -121,16 +124,15 @@ class ViterbiRecursion {
   }
 
  private:
-  // greatest_: integers must not overflow when the scores of all frames are
-  // added. It is the limit of all scores together, halved for every doubling of
-  // T;logits
-  // less the greatest are never above 0 and need no such limit.
   void prepare() {
     prepare_target();
     std::fill_n(best_.blank, pairs_, impossible);
     std::fill_n(best_.label, pairs_, impossible);
     // Before the first frame all paths are at the first blank.
     best_.blank[0] = 0;
+    // The sum of T scores must not exceed -nearly_impossible: the limit of one
+    // is halved for every doubling of T. Logits less the greatest need no
+    // limit, as they are never above 0.
     greatest_ = -nearly_impossible;
     if (!sequence_.with_logits) {
       for (int64_t frames = T_ - 1; frames > 0; frames /= 2) {
@@ -237,7 +239,7 @@ class ViterbiRecursion {
   TargetClasses classes_; // whose scores are read
   Real* row_; // (classes_.count) a frame's scores
   Normaliser<double>* normalisers_; // (T) of logits
-  int64_t* score_; // (classes_.count + 1) the same in units of 2^-32 nats
+  int64_t* score_; // (classes_.count + 1) the same, in units of 2^-32 nats
   int64_t* jumping_; // (pairs) 0 if the blank may be skipped, else `impossible`
   int64_t* label_score_; // (pass_frames, pairs)
   Real greatest_; // limit of a score in units of 2^-32 nats
