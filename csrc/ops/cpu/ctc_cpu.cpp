@@ -14,22 +14,23 @@ namespace mlx_ctc::cpu {
 
 namespace {
 
-// The frames between two checkpoints of alpha: as many as leave the gradient's
-// rows in a core's own cache, but no more than one score out of its limits may
-// make slow; and so many that checkpoints and rows together grow with the
-// square root of T.
+// The segments into which the frames are divided, with a checkpoint of alpha
+// between two. A segment has as many frames as leave the gradient's rows in a
+// core's second-level cache; at most 256, because one score out of the limits
+// of doubles makes its whole segment slow; but at least the square root of T,
+// so that the memory of checkpoints and rows together grows only with that.
 struct Segments {
   static constexpr int64_t cache_bytes = 1 << 20;
-  static constexpr int64_t most = 256;
-  static constexpr int64_t unit = 16;
+  static constexpr int64_t most = 256; // frames
+  static constexpr int64_t unit = 16; // frames, the renewal of exponents
 
   int64_t pitch; // of a row of states
-  int frames;
+  int frames; // of a segment
   int checkpoints;
 
   Segments(int64_t T, int64_t S, size_t real_bytes) {
     pitch = S + 1;
-    // Three rows of (mantissa, exponent) are kept for a frame.
+    // Each frame has three rows of pairs (mantissa, exponent).
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
     int64_t root = std::ceil(std::sqrt(double(T)));
     frames = std::max(std::min(cached, most), root);
