@@ -3,6 +3,10 @@
 #include "lattice/sequence.h"
 #include "lattice/viterbi.h"
 
+#ifdef MLX_CTC_X86_64_LEVELS
+#include <cpuid.h>
+#endif
+
 namespace mlx_ctc::cpu {
 
 namespace baseline {
@@ -28,13 +32,42 @@ struct Tables {
   const Viterbi* viterbi;
 };
 
+#ifdef MLX_CTC_X86_64_LEVELS
+#if defined(__clang__) && __clang_major__ < 18
+// This Clang knows features, not levels, nor all the features of level 3.
+bool supports_v3() {
+  unsigned eax, ebx, ecx, edx;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+      __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & bit_F16C &&
+      ecx & bit_MOVBE && __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) &&
+      ecx & bit_LZCNT;
+}
+
+bool supports_v4() {
+  return supports_v3() && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512cd") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#else
+bool supports_v3() {
+  return __builtin_cpu_supports("x86-64-v3");
+}
+
+bool supports_v4() {
+  return __builtin_cpu_supports("x86-64-v4");
+}
+#endif
+#endif
+
 Tables best_tables() {
 #ifdef MLX_CTC_X86_64_LEVELS
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) {
+  if (supports_v4()) {
     return {x86_64_v4::table, x86_64_v4::viterbi_table};
   }
-  if (__builtin_cpu_supports("x86-64-v3")) {
+  if (supports_v3()) {
     return {x86_64_v3::table, x86_64_v3::viterbi_table};
   }
 #endif
