@@ -45,7 +45,7 @@ struct Candidate {
   double bonus;
   double in_blank;
   double in_label;
-  int64_t order; // decides between equals
+  int64_t order = 0; // decides between equals
 
   bool operator<(const Candidate& other) const {
     return score != other.score ? score > other.score : order < other.order;

@@ -39,7 +39,7 @@ struct Launch {
   // The kernel's parameters, and for each the name of the array that is passed:
   // an input of the step or an output of an earlier launch.
   Names inputs;
-  Names arrays;
+  Names arrays = {};
   std::vector<Table> outputs;
   std::vector<std::pair<std::string, TemplateValue>> template_args;
   std::tuple<int, int, int> grid; // in threads, as MLX counts
