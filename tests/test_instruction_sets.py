@@ -21,7 +21,7 @@ void call() { if (declared) declared(); }
 
 PLANTED = {
     "std::max": (
-        "#include <algorithm>\nconst int& (*larger)(const int&, const int&) = std::max;",
+        "#include <algorithm>\nconst int& (*max)(const int&, const int&) = std::max;",
         "int const& std::max<int>(int const&, int const&)",
     ),
     "inline function": (
