@@ -324,6 +324,23 @@ def measure(options):
                     yield record
 
 
+def compact(value):
+    """A record as it is written: without what is empty, with five digits."""
+    if isinstance(value, dict):
+        items = {name: compact(item) for name, item in value.items()}
+        return {name: item for name, item in items.items() if item not in ("", [], {})}
+    if isinstance(value, list):
+        return [compact(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def write_report(path, report):
+    """JSON with one record a line."""
+    lines = [json.dumps(compact(record)) for record in report["records"]]
+    head = json.dumps({**report, "records": []}, indent=1).removesuffix("[]\n}")
+    path.write_text(head + "[\n" + ",\n".join(lines) + "\n]}\n")
+
+
 def ratios(seconds, rival):
     """How many times as long as ours the rival takes, turn by turn."""
     return [b / a for a, b in zip(seconds["ours"], seconds[rival], strict=True)]
@@ -440,7 +457,7 @@ def main():
         print_row(row.get(column, "") for column in columns)
         records.append(record)
         if options.json:  # at once, so that what is interrupted leaves something
-            Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+            write_report(Path(options.json), report)
     print_medians(records)
 
 

@@ -38,8 +38,8 @@ def bars_of(records):
     bars = {}
     for record in records:
         for timing, suffix in TIMINGS.items():
-            for rival in record[timing]:
-                if rival.startswith("ours") or not record[timing][rival]:
+            for rival in record.get(timing, {}):
+                if rival.startswith("ours"):
                     continue
                 label = f"{rival} / ours, {TASKS[record['task']]}{suffix}"
                 bars[label] = rival, (record["task"], timing, rival)
@@ -66,7 +66,7 @@ def plot_ratios(report, threads):
         of_bar = [
             (shapes.index(record["shape"]), *spread(record, key[1], key[2]))
             for record in records
-            if record["task"] == key[0] and record[key[1]].get(key[2])
+            if record["task"] == key[0] and key[2] in record.get(key[1], {})
         ]
         place, middle, least, greatest = np.array(of_bar).T
         axes.barh(
@@ -109,7 +109,7 @@ def plot_growth(report, threads):
             points = [
                 (
                     int(record["shape"].split("x")[place]),
-                    median(record["queued seconds"].get(library) or seconds),
+                    median(record.get("queued seconds", {}).get(library, seconds)),
                 )
                 for record in records
                 if (seconds := record["seconds"].get(library))

@@ -1,32 +1,47 @@
-"""The README's tables of what ctc_loss.py has measured, from its JSON.
+"""Writes the measured figures of docs/performance.md and README.md.
 
-    cd benchmarks/results
-    python ../table.py cpu.json cpu_2_threads.json
-    python ../table.py h200.json
+    python benchmarks/table.py            # rewrites what is out of date
+    python benchmarks/table.py --check    # exits with 1 if something is
 
-Ratios are the median of the turns. Of a CPU each file gives two columns, loss with
-gradient and loss alone, and the first one the peak of memory.
+The figures come from benchmarks/results. In a page, whatever stands between the two
+comments
+
+    <!-- table.py NAME -->
+    <!-- table.py end -->
+
+is replaced by the output of the function NAME in FIGURES. A ratio is the median over
+the turns of one measurement.
 """
 
 import argparse
 import json
+import re
+import sys
 from pathlib import Path
 from statistics import median
 
 from ctc_loss import TASKS, ratios, spaced
 
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
+
 COMPILED = "ours compiled"
 
 GPU_COLUMNS = {
-    "ours, queued": lambda r: milliseconds(median(r["queued seconds"][COMPILED])),
-    "floor": lambda r: milliseconds(r["floor"]),
-    "torch / ours: each step awaited": lambda r: cell(ratio(r, "seconds", "torch")),
+    "mlx-ctc": lambda r: milliseconds(median(r["queued seconds"][COMPILED])),
+    "lower bound": lambda r: milliseconds(r["floor"]),
+    "torch / mlx-ctc, synchronised": lambda r: cell(ratio(r, "seconds", "torch")),
     "compiled": lambda r: cell(ratio(r, "seconds", "torch", COMPILED)),
     "queued": lambda r: cell(ratio(r, "queued seconds", "torch")),
     "compiled, queued": lambda r: cell(ratio(r, "queued seconds", "torch", COMPILED)),
-    "cuDNN / ours, queued": lambda r: cell(ratio(r, "queued seconds", "cudnn")),
-    "memory, ours / torch": lambda r: share_of_memory(r),
+    "cuDNN / mlx-ctc, queued": lambda r: cell(ratio(r, "queued seconds", "cudnn")),
+    "memory, mlx-ctc / torch": lambda r: share_of_memory(r),
 }
+
+
+def load(name):
+    return json.loads((RESULTS / name).read_text())
 
 
 def ratio(record, timing, rival, ours="ours"):
@@ -47,33 +62,56 @@ def share_of_memory(record):
     return f"{record['memory']['ours'] / record['memory']['torch']:.2f}"
 
 
-def gpu_table(report):
+def gpu_table():
     rows = [
         [spaced(record["shape"]), *(text(record) for text in GPU_COLUMNS.values())]
-        for record in report["records"]
+        for record in load("h200.json")["records"]
     ]
     return markdown([*GPU_COLUMNS], rows)
 
 
-def cpu_table(reports):
-    columns = {}  # name and ratios, in the order of the first one's shapes
-    for report in reports:
-        threads = report["records"][0]["threads"]
-        prefix = "" if threads == 1 else f"{threads} threads: "
-        for task, name in TASKS.items():
-            columns[prefix + name] = [
+def cpu_ratios():
+    """The columns of the CPU's table by name: one ratio for each shape."""
+    columns = {}
+    for name in "cpu.json", "cpu_2_threads.json":
+        records = load(name)["records"]
+        threads = records[0]["threads"]
+        prefix = f"{threads} threads: " if threads > 1 else ""
+        for task, description in TASKS.items():
+            columns[prefix + description] = [
                 ratio(record, "seconds", "torch")
-                for record in report["records"]
+                for record in records
                 if record["task"] == task
             ]
-    with_gradient = [r for r in reports[0]["records"] if r["task"] == "gradient"]
+    return columns
+
+
+def cpu_table():
+    columns = cpu_ratios()
+    records = load("cpu.json")["records"]
+    with_gradient = [record for record in records if record["task"] == "gradient"]
     rows = [
         [spaced(record["shape"]), *map(cell, of_shape), share_of_memory(record)]
         for record, *of_shape in zip(with_gradient, *columns.values(), strict=True)
     ]
     medians = [f"**{cell(median(column))}**" for column in columns.values()]
     rows.append(["**median**", *medians, ""])
-    return markdown([*columns, "peak memory, ours / torch"], rows)
+    return markdown([*columns, "peak memory, mlx-ctc / torch"], rows)
+
+
+def summary():
+    one_thread = cpu_ratios()[TASKS["gradient"]]
+    gpu = [
+        ratio(record, "queued seconds", "torch", COMPILED)
+        for record in load("h200.json")["records"]
+    ]
+    return (
+        f"Loss and gradient are {min(one_thread):.1f} to {max(one_thread):.1f} times "
+        f"as fast as torch's on one CPU thread (median {median(one_thread):.1f} over "
+        f"{len(one_thread)} shapes) and {min(gpu):.1f} to {max(gpu):.1f} times as fast "
+        f"on one NVIDIA H200 (median {median(gpu):.1f} over {len(gpu)} shapes, "
+        "compiled, steps queued)."
+    )
 
 
 def markdown(columns, rows):
@@ -82,19 +120,31 @@ def markdown(columns, rows):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def table(reports):
-    if reports[0]["records"][0]["device"] == "gpu":
-        return gpu_table(*reports)
-    return cpu_table(reports)
+FIGURES = {"summary": summary, "cpu_table": cpu_table, "gpu_table": gpu_table}
+
+
+def up_to_date(text):
+    """The page with every marked part replaced."""
+    part = re.compile(
+        r"(<!-- table\.py (\w+) -->\n).*?(\n<!-- table\.py end -->)", re.DOTALL
+    )
+    return part.sub(lambda m: m[1] + FIGURES[m[2]]() + m[3], text)
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("reports", type=Path, nargs="+")
-    paths = parser.parse_args().reports
-    print(table([json.loads(path.read_text()) for path in paths]))
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    outdated = [
+        page for page in PAGES if up_to_date(page.read_text()) != page.read_text()
+    ]
+    for page in outdated:
+        print(f"{page.relative_to(ROOT)}: {'out of date' if check else 'rewritten'}")
+        if not check:
+            page.write_text(up_to_date(page.read_text()))
+    sys.exit(check and bool(outdated))
 
 
 if __name__ == "__main__":
