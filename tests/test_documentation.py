@@ -1,4 +1,5 @@
-# The code in README.md and in docs/alignment-and-decoding.md runs as it stands.
+# The code in README.md and in docs/alignment-and-decoding.md runs as it stands, and
+# the links of every page lead somewhere.
 
 import re
 from collections import defaultdict
@@ -18,7 +19,36 @@ PAGE = ROOT / "docs" / "alignment-and-decoding.md"
 TEXTS = ["ab ba", "b a"]
 ALPHABET = ["", " ", "a", "b"]
 
-pytestmark = pytest.mark.usefixtures("device")
+
+def pages():
+    """Every Markdown file of the repository."""
+    folders = [
+        ROOT,
+        *(ROOT / name for name in "docs benchmarks examples tests".split()),
+    ]
+    return sorted(
+        {page for folder in folders for page in folder.glob("*.md")}
+        | {page for folder in folders[1:] for page in folder.rglob("*.md")}
+    )
+
+
+def anchors(page):
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in words}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
 def blocks(page):
@@ -58,6 +88,7 @@ def letters(labels):
     return "".join(ALPHABET[c] for c in labels)
 
 
+@pytest.mark.usefixtures("device")
 def test_readme(given):
     page = execute(blocks(README), given)
     batch = [page[name] for name in "targets input_lengths target_lengths".split()]
@@ -68,6 +99,7 @@ def test_readme(given):
     assert [letters(found[0].labels) for found in page["results"]] == TEXTS
 
 
+@pytest.mark.usefixtures("device")
 def test_page_on_alignment_and_decoding(given):
     plt = pytest.importorskip("matplotlib.pyplot")
     _, (given["above"], given["below"]) = plt.subplots(2)
@@ -95,7 +127,7 @@ def language_model(tmp_path, monkeypatch):
     Path("lexicon.txt").write_text("ab a b |\nba b a |\n")
 
 
-@pytest.mark.usefixtures("language_model")
+@pytest.mark.usefixtures("device", "language_model")
 class TestOtherDecoders:
     """What the page shows of other libraries, where they are installed."""
 
