@@ -2,8 +2,7 @@
 
 import pkgutil
 
-# A source tree that happens to be the current directory has no built extension:
-# let it use the installed one's.
+# In a source tree, which has no built extension, use that of the installed package.
 __path__ = pkgutil.extend_path(__path__, __name__)
 
 from mlx_ctc import _install

@@ -1,12 +1,13 @@
-"""Checks that the MLX which is running is the MLX this package was built for.
+"""Checks that the installed MLX is the version that this package was built for.
 
-The extension shares MLX's C++ types: another MLX would misread its memory. So
-this is imported before the extension, and says how to mend what it finds.
+The extension uses MLX's C++ types, whose layout differs between versions. This module
+is therefore imported before the extension. Its errors name the command to run.
 """
 
 import sys
 
-from mlx_ctc._build import MLX_VERSION, VERSION
+from mlx_ctc._build import MLX_VERSION
+from mlx_ctc._build import VERSION as VERSION
 
 MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
 
@@ -19,10 +20,12 @@ except ImportError as error:
         f'"{MLX_PACKAGE}=={MLX_VERSION}"'
     ) from error
 
-if mx.__version__ != MLX_VERSION:
+INSTALLED: str = mx.__version__  # type: ignore[attr-defined]
+
+if INSTALLED != MLX_VERSION:
     raise ImportError(
         f"mlx-ctc {VERSION} was built against MLX {MLX_VERSION}, but MLX "
-        f"{mx.__version__} is installed. Either install the one it was built against: "
+        f"{INSTALLED} is installed. Either install the one it was built against: "
         f'pip install "{MLX_PACKAGE}=={MLX_VERSION}", or a release of mlx-ctc for '
         "yours: pip install --upgrade --force-reinstall mlx-ctc"
     )

@@ -1,11 +1,11 @@
-"""Which frame said which label: the best alignment and its spans, and posteriors."""
+"""Forced alignment, its spans, and posteriors."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 
@@ -26,12 +26,12 @@ def forced_align(
     blank: int = 0,
     *,
     with_logits: bool = False,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> tuple[mx.array, mx.array]:
     """The most probable alignment of each target with its frames.
 
-    ``torchaudio.functional.forced_align`` for a whole batch. The arguments are those
-    of :func:`ctc_loss`, in all their forms: ``log_probs`` has its frames first.
+    Like ``torchaudio.functional.forced_align``, for a whole batch. The arguments take
+    the same forms as those of :func:`ctc_loss`; ``log_probs`` has its frames first.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
@@ -39,11 +39,10 @@ def forced_align(
             ``(S,)``.
         input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
         target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
-        blank (int, optional): The class that means "no label". A negative one counts
+        blank (int, optional): The class that means "no label". Negative values count
             from the last class. Default: ``0``.
-        with_logits (bool, optional): ``log_probs`` are unnormalised logits. They have
-            the same alignment, and log-softmax is applied to the scores.
-            Default: ``False``.
+        with_logits (bool, optional): ``log_probs`` are unnormalised logits. The
+            returned scores are log-probabilities in either case. Default: ``False``.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
@@ -56,22 +55,21 @@ def forced_align(
     Raises:
         ValueError: As :func:`ctc_loss`, and for a target that contains the blank or
             needs more frames than its sequence has.
-        RuntimeError: At evaluation on the CPU, for an alignment that needs more memory
-            than there is: half a byte for each frame and label.
+        RuntimeError: At evaluation on the CPU, if there is not enough memory for half a
+            byte per frame and label.
 
     Note:
-        Where the values are not known at the call, as :func:`ctc_loss` says, a sequence
-        with a label or a length out of range, or with the blank in its target, gets
-        blanks with scores of NaN, and one whose target does not fit gets blanks with
-        scores of ``-inf``. So does one whose every alignment meets a class of
-        probability 0; one that uses a NaN or ``+inf`` gets blanks with scores of NaN.
+        Sequences for which no path is found have the blank in every frame. Their scores
+        are NaN if a label or length is out of range or the target contains the blank
+        (where the values are not known at the call, see :func:`ctc_loss`), or if a
+        score that the target uses is NaN or ``+inf``. They are ``-inf`` if the target
+        needs more frames than there are, or if every path has a class of probability 0.
 
-        Log-probabilities are added up as integers, in units of 2**-32 nats. Nothing is
-        rounded however many frames there are, and every device finds the same path.
-        Between equally good paths it is settled from the last frame, which is a label's
-        rather than a blank's, back to the first: a frame is rather in the same state as
-        the one before it than in the next, and rather in the next than past a blank. A
-        path below -5e8 nats counts as impossible.
+        Log-probabilities are added as integers, in units of 2**-32 nats. The sums are
+        exact for any number of frames, and every device finds the same path. Ties are
+        broken from the last frame to the first: the path ends in a label rather than in
+        a blank; going back, it prefers to stay in the same state, then to come from the
+        state before, then to skip a blank. A path below -5e8 nats counts as impossible.
 
     Examples:
         >>> import mlx.core as mx
@@ -101,14 +99,14 @@ def ctc_posteriors(
     *,
     by_class: bool = False,
     with_logits: bool = False,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> mx.array:
-    r"""How probable it is, given the target, that a frame says each of its labels.
+    r"""The posterior probability of each label of the target in each frame.
 
     The occupation probabilities :math:`\gamma` of the forward-backward algorithm,
-    summed over all alignments: Graves et al. 2006, section 4.1. An alignment says which
-    label a frame has, these say how sure that is. The arguments are those of
-    :func:`ctc_loss`, in all their forms.
+    summed over all alignments (Graves et al. 2006, section 4.1). They measure how
+    certain an alignment is. The arguments take the same forms as those of
+    :func:`ctc_loss`.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
@@ -116,29 +114,31 @@ def ctc_posteriors(
             ``(S,)``.
         input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
         target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
-        blank (int, optional): The class that means "no label". A negative one counts
+        blank (int, optional): The class that means "no label". Negative values count
             from the last class. Default: ``0``.
-        by_class (bool, optional): Add up the labels of each class. Default: ``False``.
+        by_class (bool, optional): Sum over the labels of each class.
+            Default: ``False``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits.
             Default: ``False``.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
     Returns:
-        array: ``(N, T, S + 1)`` in float32 (float64 for float64 input): entry 0 is the
-        blank's, entry ``s + 1`` that of the target's label ``s``. With ``by_class``
-        ``(N, T, C)``. Without N for a single sequence. The rows of a sequence's frames
-        sum to 1; they are 0 past its length, and for a target without an alignment.
-        Of concatenated targets S is the greatest target length where the lengths are
-        known at the call; where they are not, ``min(sum(target_lengths), T + 1)``,
-        since a longer target has no alignment.
+        array: ``(N, T, S + 1)`` in float32 (float64 for float64 input): entry 0 is that
+        of the blank, entry ``s + 1`` that of label ``s`` of the target. With
+        ``by_class`` ``(N, T, C)``. Without N for a single sequence. The rows sum to 1;
+        rows past a sequence's length, and all rows of a target without an alignment,
+        are 0. For concatenated targets, S is the largest target length if the lengths
+        are known at the call, else ``min(sum(target_lengths), T + 1)``, because a
+        longer target has no alignment.
 
     Raises:
         ValueError: As :func:`ctc_loss`.
 
     Note:
-        A sequence with a label or a length out of range that was not known at the call
-        gets NaN in all T frames; one that uses a NaN or ``+inf`` gets NaN in its own.
+        A sequence has NaN in all T frames if a label or length that was not known at
+        the call is out of range, and NaN in its own frames if a score that it uses is
+        NaN or ``+inf``.
 
     Examples:
         >>> import mlx.core as mx
@@ -161,7 +161,7 @@ def ctc_posteriors(
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """A token and the frames ``[start, end)`` that say it; ``len()`` counts them."""
+    """A token and its frames ``[start, end)``; ``len()`` is their number."""
 
     token: int
     start: int
@@ -172,39 +172,44 @@ class TokenSpan:
         return self.end - self.start
 
     def seconds(self, frame_duration: float) -> tuple[float, float]:
-        """Where the span starts and ends in time.
+        """Start and end of the span in seconds.
 
         Args:
-            frame_duration (float): Seconds from one frame to the next: those of the
-                recording divided by its number of frames, ``input_length``.
+            frame_duration (float): Seconds per frame: the duration of the recording
+                divided by its number of frames, ``input_length``.
         """
         return self.start * frame_duration, self.end * frame_duration
 
 
-def shape(values: Scores | Sequence) -> tuple[int, ...]:
+def shape(values: Scores | Sequence[Any]) -> tuple[int, ...]:
     return getattr(values, "shape", (len(values),))
+
+
+def as_list(values: Scores | Sequence[Any]) -> list[Any]:
+    listed = values if isinstance(values, list | tuple) else cast(Any, values).tolist()
+    return list(listed)
 
 
 def merge_tokens(
     tokens: Scores | Sequence[int], scores: Scores | Sequence[float], blank: int = 0
 ) -> list[TokenSpan]:
-    """The spans of equal tokens in one alignment, without blanks.
+    """Merges equal neighbouring tokens of one alignment into spans, without blanks.
 
-    ``torchaudio.functional.merge_tokens``.
+    Like ``torchaudio.functional.merge_tokens``.
 
     Args:
         tokens (array): The class of every frame, ``(T,)``.
-        scores (array): A score for every frame, ``(T,)``; a span gets their mean.
-        blank (int, optional): The class that means "no label". It does not count from
-            the end, since the number of classes is not known here: pass ``C - 1`` for
+        scores (array): The score of every frame, ``(T,)``; a span has their mean.
+        blank (int, optional): The class that means "no label". Negative values are
+            refused, because the number of classes is not known here: pass ``C - 1`` for
             the last class. Default: ``0``.
 
     Returns:
         list(TokenSpan): In order.
 
     Raises:
-        ValueError: For tokens and scores that are not one for each frame, and for a
-            negative blank.
+        ValueError: If tokens and scores differ in shape or are not one-dimensional,
+            and for a negative blank.
     """
     if blank < 0:
         Canonical("merge_tokens").fail(
@@ -214,14 +219,13 @@ def merge_tokens(
         Canonical("merge_tokens").fail(
             "tokens and scores of shape (T,)", f"{shape(tokens)} and {shape(scores)}"
         )
-    tokens, scores = (
-        x if isinstance(x, list | tuple) else x.tolist() for x in (tokens, scores)
-    )
-    spans, start = [], 0
-    for token, frames in groupby(tokens):
+    values: list[float] = as_list(scores)
+    spans: list[TokenSpan] = []
+    start = 0
+    for token, frames in groupby(as_list(tokens)):
         end = start + sum(1 for _ in frames)
         if token != blank:
-            score = sum(scores[start:end]) / (end - start)
+            score = sum(values[start:end]) / (end - start)
             spans.append(TokenSpan(token, start, end, score))
         start = end
     return spans

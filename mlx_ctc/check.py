@@ -1,38 +1,47 @@
 """Compares the GPU with the CPU on this machine: ``python -m mlx_ctc.check``.
 
-Compiles every variant of every kernel with the GPU's own compiler, runs it, and prints
-a report to paste into an issue. Exits with 1 if anything differs or there is no GPU.
+Compiles every variant of every kernel with the GPU's compiler, runs it, and prints a
+report to paste into an issue. Exits with 1 if a result differs or there is no GPU.
 """
+
+from __future__ import annotations
 
 import platform
 import sys
 import time
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import mlx.core as mx
+import numpy as np
 
 import mlx_ctc
+from mlx_ctc._install import INSTALLED
 
-# T, N, C, S, the scores' standard deviation, and what is special about it.
+# T, N, C, S, the standard deviation of the scores, and what the problem is for.
 PROBLEMS = [
-    (20, 3, 7, 5, 1, "a small batch: MLX passes its lengths as constants"),
-    (50, 12, 28, 20, 1, "one window of states"),
-    (128, 9, 32, 32, 1, "targets that fill their window, small rows side by side"),
+    (20, 3, 7, 5, 1, "a small batch: MLX passes its lengths in constant memory"),
+    (50, 12, 28, 20, 1, "one window of 32 labels"),
+    (128, 9, 32, 32, 1, "targets that fill a window; several rows written at once"),
     (300, 9, 2, 60, 1, "two classes, repeated labels"),
     (400, 8, 64, 150, 1, "several simdgroups"),
-    (400, 8, 64, 150, 30, "scores so far apart that floats do not hold the recursion"),
+    (400, 8, 64, 150, 30, "scores too far apart for the recursion in floats"),
     (1100, 4, 40, 500, 1, "more windows than simdgroups"),
-    (2500, 2, 33, 1200, 1, "fewer frames in a threadgroup"),
-    (30, 4, 20000, 10, 1, "a frame's classes over several simdgroups"),
+    (2500, 2, 33, 1200, 1, "a threadgroup has room for fewer frames"),
+    (30, 4, 20000, 10, 1, "one frame's classes over several simdgroups"),
     (15100, 1, 11, 7500, 1, "a target in two parts"),
     (10000, 2, 32, 100, 1, "ten thousand frames"),
 ]
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 
-# Differences are relative, absolute below 1. A 16-bit gradient is rounded once.
+# Relative to the expected value, or absolute where that is below 1. A 16-bit gradient
+# is rounded once.
 GRADIENT_TOLERANCE = {mx.float32: 1e-5, mx.float16: 1e-3, mx.bfloat16: 8e-3}
 LOSS_TOLERANCE = 5e-6
 POSTERIOR_TOLERANCE = 1e-5
+
+# Scores, targets, input lengths and target lengths.
+Batch: TypeAlias = tuple[mx.array, mx.array, mx.array, mx.array]
 
 
 @dataclass
@@ -40,10 +49,10 @@ class Difference:
     loss: float
     gradient: float
     posteriors: float
-    frames: int  # that are aligned otherwise
-    seconds: float  # of the first run on the GPU, with compilation
+    frames: int  # whose class in the alignment differs
+    seconds: float  # of the first run on the GPU, including compilation
 
-    def within_tolerance(self, dtype):
+    def within_tolerance(self, dtype: mx.Dtype) -> bool:
         return (
             self.loss <= LOSS_TOLERANCE
             and self.gradient <= GRADIENT_TOLERANCE[dtype]
@@ -52,8 +61,8 @@ class Difference:
         )
 
 
-def problem(T, N, C, S, spread, dtype):
-    """Random scores with sequences of many lengths, one of them infeasible."""
+def problem(T: int, N: int, C: int, S: int, spread: int, dtype: mx.Dtype) -> Batch:
+    """Random scores and sequences of various lengths, one of which does not fit."""
     mx.random.seed(0)
     scores = (spread * mx.random.normal((N, T, C))).astype(dtype).swapaxes(0, 1)
     targets = mx.random.randint(1, C, (N, S))
@@ -65,10 +74,24 @@ def problem(T, N, C, S, spread, dtype):
     return scores, targets, input_lengths, target_lengths
 
 
-def loss_and_gradient(scores, *rest, with_logits, device):
-    def losses(scores):
+def loss_and_gradient(
+    scores: mx.array,
+    targets: mx.array,
+    input_lengths: mx.array,
+    target_lengths: mx.array,
+    *,
+    with_logits: bool,
+    device: mx.DeviceType,
+) -> tuple[mx.array, mx.array]:
+    def losses(scores: mx.array) -> mx.array:
         return mlx_ctc.ctc_loss(
-            scores, *rest, reduction="none", with_logits=with_logits, stream=device
+            scores,
+            targets,
+            input_lengths,
+            target_lengths,
+            reduction="none",
+            with_logits=with_logits,
+            stream=device,
         )
 
     (loss,), (gradient,) = mx.vjp(losses, [scores], [mx.ones(scores.shape[1])])
@@ -77,54 +100,66 @@ def loss_and_gradient(scores, *rest, with_logits, device):
 
 
 def alignment_and_posteriors(
-    scores, targets, input_lengths, target_lengths, with_logits, device
-):
-    options = {"with_logits": with_logits, "stream": device}
-    # forced_align refuses a target that does not fit, unless it cannot know yet.
+    scores: mx.array,
+    targets: mx.array,
+    input_lengths: mx.array,
+    target_lengths: mx.array,
+    *,
+    with_logits: bool,
+    device: mx.DeviceType,
+) -> tuple[mx.array, mx.array]:
+    # An array that has not been evaluated, so that forced_align does not raise an error
+    # for the target that does not fit.
     input_lengths = input_lengths + 0
     arrays = scores, targets, input_lengths, target_lengths
-    path, _ = mlx_ctc.forced_align(*arrays, **options)
-    posteriors = mlx_ctc.ctc_posteriors(*arrays, **options)
+    path, _ = mlx_ctc.forced_align(*arrays, with_logits=with_logits, stream=device)
+    posteriors = mlx_ctc.ctc_posteriors(*arrays, with_logits=with_logits, stream=device)
     mx.eval(path, posteriors)
     return path, posteriors
 
 
-def run(arrays, with_logits, device):
-    options = {"with_logits": with_logits, "device": device}
-    return (
-        *loss_and_gradient(*arrays, **options),
-        *alignment_and_posteriors(*arrays, **options),
+def run(
+    arrays: Batch, with_logits: bool, device: mx.DeviceType
+) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    loss, gradient = loss_and_gradient(*arrays, with_logits=with_logits, device=device)
+    path, posteriors = alignment_and_posteriors(
+        *arrays, with_logits=with_logits, device=device
     )
+    return loss, gradient, path, posteriors
 
 
-def greatest_difference(a, b):
-    """Infinities and NaN are equal to themselves and far from all else."""
+def greatest_difference(a: mx.array, b: mx.array) -> float:
+    """NaN and infinities equal themselves and differ infinitely from other values."""
     with mx.stream(mx.cpu):
         a, b = a.astype(mx.float32), b.astype(mx.float32)
         same = (a == b) | (mx.isnan(a) & mx.isnan(b))
         scale = mx.maximum(mx.abs(b), 1)
         difference = mx.where(same, 0, mx.abs(a - b) / scale)
-        return mx.max(mx.where(mx.isnan(difference), mx.inf, difference)).item()
+        difference = mx.where(mx.isnan(difference), mx.inf, difference)
+        return float(np.array(mx.max(difference)))
 
 
-def compare(sizes, dtype, with_logits):
+def compare(
+    sizes: tuple[int, int, int, int, int], dtype: mx.Dtype, with_logits: bool
+) -> Difference:
     arrays = problem(*sizes, dtype)
     start = time.perf_counter()
     loss, gradient, path, posteriors = run(arrays, with_logits, mx.gpu)
     seconds = time.perf_counter() - start
-    expected = run(arrays, with_logits, mx.cpu)
-    expected_loss, expected_gradient, expected_path, expected_posteriors = expected
+    expected_loss, expected_gradient, expected_path, expected_posteriors = run(
+        arrays, with_logits, mx.cpu
+    )
     return Difference(
         greatest_difference(loss, expected_loss),
         greatest_difference(gradient, expected_gradient),
         greatest_difference(posteriors, expected_posteriors),
-        mx.sum(path != expected_path, stream=mx.cpu).item(),
+        int(np.sum(np.array(path) != np.array(expected_path))),
         seconds,
     )
 
 
 def main() -> int:
-    print(f"mlx-ctc {mlx_ctc.__version__}, MLX {mx.__version__}")
+    print(f"mlx-ctc {mlx_ctc.__version__}, MLX {INSTALLED}")
     print(f"{platform.platform()}, Python {platform.python_version()}")
     if not mx.is_available(mx.gpu):
         print("MLX reports no GPU: nothing was compared.")
@@ -135,16 +170,16 @@ def main() -> int:
     print(
         "\n  T x N x C x S, type, input: differences of loss, gradient and posteriors,"
     )
-    print("  frames aligned otherwise, first run")
-    for *sizes, note in PROBLEMS:
+    print("  frames that are aligned differently, seconds of the first run")
+    for T, N, C, S, spread, note in PROBLEMS:
         print(f"\n{note}")
         for dtype in DTYPES:
             for with_logits in (True, False):
                 kind = "logits" if with_logits else "log_probs"
-                name = f"{'x'.join(map(str, sizes[:4]))} {str(dtype)[9:]} {kind}"
+                name = f"{T}x{N}x{C}x{S} {str(dtype)[9:]} {kind}"
                 try:
-                    found = compare(sizes, dtype, with_logits)
-                except Exception as error:  # what the compiler said is the report
+                    found = compare((T, N, C, S, spread), dtype, with_logits)
+                except Exception as error:  # with the compiler's message
                     failures += 1
                     print(f"  FAILED {name}: {error}")
                     continue

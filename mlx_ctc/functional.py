@@ -27,41 +27,41 @@ def ctc_loss(
     zero_infinity: bool = False,
     *,
     with_logits: bool = False,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> mx.array:
     r"""The Connectionist Temporal Classification loss.
 
     :math:`-\ln p(\text{target} \mid \text{log\_probs})` in nats, summed over all
-    alignments of the target with the frames: Graves et al., *Connectionist Temporal
-    Classification*, ICML 2006. Arguments and values are those of
-    ``torch.nn.functional.ctc_loss``; unlike it, a gradient is never NaN unless a
-    score that it depends on is, and no length is limited.
+    alignments of the target with the frames (Graves et al., *Connectionist Temporal
+    Classification*, ICML 2006). Arguments and results are those of
+    ``torch.nn.functional.ctc_loss``, with two differences: a gradient is NaN only if
+    a score that it depends on is NaN or ``+inf``, and no length is limited.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)``: T frames, N sequences, C
             classes; or ``(T, C)`` for a single sequence. float32, float16, bfloat16,
-            or on the CPU float64. Scores ``(N, T, C)`` are passed as
-            ``x.swapaxes(0, 1)``, which is read without a copy; they are not
-            recognised where N equals T. ``-inf`` excludes a class. A NumPy array is
-            taken as ``mx.array`` converts it, which makes float32 of float64.
-        targets (array): Labels in ``[0, C)``: ``(N, S)``, where what lies past a
-            target's length is ignored; or all targets one after the other,
-            ``(sum(target_lengths),)``; or ``(S,)`` for a single sequence.
+            or on the CPU float64. Pass scores ``(N, T, C)`` as
+            ``x.swapaxes(0, 1)``, which is read without a copy; passed as they are,
+            they are not detected if N equals T. ``-inf`` excludes a class. A NumPy
+            array is converted by ``mx.array``, float64 to float32.
+        targets (array): Labels in ``[0, C)``: ``(N, S)``, with values past a target's
+            length ignored; or all targets concatenated, ``(sum(target_lengths),)``;
+            or ``(S,)`` for a single sequence.
         input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all,
-            each at most T. Frames past it are ignored and get a gradient of 0.
+            each at most T. Later frames are ignored and have a gradient of 0.
         target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
-        blank (int, optional): The class that means "no label". A negative one counts
-            from the last class, as an index of NumPy does. Default: ``0``.
+        blank (int, optional): The class that means "no label". Negative values count
+            from the last class, as in NumPy. Default: ``0``.
         reduction (str, optional): ``'none'``: the loss of each sequence ``(N,)``;
             ``'mean'``: their mean, each divided by its target length (at least 1);
             ``'sum'``: their sum. A single unbatched sequence gives a scalar.
             Default: ``'mean'``.
-        zero_infinity (bool, optional): A target that needs more frames than there are
-            has no alignment and an infinite loss. ``True`` makes it 0. Its gradient
-            is 0 either way. Default: ``False``.
-        with_logits (bool, optional): ``log_probs`` are unnormalised logits and
-            log-softmax is part of the function, which is faster than applying it
-            before. Default: ``False``.
+        zero_infinity (bool, optional): Replace an infinite loss by 0. The loss is
+            infinite if the target needs more frames than the sequence has; its
+            gradient is 0 in either case. Default: ``False``.
+        with_logits (bool, optional): ``log_probs`` are unnormalised logits, and the
+            function includes log-softmax, which is faster than a separate one.
+            Default: ``False``.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
@@ -78,17 +78,18 @@ def ctc_loss(
             ``mx.array`` are not read at the call).
 
     Note:
-        No evaluation is forced to find values out of range. In an ``mx.array`` that
-        has not been evaluated they give that sequence a loss and a gradient of NaN, in
-        all T frames and also under ``zero_infinity``; the other sequences are right.
+        The call does not evaluate arrays to check them. A label or length out of range
+        in an ``mx.array`` that has not been evaluated gives its sequence a loss of NaN
+        and a gradient of NaN in all T frames, also with ``zero_infinity``. The other
+        sequences are not affected.
 
-        The scores are not checked to be log-probabilities: that would read all of them
-        once more in every step, and scores that do not sum to 1 have their uses.
+        The function does not check that the scores are log-probabilities. That would
+        read all of them once more in every step, and unnormalised scores have uses.
 
-        With ``with_logits`` the gradient is the true one,
-        ``softmax(logits) - occupation``. Without, it is torch's:
-        ``exp(log_probs) - occupation``, which is the same once it has passed through
-        log-softmax, and only then. A loss above 1.8e8 is reported as infinite.
+        With ``with_logits`` the gradient is ``softmax(logits) - occupation``. Without,
+        it is ``exp(log_probs) - occupation``, as in torch: this equals the gradient
+        with respect to the logits, and becomes correct when it is propagated through
+        log-softmax. A loss above 1.8e8 is reported as infinite.
 
     Examples:
         >>> import mlx.core as mx

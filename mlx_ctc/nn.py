@@ -1,4 +1,4 @@
-"""The loss as a layer, like the losses of torch.nn."""
+"""The CTC loss as a layer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 class CTCLoss(Module):
     r"""The Connectionist Temporal Classification loss.
 
-    A layer around :func:`mlx_ctc.ctc_loss`, where shapes, values and errors are
-    described. It has no parameters.
+    A layer around :func:`mlx_ctc.ctc_loss`, which describes shapes, values and errors.
+    It has no parameters.
 
     Args:
-        blank (int, optional): The class that means "no label". A negative one counts
+        blank (int, optional): The class that means "no label". Negative values count
             from the last class. Default: ``0``.
         reduction (str, optional): ``'none'`` | ``'mean'`` | ``'sum'``.
             Default: ``'mean'``.
-        zero_infinity (bool, optional): Whether the loss of a sequence without any
-            alignment is 0 instead of infinite. Default: ``False``.
+        zero_infinity (bool, optional): Whether to replace an infinite loss by 0.
+            Default: ``False``.
         with_logits (bool, optional): Whether the input is unnormalised logits
             instead of log-probabilities. Default: ``False``.
 
@@ -48,7 +48,7 @@ class CTCLoss(Module):
         *,
         with_logits: bool = False,
     ):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.blank = blank
         self.reduction = reduction
         self.zero_infinity = zero_infinity

@@ -1,8 +1,8 @@
-"""Pictures of what a model heard when, with Matplotlib: the extra ``plot``."""
+"""Plots of alignments and posteriors with Matplotlib (the extra ``plot``)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     import matplotlib.pyplot as plt
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import mlx.core as mx
+    import numpy.typing as npt
     from matplotlib.axes import Axes
 
     from mlx_ctc.alignment import TokenSpan
@@ -26,26 +27,26 @@ BLANK_COLOUR = "0.6"
 
 
 def plot_posteriors(
-    posteriors: mx.array | np.ndarray,
+    posteriors: mx.array | npt.NDArray[Any],
     labels: Sequence[str],
     duration: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """How probable each label is over time, with its name where it is most probable.
+    """Plots the posteriors of each label over time, with its name at the maximum.
 
     Args:
-        posteriors (array): Of one sequence, ``(T, S + 1)``, the blank first, as
-            :func:`ctc_posteriors` returns them.
+        posteriors (array): Posteriors of one sequence, ``(T, S + 1)``, the blank first,
+            as :func:`ctc_posteriors` returns them.
         labels (list(str)): The names of the target's S labels.
-        duration (float, optional): Seconds that the T frames last. Default: ``None``,
-            which counts frames.
-        ax (Axes, optional): Where to draw. Default: ``None``, the current axes.
+        duration (float, optional): Duration of the T frames in seconds.
+            Default: ``None``, which labels the axis in frames.
+        ax (Axes, optional): The axes to draw on. Default: ``None``, the current axes.
 
     Returns:
-        Axes: What was drawn on.
+        Axes: The axes.
 
     Raises:
-        ValueError: For another number of labels than of posteriors.
+        ValueError: If the number of labels is not S.
     """
     ax = plt.gca() if ax is None else ax
     blank, *rows = np.asarray(posteriors).T
@@ -73,28 +74,27 @@ def plot_posteriors(
 def plot_alignment(
     spans: Sequence[TokenSpan],
     labels: Sequence[str],
-    signal: mx.array | np.ndarray,
+    signal: mx.array | npt.NDArray[Any],
     num_frames: int,
     duration: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Aligned spans over the waveform or the spectrogram that they were heard in.
+    """Plots aligned spans over the waveform or spectrogram of the recording.
 
     Args:
-        spans (list(TokenSpan)): As :func:`merge_tokens` returns them.
-        labels (list(str)): Their names.
+        spans (list(TokenSpan)): Spans, as :func:`merge_tokens` returns them.
+        labels (list(str)): The name of each span.
         signal (array): A waveform ``(samples,)``, or a spectrogram ``(time, bands)``.
-        num_frames (int): How many of the model's frames the signal has: the
-            ``input_length`` of the alignment.
-        duration (float, optional): Seconds that the signal lasts. Default: ``None``,
-            which counts frames.
-        ax (Axes, optional): Where to draw. Default: ``None``, the current axes.
+        num_frames (int): Number of frames of the alignment, its ``input_length``.
+        duration (float, optional): Duration of the signal in seconds.
+            Default: ``None``, which labels the axis in frames.
+        ax (Axes, optional): The axes to draw on. Default: ``None``, the current axes.
 
     Returns:
-        Axes: What was drawn on.
+        Axes: The axes.
 
     Raises:
-        ValueError: For another number of labels than of spans.
+        ValueError: If the number of labels is not the number of spans.
     """
     ax = plt.gca() if ax is None else ax
     if len(labels) != len(spans):
@@ -128,8 +128,8 @@ def plot_alignment(
     return ax
 
 
-def write(ax: Axes, label: str, x: float, y: float, colour: str):
-    """A name centred just above a point."""
+def write(ax: Axes, label: str, x: float, y: float, colour: str) -> None:
+    """Writes a label centred just above a point."""
     ax.annotate(
         label,
         (x, y),

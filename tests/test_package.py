@@ -6,6 +6,8 @@ import sys
 from importlib import metadata, resources
 
 import mlx.core as mx
+import pytest
+import stubs
 
 import mlx_ctc
 
@@ -46,6 +48,11 @@ def test_version_is_the_distributions():
 
 def test_package_is_typed():
     assert resources.files(mlx_ctc).joinpath("py.typed").is_file()
+
+
+def test_stub_describes_the_extension():
+    pytest.importorskip("nanobind")
+    assert stubs.stub() == stubs.STUB.read_text(), "run python tests/stubs.py"
 
 
 def test_function_is_documented():

@@ -1,0 +1,2 @@
+VERSION: str
+MLX_VERSION: str

@@ -1,0 +1,49 @@
+# Written by tests/stubs.py from the bindings.
+
+"""The ops behind mlx_ctc."""
+
+from collections.abc import Sequence
+
+import mlx.core
+
+
+def ctc_loss(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, zero_infinity: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> mlx.core.array:
+    """
+    The loss (N,) of log_probs (T, N, C), targets (N, S) and lengths (N,), the last three int32.
+    """
+
+def forced_align(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> list[mlx.core.array]:
+    """Alignments (N, T) and scores (N, T) of what ctc_loss takes."""
+
+def ctc_posteriors(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, by_class: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> mlx.core.array:
+    """Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes."""
+
+def is_known(arg: mlx.core.array, /) -> bool:
+    """Whether an array's values can be read without an evaluation."""
+
+def check_lengths(op: str, name: str, lengths: mlx.core.array, most: int) -> None:
+    """Refuses known lengths (N,) out of [0, most]."""
+
+def check_labels(op: str, targets: mlx.core.array, lengths: mlx.core.array, C: int, excluded: int) -> None:
+    """
+    Refuses known targets (N, S) with a label out of [0, C), or `excluded`.
+    """
+
+def check_fit(op: str, targets: mlx.core.array, targets_are_known: bool, input_lengths: mlx.core.array, target_lengths: mlx.core.array) -> None:
+    """Refuses a target that needs more frames than its sequence has."""
+
+def pad_targets(op: str, targets: mlx.core.array, targets_are_known: bool, lengths: mlx.core.array, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> mlx.core.array:
+    """Concatenated targets (sum(lengths),) as rows (N, S)."""
+
+def to_int32(a: mlx.core.array) -> mlx.core.array:
+    """A known array in 32 bits, saturated."""
+
+def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width: int, blank: int, nbest: int, max_labels: int, label_threshold: float, beam_threshold: float, scorer: object | None = None) -> list[list[tuple[list[int], float]]]:
+    """
+    The best (labels, score) of each sequence of log_probs (N, T, C), which is evaluated, contiguous and float32.
+    """
+
+def gpu_launches(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, *, blank: int, with_logits: bool, zero_infinity: bool) -> dict:
+    """
+    What each op launches on Metal for inputs of these shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.
+    """
