@@ -38,6 +38,11 @@ def pad_targets(op: str, targets: mlx.core.array, targets_are_known: bool, lengt
 def to_int32(a: mlx.core.array) -> mlx.core.array:
     """A known array in 32 bits, saturated."""
 
+def check_log_probs(log_probs: mlx.core.array, lengths: Sequence[int], most: float) -> None:
+    """
+    Refuses a finite value above `most` in the used frames of log_probs (N, T, C), which is evaluated, contiguous and float32.
+    """
+
 def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width: int, blank: int, nbest: int, max_labels: int, label_threshold: float, beam_threshold: float, scorer: object | None = None) -> list[list[tuple[list[int], float]]]:
     """
     The best (labels, score) of each sequence of log_probs (N, T, C), which is evaluated, contiguous and float32.
