@@ -1,18 +1,17 @@
-"""mlx_ctc against torch: logits to loss, and to loss and gradient, side by side.
+"""mlx_ctc compared with torch: logits to loss, and to loss and gradient.
 
-The libraries take turns within one process, so that what else the machine does strikes
-both; on the CPU a turn begins with a pause, in which the other's threads go to sleep.
-Ratios are taken turn by turn, and their median is shown with the least and the
-greatest. Every number of threads has a process of its own, and so has every peak of
-memory on the CPU.
+The libraries take turns within one process, so that other load affects both. On the CPU
+a turn begins with a pause in which the other library's threads go to sleep. Ratios are
+computed for each turn; their median is shown with the minimum and the maximum. Every
+number of threads, and every peak of memory on the CPU, is measured in a new process.
 
     python benchmarks/ctc_loss.py --threads 1,2
     python benchmarks/ctc_loss.py --shapes 512x32x64x100 --tasks gradient --times
     python benchmarks/ctc_loss.py --device gpu --json results.json
     python benchmarks/ctc_loss.py --growth --turns 3
 
-A GPU's records have a floor as well: three passes over the logits at the bandwidth of a
-copy in the same process, and a tenth of a microsecond for each frame.
+On a GPU the records have a lower bound, "floor": three passes over the logits at the
+bandwidth of a copy in the same process, plus 0.1 us per frame.
 """
 
 import argparse
@@ -62,7 +61,7 @@ SHAPES["gpu"] = [
     "400x256x80x120",
 ]
 
-# One letter grows over three decades, the others stand still.
+# One dimension grows over three decades, the others are fixed.
 GROWTH = {
     "T": [f"{T}x4x32x16" for T in (64, 200, 640, 2000, 6400, 20000, 64000)],
     "N": [f"128x{N}x32x32" for N in (1, 3, 10, 30, 100, 300, 1000)],
@@ -79,7 +78,7 @@ class Case:
     device: str
     dtype: str
     threads: int
-    growth: str = ""  # the letter that grows, where the shape is one of a curve
+    growth: str = ""  # the dimension that grows, if the shape is part of a curve
 
     def arrays(self):
         """Random logits, targets and full lengths, in NumPy."""
@@ -206,7 +205,7 @@ def libraries_here(case):
 
 
 def timed_turn(step, pause):
-    """A function that takes one turn, as many steps as fill 50 ms: seconds a step."""
+    """A function that runs steps for about 50 ms and returns the seconds per step."""
     step()  # warm-up
     start = time.perf_counter()
     step()
@@ -223,7 +222,7 @@ def timed_turn(step, pause):
 
 
 def gpu_floor(case):
-    """Seconds below which no step on this GPU could come, near enough."""
+    """An approximate lower bound of the seconds per step on this GPU."""
     import mlx.core as mx
 
     mx.set_default_device(mx.gpu)
@@ -242,11 +241,11 @@ def gpu_floor(case):
 
 
 def measure_time(case, options):
-    """A record for each task: seconds a step, turn by turn, of each library."""
+    """A record for each task: the seconds per step of each library and turn."""
     runners = {name: LIBRARIES[name](case) for name in libraries_here(case)}
     if options.cache is not None:
         runners["ours"].mx.set_cache_limit(options.cache * MiB)
-    # OpenMP's threads, which torch has, spin for 15 ms after a loop.
+    # torch's OpenMP threads spin for 15 ms after a loop.
     pause = 0.03 if case.device == "cpu" else 0
     records = []
     for task in options.tasks:
@@ -271,9 +270,9 @@ def measure_time(case, options):
 
 
 class ResidentMemory:
-    """Bytes this process holds, now and at most since the last reset.
+    """Resident bytes of this process, and their peak since the last reset.
 
-    Where there is no /proc the most is since the process began, an upper bound.
+    Without /proc the peak is that since the process began, an upper bound.
     """
 
     status, clear_refs = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -296,7 +295,7 @@ class ResidentMemory:
 
 
 def measure_memory(name, case, task):
-    """Bytes that a step takes beyond its inputs, in a process that has done little."""
+    """Peak bytes of a step beyond its inputs, in a new process."""
     LIBRARIES[name](replace(case, shape="10x2x5x3")).step(task)
     runner, memory = LIBRARIES[name](case), ResidentMemory()
     before = memory.reset()
@@ -305,7 +304,7 @@ def measure_memory(name, case, task):
 
 
 def new_process(threads):
-    """A process whose libraries have this many threads from the first."""
+    """A process whose libraries use this number of threads."""
     os.environ["MLX_CTC_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(threads)
     return ProcessPoolExecutor(1, get_context("spawn"))
 
@@ -325,7 +324,7 @@ def measure(options):
 
 
 def compact(value):
-    """A record as it is written: without what is empty, with five digits."""
+    """A record without empty fields, and with numbers of five digits."""
     if isinstance(value, dict):
         items = {name: compact(item) for name, item in value.items()}
         return {name: item for name, item in items.items() if item not in ("", [], {})}
@@ -342,7 +341,7 @@ def write_report(path, report):
 
 
 def ratios(seconds, rival):
-    """How many times as long as ours the rival takes, turn by turn."""
+    """The rival's time divided by ours, for each turn."""
     return [b / a for a, b in zip(seconds["ours"], seconds[rival], strict=True)]
 
 
@@ -396,7 +395,7 @@ def print_medians(records):
 
 
 def machine(device):
-    """What the times depend on besides the code."""
+    """The hardware and the versions of the software."""
     import mlx.core as mx
 
     gpu = {"gpu": mx.device_info(mx.gpu)["device_name"]} if device == "gpu" else {}
@@ -456,7 +455,7 @@ def main():
             print_row(columns)
         print_row(row.get(column, "") for column in columns)
         records.append(record)
-        if options.json:  # at once, so that what is interrupted leaves something
+        if options.json:  # after every record, so that an interruption loses little
             write_report(Path(options.json), report)
     print_medians(records)
 

@@ -1,9 +1,9 @@
-"""mlx_ctc.forced_align against torchaudio's and against a loop in NumPy.
+"""mlx_ctc.forced_align compared with torchaudio and with a loop in NumPy.
 
 The libraries take turns within one process. torchaudio, where it is installed, aligns
-one sequence at a time: it takes no batch. The NumPy loop goes over frames, with all
-states of a sequence in one operation, which is how one writes it oneself. `reading` is
-the part of it that no alignment can do without: it fetches the scores of the labels.
+one sequence at a time, because it takes no batch. The NumPy loop goes over frames, with
+all states of a sequence in one operation. `reading` is the part of it that reads the
+scores of the labels, which every alignment needs.
 
     python benchmarks/forced_align.py
     python benchmarks/forced_align.py --device gpu --shapes 1500x32x64x150
@@ -58,7 +58,7 @@ def numpy_read(log_probs, targets):
 
 
 def contenders(device, shape):
-    """What to time, by name: functions without arguments, each on its own arrays."""
+    """The functions to time by name, without arguments, each with its own arrays."""
     T, N, C, S = map(int, shape.split("x"))
     rng = np.random.default_rng(0)
     x = 2 * rng.standard_normal((T, N, C), np.float32)

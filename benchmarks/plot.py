@@ -1,11 +1,11 @@
-"""Pictures of what ctc_loss.py has measured, from its JSON.
+"""Plots of the results of ctc_loss.py.
 
     cd benchmarks/results
     python ../plot.py cpu.json --ratios ../../docs/speed-cpu.png
     python ../plot.py growth_cpu.json --growth ../../docs/growth-cpu.png
 
-Bars show how many times as long as ours another library takes, in the median of the
-turns, with the least and the greatest. Lines show seconds while T, N or S grows.
+Bars show the time of another library divided by ours: the median over the turns, with
+the minimum and the maximum. Lines show the time against T, N or S.
 """
 
 import argparse
@@ -28,13 +28,13 @@ LETTERS = {"T": "frames", "N": "sequences", "S": "labels"}
 
 
 def spread(record, timing, rival):
-    """How many times as long as ours the rival takes: median, least, greatest."""
+    """The rival's time divided by ours: median, minimum, maximum."""
     of_turns = ratios(record[timing], rival)
     return median(of_turns), min(of_turns), max(of_turns)
 
 
 def bars_of(records):
-    """The bars that every shape has: label, color, and task, timing, rival."""
+    """The bars of every shape: label to rival and (task, timing, rival)."""
     bars = {}
     for record in records:
         for timing, suffix in TIMINGS.items():
@@ -104,7 +104,7 @@ def plot_growth(report, threads):
         ]
         drawn += records
         place = "TNCS".index(letter)
-        # Queued, where it was measured: what a step itself takes.
+        # Queued steps, where they were measured.
         for library in COLORS:
             points = [
                 (

@@ -45,7 +45,7 @@ def load(name):
 
 
 def ratio(record, timing, rival, ours="ours"):
-    """How many times as long as ours the rival takes."""
+    """The rival's time divided by ours: the median over the turns."""
     seconds = {"ours": record[timing][ours], rival: record[timing][rival]}
     return median(ratios(seconds, rival))
 
