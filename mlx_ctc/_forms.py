@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     Scores = mx.array | np.ndarray
-    Integers = mx.array | np.ndarray | Sequence | int
+    Integers = mx.array | np.ndarray | Sequence[Any] | int
 
 # Stands in for the target lengths of concatenated targets that are wrong in a way which
 # the ops cannot see: a length that they find out of range.
@@ -84,6 +84,20 @@ def is_numpy(values: Any) -> bool:
     return isinstance(values, np.ndarray)
 
 
+def batch_first_hint(
+    shape: tuple[int, ...], log_probs: mx.array, is_batched: bool
+) -> str:
+    """The shape of targets or lengths that do not fit log_probs' N sequences.
+
+    Says so if they are as many as log_probs has rows, which is how it looks when its
+    batch comes first.
+    """
+    T, N, _ = log_probs.shape
+    if is_batched and shape and shape[0] == T != N:
+        return f"{shape}: log_probs are (T, N, C); for (N, T, C) pass x.swapaxes(0, 1)"
+    return str(shape)
+
+
 class Canonical:
     """Brings the arguments of ``op``, the name in its errors, into their one form."""
 
@@ -106,10 +120,11 @@ class Canonical:
         frames = self.frames(log_probs, input_lengths, blank)
         T, N, C = frames.log_probs.shape
         labels = self.integers("targets", targets)
-        lengths = self.lengths("target_lengths", target_lengths, frames)
+        scores, is_batched = frames.log_probs, frames.is_batched
+        lengths = self.lengths("target_lengths", target_lengths, scores, is_batched)
         excluded = frames.blank if for_alignment else -1
         shape = labels.array.shape
-        if not frames.is_batched:
+        if not is_batched:
             if len(shape) != 1:
                 self.fail("targets of shape (S,) for one sequence", shape)
             labels = self.as_row(labels)
@@ -117,7 +132,7 @@ class Canonical:
             labels, lengths = self.padded(labels, lengths, T, C, excluded)
         elif len(shape) != 2 or shape[0] != N:
             wanted = f"targets of shape ({N}, S) or (sum,)"
-            self.fail(wanted, self.batch_first_hint(shape, frames))
+            self.fail(wanted, batch_first_hint(shape, scores, is_batched))
 
         if lengths.known:
             _ext.check_lengths(
@@ -149,11 +164,11 @@ class Canonical:
         if not is_batched:
             log_probs = mx.expand_dims(log_probs, 1)
         T, _, C = log_probs.shape
-        frames = Frames(log_probs, None, self.blank(blank, C), is_batched)
-        lengths = self.lengths("input_lengths", input_lengths, frames)
+        blank = self.blank(blank, C)
+        lengths = self.lengths("input_lengths", input_lengths, log_probs, is_batched)
         if lengths.known:
             _ext.check_lengths(self.op, "input_lengths", lengths.array, T)
-        return frames._replace(lengths=lengths)
+        return Frames(log_probs, lengths, blank, is_batched)
 
     def index(self, name: str, value: Any) -> int:
         """An int of any integer type."""
@@ -190,30 +205,19 @@ class Canonical:
             return Values(empty(values.array.shape), True)
         return values
 
-    def lengths(self, name: str, lengths: Integers, frames: Frames) -> Values:
+    def lengths(
+        self, name: str, lengths: Integers, log_probs: mx.array, is_batched: bool
+    ) -> Values:
         values = self.integers(name, lengths)
-        N = frames.log_probs.shape[1]
+        N = log_probs.shape[1]
         if values.array.ndim == 0:
             if not values.known:
                 return Values(mx.repeat(values.array, N), False)
             return Values(from_host([values.array.item()] * N), True)
         if values.array.shape != (N,):
-            got = self.batch_first_hint(values.array.shape, frames)
+            got = batch_first_hint(values.array.shape, log_probs, is_batched)
             self.fail(f"{name} of shape ({N},)", got)
         return values
-
-    def batch_first_hint(self, shape: tuple[int, ...], frames: Frames) -> str:
-        """The shape of targets or lengths that do not fit log_probs' N sequences.
-
-        Says so if they are as many as log_probs has rows, which is how it looks when
-        its batch comes first.
-        """
-        T, N, _ = frames.log_probs.shape
-        if frames.is_batched and shape and shape[0] == T != N:
-            return (
-                f"{shape}: log_probs are (T, N, C); for (N, T, C) pass x.swapaxes(0, 1)"
-            )
-        return str(shape)
 
     def as_row(self, targets: Values) -> Values:
         """The targets (S,) of a single sequence as (1, S)."""

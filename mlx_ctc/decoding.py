@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import mlx.core as mx
 
@@ -32,7 +32,7 @@ def greedy_decode(
     blank: int = 0,
     *,
     with_logits: bool = False,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]:
     """The labels of the most probable class in each frame.
 
@@ -75,10 +75,10 @@ def greedy_decode(
     """
     with mx.stream(stream) if stream is not None else nullcontext():
         canonical = Canonical("greedy_decode")
-        log_probs, lengths, blank, is_batched = canonical.frames(
+        log_probs, known_lengths, blank, is_batched = canonical.frames(
             log_probs, input_lengths, blank
         )
-        lengths = canonical.int32(lengths)[:, None]
+        lengths = canonical.int32(known_lengths)[:, None]
         T, N, _ = log_probs.shape
         in_range = (lengths >= 0) & (lengths <= T)
         used = in_range & (mx.arange(T) < lengths)
@@ -224,12 +224,12 @@ def beam_search_decode(
         frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)
     frames = mx.contiguous(frames.swapaxes(0, 1), stream=mx.cpu)
     mx.eval(frames)
-    lengths = lengths.array.tolist()
+    counts = cast("list[int]", lengths.array.tolist())
     if not with_logits:
-        _ext.check_log_probs(frames, lengths, MOST)
+        _ext.check_log_probs(frames, counts, MOST)
     results = _ext.beam_search(
         frames,
-        lengths,
+        counts,
         beam_width=beam_width,
         blank=blank,
         nbest=nbest,
