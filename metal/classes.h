@@ -1,22 +1,30 @@
-// Which of a target's labels are of a class: a range of their ranks in the
-// order of classes, for each part of a long target.
+// The labels of a target in the order of their classes. The labels of a class
+// have consecutive ranks, in the order of the target, so that the gradient can
+// sum their gammas without a search and in a fixed order.
+//
+// Targets longer than PART labels are divided into parts, each with its own
+// ranks.
 
-// So many parts, one at least.
+// At least one part.
 METAL_FUNC int parts_of(int S, int part) {
   return metal::max((S + part - 1) / part, 1);
 }
 
+// The ranks of one class's labels in one part.
 struct Ranks {
   int begin;
   int end;
+
+  METAL_FUNC int count() const {
+    return end - begin;
+  }
 };
 
-// The form in memory: where they begin, and how many they are.
 METAL_FUNC uint pack_ranks(int begin, int count) {
   return (uint(begin) << 16) | uint(count);
 }
 
-METAL_FUNC Ranks ranks_of(uint packed) {
+METAL_FUNC Ranks unpack_ranks(uint packed) {
   const int begin = int(packed >> 16);
   return Ranks{begin, begin + int(packed & 0xffff)};
 }

@@ -1,5 +1,5 @@
-// Teaches NVRTC the part of the Metal Shading Language that the kernels use.
-// A warp is a simdgroup; threadgroups are one-dimensional.
+// The part of the Metal Shading Language that the kernels use, defined for
+// NVRTC. A simdgroup is a warp. Threadgroups are one-dimensional.
 
 #define device
 #define constant
@@ -7,8 +7,8 @@
 #define threadgroup __shared__
 #define METAL_FUNC __device__ __forceinline__
 
-// LAUNCH_BOUNDS, which the host defines, are the threads of a threadgroup and
-// the threadgroups that should fit a multiprocessor.
+// The host defines LAUNCH_BOUNDS: the most threads of a threadgroup, and the
+// threadgroups that should fit on a multiprocessor.
 #undef __global__
 #define __global__ __attribute__((global)) __launch_bounds__(LAUNCH_BOUNDS)
 
@@ -17,11 +17,17 @@
 #define threads_per_threadgroup blockDim
 #define threadgroups_per_grid gridDim
 #define thread_index_in_simdgroup (threadIdx.x % 32)
-// Through a shuffle, so that the compiler sees that a warp's lanes agree in it.
+// The shuffle tells the compiler that the value is the same in all lanes.
 #define simdgroup_index_in_threadgroup \
   (__shfl_sync(metal::all_lanes, threadIdx.x / 32, 0))
 
 typedef unsigned int uint;
+
+// See pointers.h.
+template <typename T>
+using Shared = T*;
+template <typename T>
+using Device = T*;
 
 template <typename To, typename From>
 METAL_FUNC To as_type(From from) {

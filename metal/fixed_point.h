@@ -1,14 +1,14 @@
-// Log-probabilities as integers, in units of 2^-32 nats. A path's score is
-// their sum, which never rounds: equal paths are found equal, and every machine
-// finds the same path. The numbers are those of csrc/cpu/viterbi.cpp, bit for
-// bit.
+// Log-probabilities as 64-bit integers, in units of 2^-32 nats. A path's score
+// is their sum, which is exact: ties are found as ties, and every GPU and the
+// CPU (csrc/lattice/viterbi.cpp, which has the same numbers) find the same
+// path.
 
-// Sums saturate here. All the frames' scores together add less than half of it,
-// so that what is impossible once stays below `nearly_impossible`.
+// Sums saturate at `impossible`. The scores of all frames add up to less than
+// half of it, so that an impossible path stays below `nearly_impossible`.
 constant constexpr int64_t impossible = -(int64_t(1) << 62);
 constant constexpr int64_t nearly_impossible = impossible / 2;
 
-METAL_FUNC int64_t greater(int64_t a, int64_t b) {
+METAL_FUNC int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
 
@@ -21,14 +21,14 @@ METAL_FUNC int64_t fixed_point(float x, float greatest) {
   return int64_t(scaled);
 }
 
-// A score less its frame's greatest. A frame with bad numbers has none that is
-// greatest, and its scores only must not add up.
-METAL_FUNC int64_t less_greatest(int64_t score, int64_t greatest_score) {
-  const int64_t less = greater(score - greatest_score, impossible);
-  return less < 0 ? less : 0;
+// The score minus the greatest score of its frame, in [impossible, 0]. (In a
+// frame with invalid scores the difference could be positive.)
+METAL_FUNC int64_t relative_score(int64_t score, int64_t greatest_score) {
+  const int64_t difference = larger(score - greatest_score, impossible);
+  return difference < 0 ? difference : 0;
 }
 
-// Shuffles move 32 bits.
+// The value of the lane below. Metal's shuffles move 32 bits.
 METAL_FUNC int64_t shuffle_up(int64_t a) {
   const uint low = metal::simd_shuffle_up(uint(a), 1);
   const uint high = metal::simd_shuffle_up(uint(a >> 32), 1);

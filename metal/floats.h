@@ -1,31 +1,37 @@
-// A few frames of the recursion in plain floats.
+// The recursion in floats, for a span of 4 frames at a time.
 //
-// Exponents move slowly. For a span of frames each state's can stand still, its
-// *level*: the state's Extended keeps its e, while its m takes all that happens
-// and is 0 where no path has come. A step is then five products, three of them
-// fused with a sum. Each span begins with m anew at 2^30.
+// A path probability changes its exponent slowly. During a span each state has
+// a fixed exponent, its level; a float holds the state's value relative to it.
+// One frame of a pair of states is then five products, three of them fused with
+// a sum. At the start of a span the levels are chosen anew, so that every float
+// is in [2^30, 2^31).
 //
-// Whatever leaves a float's range is noticed, and the segment done again by the
-// steps of recursion.h, which have no limits. What stayed inside is right:
-// values of every second frame are 2^-56 at least and no probability is below
-// 2^-35, so that those between are at least 2^-91, and something lost to
-// underflow, below 2^-126, was to be added to something 2^35 times as large.
-// For the same reason nothing becomes 0 before it is noticed.
+// In this form an Extended {m, e} is a float m and its level e. Unlike in a
+// number (extended.h), m is 0 for a state that no path has reached.
+//
+// The range of the floats is checked, and a segment with a value out of range
+// is computed again by recursion.h, which has no limits. The check is
+// sufficient: floats of every second frame are at least 2^-56, and
+// probabilities at least 2^-35, so that the frames between have floats of at
+// least 2^-91. A term that underflows, below 2^-126, is at most 2^-35 of the
+// sum that it belongs to, and no value can become 0 without being noticed
+// before.
 
 #include "place.h"
 
-constant constexpr int span = 4; // frames
+constant constexpr int span_frames = 4;
 constant constexpr int start_exponent = 30;
 constant constexpr uint least_float = (127 - 56) << 23; // the bits of 2^-56
 constant constexpr uint greatest_float = (127 + 110) << 23; // of 2^110
-constant constexpr uint most_doublings = 35; // of a probability, either way
+constant constexpr uint probability_exponents = 35; // 2^-35 to 2^35
 
-struct Floats {
+struct FloatPair {
   float blank;
   float label;
 };
 
-// The greatest of the lanes' floats. Their bits are compared, as integers.
+// The greatest float of all lanes. It compares integers of the same order, for
+// which CUDA has a reduction in one instruction.
 METAL_FUNC float greatest_of_lanes(float x) {
   const int bits = as_type<int>(x);
   const int order = bits ^ ((bits >> 31) & 0x7fffffff);
@@ -33,41 +39,47 @@ METAL_FUNC float greatest_of_lanes(float x) {
   return as_type<float>(greatest ^ ((greatest >> 31) & 0x7fffffff));
 }
 
-// 2^(from - to), 0 or infinity beyond a float; 0 for a forbidden step.
+// 2^(from - to) for an allowed step, which converts a float from one level to
+// another; 0 for a forbidden step. Saturates to 0 or infinity.
 METAL_FUNC float level_ratio(int from, int to, int step) {
   return as_type<float>(uint(metal::clamp(from + step - to, 0, 255)) << 23);
 }
 
-// exp(x) over the unit as a float. What is too small or too large for a
-// probability becomes NaN, which is noticed.
-METAL_FUNC float plain_probability(float x, Unit unit) {
-  const float y = x - unit.origin;
-  const float shifted = metal::fma(y, log2_e, rounding);
-  const float k = shifted - rounding;
+// exp(score) relative to the unit, as a float. A value outside of 2^-35 to 2^35
+// becomes NaN, which the range check finds.
+METAL_FUNC float float_probability(float score, Unit unit) {
+  const float y = score - unit.origin;
+  const float shifted = metal::fma(y, log2_e, round_offset);
+  const float k = shifted - round_offset;
   float r = metal::fma(k, -ln_2, y);
   r = metal::fma(k, -ln_2_rest, r);
   const uint e = as_type<uint>(shifted) - uint(unit.bits);
   const uint p = as_type<uint>(exp_near_zero(r)) + (e << 23);
-  return e + most_doublings <= 2 * most_doublings
+  return e + probability_exponents <= 2 * probability_exponents
       ? as_type<float>(p)
       : metal::numeric_limits<float>::quiet_NaN();
 }
 
-METAL_FUNC Extended never_reached() {
+// Conversion between floats with levels and numbers ---------------------------
+
+METAL_FUNC Extended unreached() {
   return Extended{0.0f, zero_exponent};
+}
+
+METAL_FUNC Pair unreached_pair() {
+  return Pair{unreached(), unreached()};
 }
 
 METAL_FUNC bool is_reached(Extended a) {
   return a.m > 0.0f;
 }
 
-// The number again, normalised.
-METAL_FUNC Extended as_number(Extended a) {
+METAL_FUNC Extended to_number(Extended a) {
   return choose(is_reached(a), normalise(a), extended_zero());
 }
 
-METAL_FUNC Pair as_numbers(Pair a) {
-  return Pair{as_number(a.blank), as_number(a.label)};
+METAL_FUNC Pair to_numbers(Pair a) {
+  return Pair{to_number(a.blank), to_number(a.label)};
 }
 
 METAL_FUNC Extended from_number(Extended a) {
@@ -78,12 +90,24 @@ METAL_FUNC Pair from_numbers(Pair a) {
   return Pair{from_number(a.blank), from_number(a.label)};
 }
 
-METAL_FUNC Pair with_floats(Pair levels, Floats a) {
+METAL_FUNC Pair with_floats(Pair levels, FloatPair a) {
   return Pair{
       Extended{a.blank, levels.blank.e}, Extended{a.label, levels.label.e}};
 }
 
-// The same number, m at 2^start_exponent.
+// Lanes without states hold 1, so that they never fail the range check and
+// all_reached() can be true.
+METAL_FUNC Pair or_one(Pair a, bool has_states) {
+  return choose(has_states, a, Pair{extended_one(), extended_one()});
+}
+
+METAL_FUNC Pair or_zero(Pair a, bool has_states) {
+  return choose(has_states, a, zero_pair());
+}
+
+// Levels ------------------------------------------------------------------
+
+// The same value with its float in [2^30, 2^31), start_exponent.
 METAL_FUNC Extended on_new_level(Extended a) {
   constexpr int start = 127 + start_exponent;
   const uint bits = as_type<uint>(a.m);
@@ -98,47 +122,39 @@ METAL_FUNC Pair on_new_levels(Pair a) {
   return Pair{on_new_level(a.blank), on_new_level(a.label)};
 }
 
-// In memory what passes between windows with a segment's frames is all their
-// floats, then all their levels, as words.
-METAL_FUNC Extended edge_number(uint m, uint e) {
+// What enters a window is stored as the floats of all frames of a segment, then
+// the levels of all frames, as 32-bit words.
+METAL_FUNC Extended edge_value(uint m, uint e) {
   return Extended{as_type<float>(m), as_type<int>(e)};
 }
 
-// What enters a window, the lanes with the frames' in turn, on one level for
-// each span; NaN where that cannot be, which is noticed.
-METAL_FUNC Extended on_common_levels(Extended a) {
-  static_assert(span == 4, "lanes are shuffled by 1 and 2");
-  const int lane_e = metal::simd_shuffle_xor(a.e, 1);
-  int top = metal::simd_shuffle_xor(metal::max(a.e, lane_e), 2);
-  if (!metal::simd_all(a.e == lane_e && a.e == top)) {
-    const Extended number = as_number(a);
-    top = metal::max(number.e, metal::simd_shuffle_xor(number.e, 1));
-    top = metal::max(top, metal::simd_shuffle_xor(top, 2));
+// Lane f has what enters a window with frame f. All frames of a span get one
+// level, the greatest of theirs; a float too small for it becomes NaN, which
+// the range check finds.
+METAL_FUNC Extended on_levels_of_spans(Extended a) {
+  static_assert(span_frames == 4, "lanes are shuffled by 1 and 2");
+  const int neighbour = metal::simd_shuffle_xor(a.e, 1);
+  int level = metal::simd_shuffle_xor(metal::max(a.e, neighbour), 2);
+  if (!metal::simd_all(a.e == neighbour && a.e == level)) {
+    const Extended number = to_number(a);
+    level = metal::max(number.e, metal::simd_shuffle_xor(number.e, 1));
+    level = metal::max(level, metal::simd_shuffle_xor(level, 2));
     const float m =
-        number.m * level_ratio(number.e + start_exponent, top, allowed);
+        number.m * level_ratio(number.e + start_exponent, level, allowed);
     const float nan = metal::numeric_limits<float>::quiet_NaN();
-    a.m = is_zero(number) ? 0.0f : (top - number.e <= 80 ? m : nan);
-    a.e = top - start_exponent;
+    a.m = is_zero(number) ? 0.0f : (level - number.e <= 80 ? m : nan);
+    a.e = level - start_exponent;
   }
   return a;
-}
-
-// Where a lane has no states floats stand alone, so that all are reached.
-METAL_FUNC Pair with_all(Pair a, bool has_states) {
-  return choose(has_states, a, Pair{extended_one(), extended_one()});
-}
-
-METAL_FUNC Pair without_others(Pair a, bool has_states) {
-  return choose(has_states, a, no_states());
 }
 
 METAL_FUNC bool all_reached(Pair a) {
   return metal::simd_all(is_reached(a.blank) && is_reached(a.label));
 }
 
-// A state that is out of reach has the level of the state it is reached from.
-
-// For alpha it lies to the left; at last what enters.
+// A state that no path has reached takes the level of the nearest state before
+// it (for beta_p: after it) that has been reached, from which paths will come
+// in this span; failing that, the level of what enters the window.
 METAL_FUNC Pair with_levels_of_alpha(Pair alpha, int entering, int lane) {
   if (all_reached(alpha)) {
     return alpha;
@@ -158,125 +174,136 @@ METAL_FUNC Pair with_levels_of_alpha(Pair alpha, int entering, int lane) {
   return alpha;
 }
 
-// For w to the right; the window ends with lane `edge_lane`.
+// `edge_lane` has the window's last label.
 METAL_FUNC Pair
-with_levels_of_w(Pair w, int entering, int lane, int edge_lane) {
-  if (all_reached(w)) {
-    return w;
+with_levels_of_beta_p(Pair beta_p, int entering, int lane, int edge_lane) {
+  if (all_reached(beta_p)) {
+    return beta_p;
   }
-  const bool reached = is_reached(w.blank) || is_reached(w.label);
-  int blank = is_reached(w.blank) ? w.blank.e : w.label.e;
+  const bool reached = is_reached(beta_p.blank) || is_reached(beta_p.label);
+  int blank = is_reached(beta_p.blank) ? beta_p.blank.e : beta_p.label.e;
   blank = reached ? blank : (lane >= edge_lane ? entering : zero_exponent);
   for (int step = 1; step < 32; step *= 2) {
     const int other = metal::simd_shuffle_down(blank, step);
     blank = blank < least_exponent && lane + step < 32 ? other : blank;
   }
-  const int behind = metal::simd_shuffle_down(blank, 1);
-  if (!is_reached(w.label)) {
-    w.label.e = lane >= edge_lane ? entering : behind;
+  const int next = metal::simd_shuffle_down(blank, 1);
+  if (!is_reached(beta_p.label)) {
+    beta_p.label.e = lane >= edge_lane ? entering : next;
   }
-  w.blank.e = blank;
-  return w;
+  beta_p.blank.e = blank;
+  return beta_p;
 }
 
-// From one state's level to another's, for the steps into this lane's pair.
-struct Arrivals {
+// Steps -------------------------------------------------------------------
+
+// The factors of the steps into a lane's pair: each converts from the level of
+// the state before to that of the state after, and is 0 for a forbidden step.
+struct Predecessors {
   float label_before_to_blank;
   float label_before_to_label;
   float blank_to_label;
 };
 
-METAL_FUNC Arrivals
-arrivals(Pair levels, int entering_level, Place place, int lane) {
+METAL_FUNC Predecessors
+predecessors_of(Pair levels, int entering_level, Place place, int lane) {
   int before = metal::simd_shuffle_up(levels.label.e, 1);
   before = lane == 0 ? entering_level : before;
-  return Arrivals{
-      level_ratio(before, levels.blank.e, place.into_blank),
-      level_ratio(before, levels.label.e, place.jump),
-      level_ratio(levels.blank.e, levels.label.e, place.into_label)};
+  return Predecessors{
+      level_ratio(before, levels.blank.e, place.label_before_to_blank),
+      level_ratio(before, levels.label.e, place.label_before_to_label),
+      level_ratio(levels.blank.e, levels.label.e, place.blank_to_label)};
 }
 
-METAL_FUNC Floats arrive(Floats a, float label_before, Arrivals to) {
-  return Floats{
-      metal::fma(to.label_before_to_blank, label_before, a.blank),
+METAL_FUNC FloatPair
+sum_of_predecessors(FloatPair a, float label_before, Predecessors factors) {
+  return FloatPair{
+      metal::fma(factors.label_before_to_blank, label_before, a.blank),
       metal::fma(
-          to.label_before_to_label,
+          factors.label_before_to_label,
           label_before,
-          metal::fma(to.blank_to_label, a.blank, a.label))};
+          metal::fma(factors.blank_to_label, a.blank, a.label))};
 }
 
-// And for the steps out of it, beta-hat's.
-struct Departures {
-  float label_to_blank;
-  float blank_behind_to_label;
-  float label_behind_to_label;
+// The factors of the steps out of a lane's pair, for beta.
+struct Successors {
+  float blank_to_label;
+  float label_to_next_blank;
+  float label_to_next_label;
 };
 
-METAL_FUNC Departures departures(
+METAL_FUNC Successors successors_of(
     Pair levels,
-    int blank_entering,
-    int label_entering,
+    int entering_level_of_blank,
+    int entering_level_of_label,
     Place place,
     int lane,
     int edge_lane) {
   int blank = metal::simd_shuffle_down(levels.blank.e, 1);
   int label = metal::simd_shuffle_down(levels.label.e, 1);
-  blank = lane >= edge_lane ? blank_entering : blank;
-  label = lane >= edge_lane ? label_entering : label;
-  return Departures{
-      level_ratio(levels.label.e, levels.blank.e, place.into_label),
-      level_ratio(blank, levels.label.e, place.into_label),
-      level_ratio(label, levels.label.e, place.jump_on)};
+  blank = lane >= edge_lane ? entering_level_of_blank : blank;
+  label = lane >= edge_lane ? entering_level_of_label : label;
+  return Successors{
+      level_ratio(levels.label.e, levels.blank.e, place.blank_to_label),
+      level_ratio(blank, levels.label.e, place.blank_to_label),
+      level_ratio(label, levels.label.e, place.label_to_next_label)};
 }
 
-METAL_FUNC Floats leave(Floats w, Floats behind, Departures to) {
-  return Floats{
-      metal::fma(to.label_to_blank, w.label, w.blank),
+METAL_FUNC FloatPair
+sum_of_successors(FloatPair beta_p, FloatPair next, Successors factors) {
+  return FloatPair{
+      metal::fma(factors.blank_to_label, beta_p.label, beta_p.blank),
       metal::fma(
-          to.label_behind_to_label,
-          behind.label,
-          metal::fma(to.blank_behind_to_label, behind.blank, w.label))};
+          factors.label_to_next_label,
+          next.label,
+          metal::fma(factors.label_to_next_blank, next.blank, beta_p.label))};
 }
 
-METAL_FUNC Floats emit(Floats arrived, float p_blank, float p_label) {
-  return Floats{arrived.blank * p_blank, arrived.label * p_label};
+METAL_FUNC FloatPair emit(FloatPair sums, float p_blank, float p_label) {
+  return FloatPair{sums.blank * p_blank, sums.label * p_label};
 }
 
-// A frame's step of alpha, as recursion.h has it for numbers.
-METAL_FUNC Floats step_of_alpha(
-    Floats before,
+// One frame of alpha, as step_of_alpha() of recursion.h.
+METAL_FUNC FloatPair step_of_alpha(
+    FloatPair before,
     float entering,
-    Arrivals to,
+    Predecessors factors,
     float p_blank,
     float p_label,
     int lane) {
   const float from_lane = metal::simd_shuffle_up(before.label, 1);
   const float label_before = lane == 0 ? entering : from_lane;
-  return emit(arrive(before, label_before, to), p_blank, p_label);
+  return emit(
+      sum_of_predecessors(before, label_before, factors), p_blank, p_label);
 }
 
-// What the floats have come to, as bits.
-struct Extent {
-  uint least; // of every second frame; 0 passes for the greatest
-  uint greatest; // at the spans' ends: infinity and NaN do not go away
+// Range check ---------------------------------------------------------------
+
+// The range of a segment's floats, as bits, which for positive floats have the
+// same order.
+struct Range {
+  // Of every second frame. 0, an unreached state, minus 1 wraps to the greatest
+  // value and is ignored.
+  uint least;
+  uint greatest; // of the last frame of each span: infinity and NaN persist
 };
 
-METAL_FUNC Extent no_extent() {
-  return Extent{0xffffffffu, 0u};
+METAL_FUNC Range empty_range() {
+  return Range{0xffffffffu, 0u};
 }
 
-// After the span's k-th frame.
-METAL_FUNC void note(thread Extent& extent, Floats a, int k) {
+// Adds the floats after the k-th frame of a span.
+METAL_FUNC void extend(thread Range& range, FloatPair a, int k) {
   const uint blank = as_type<uint>(a.blank);
   const uint label = as_type<uint>(a.label);
   if (k % 2 == 1) {
-    extent.least = metal::min(extent.least, metal::min(blank - 1u, label - 1u));
+    range.least = metal::min(range.least, metal::min(blank - 1u, label - 1u));
   }
-  if (k == span - 1) {
-    extent.greatest = metal::max(extent.greatest, metal::max(blank, label));
+  if (k == span_frames - 1) {
+    range.greatest = metal::max(range.greatest, metal::max(blank, label));
   }
 }
 
-METAL_FUNC bool stayed_in_range(Extent extent) {
-  return extent.least >= least_float && extent.greatest < greatest_float;
+METAL_FUNC bool is_exact(Range range) {
+  return range.least >= least_float && range.greatest < greatest_float;
 }

@@ -1,15 +1,17 @@
-// The last blank of a target. A path that has come to it stays, so that all it
-// needs is its arrivals from the last label: it takes no lane, and a target of
-// 32 labels no second window.
+// The last blank of a target, which has no lane: a target of 32 labels then
+// needs one window, not two.
 //
-// In each function lane k has the segment's frame k % FRAMES.
+// A path that has come to the last blank stays there. So its alpha is a sum
+// over the frames in which a path can have arrived from the last label, and can
+// be computed for a whole segment at once. In these functions lane k has the
+// frame k % FRAMES of the segment.
 
 #include "floats.h"
 
-// A frame's probability of the blank, which may be less than a float of
-// plain_probability holds.
-template <typename Score>
-METAL_FUNC Extended number_of(float p_blank, Score score, Unit unit) {
+// The blank's probability as a number. A float_probability() that was out of
+// range, NaN, is computed again from the score.
+template <typename Scores>
+METAL_FUNC Extended p_blank_number(float p_blank, Scores score, Unit unit) {
   Extended number = Extended{p_blank, 0};
   if (metal::isnan(p_blank)) {
     number = probability(float(*score), unit);
@@ -17,47 +19,42 @@ METAL_FUNC Extended number_of(float p_blank, Score score, Unit unit) {
   return normalise(number);
 }
 
-// The state after a segment: what was there before, and every arrival, times
-// the blank's probabilities from then on. `label` is the last label's state
-// before the frame.
+// Alpha of the last blank after a segment, from `before`, its alpha before the
+// segment, and `label`, alpha of the last label before the lane's frame.
 template <int FRAMES>
 METAL_FUNC Extended
 last_blank_after(Extended before, Extended label, Extended p_blank, int lane) {
   const int k = lane % FRAMES;
-  Extended onward = p_blank;
+  // The product of the blank's probabilities from this frame to the last.
+  Extended p_of_rest = p_blank;
   for (int step = 1; step < FRAMES; step *= 2) {
-    const Extended later = Extended{
-        metal::simd_shuffle_down(onward.m, step),
-        metal::simd_shuffle_down(onward.e, step)};
-    onward = normalise(
-        product(onward, choose(k + step < FRAMES, later, extended_one())));
+    const Extended later = shuffle_down(p_of_rest, step);
+    p_of_rest = normalise(
+        multiply(p_of_rest, choose(k + step < FRAMES, later, extended_one())));
   }
-  const Extended arrived = choose(k == 0, sum(before, label), label);
-  Extended all = normalise(product(arrived, onward));
+  const Extended arrived = choose(k == 0, add(before, label), label);
+  Extended total = normalise(multiply(arrived, p_of_rest));
   for (int step = 1; step < FRAMES; step *= 2) {
-    all =
-        sum(all,
-            Extended{
-                metal::simd_shuffle_xor(all.m, step),
-                metal::simd_shuffle_xor(all.e, step)});
+    total = add(total, shuffle_xor(total, step));
   }
-  return normalise(all);
+  return normalise(total);
 }
 
-// Its gamma: the sum of all arrivals until then, each with what follows it.
-// `behind` is w of the last blank in the next frame.
+// Gamma of the last blank: the sum, over this frame and those before it, of the
+// paths that arrive there. `beta_p` is that of the last blank in the next
+// frame.
 template <int FRAMES>
 METAL_FUNC float last_blank_gamma(
     Extended before,
     Extended label,
     Extended p_blank,
-    Extended behind,
+    Extended beta_p,
     Extended z,
     int lane) {
   const int k = lane % FRAMES;
-  const Extended arrived = choose(k == 0, sum(before, label), label);
-  float gamma = arrived.m * p_blank.m * behind.m / z.m *
-      power_of_two(arrived.e + p_blank.e + behind.e - z.e);
+  const Extended arrived = choose(k == 0, add(before, label), label);
+  float gamma = arrived.m * p_blank.m * beta_p.m / z.m *
+      power_of_two(arrived.e + p_blank.e + beta_p.e - z.e);
   for (int step = 1; step < FRAMES; step *= 2) {
     const float earlier = metal::simd_shuffle_up(gamma, step);
     gamma += k >= step ? earlier : 0.0f;

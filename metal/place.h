@@ -1,48 +1,48 @@
-// A lane's place in the lattice: which pair of states it has, a blank and the
-// label after it, and which steps lead into them. The last blank is in no pair:
-// last_blank.h.
+// Which pair of states a lane has, and which steps lead into and out of it.
+//
+// A pair is a blank and the label after it. The last blank of a target has no
+// label after it and no lane: see last_blank.h.
 
+#include "frames.h"
 #include "recursion.h"
 
-// 32 pairs each, the last one fewer.
-METAL_FUNC int windows_of(int S_n) {
-  return (S_n + 31) / 32;
-}
-
-// Of a step from one state to another: forbidden, its probability has an
-// exponent that makes it 0. (Allowed, it is a float's bias.)
+// Whether a step between two states is allowed, as a term of exponents:
+// `allowed` is the bias of a float's exponent; `forbidden` makes the product
+// zero.
 constant constexpr int allowed = 127;
 constant constexpr int forbidden = 2 * zero_exponent;
-
-struct Place {
-  bool has_states;
-  int blank; // which of the target's blanks
-  int label; // and labels
-  int y; // the label's class; the blank's where there is none
-  int into_label; // from the blank to the label
-  int into_blank; // from the label before
-  int jump; // from the label before to the label
-  int jump_on; // from the label to the one behind
-};
 
 METAL_FUNC int step_if(bool is_allowed) {
   return is_allowed ? allowed : forbidden;
 }
 
-// Whether a path may pass from one label straight to another, over the blank
-// between them.
-template <typename Target>
+struct Place {
+  bool has_states;
+  int blank; // index among the target's S_n + 1 blanks
+  int label; // index among the target's labels
+  int y; // the label's class; the blank's in a lane without states
+  // Each `allowed` or `forbidden`:
+  int blank_to_label;
+  int label_before_to_blank;
+  int label_before_to_label; // skips the blank between them
+  int label_to_next_label;
+};
+
+// Whether a path may pass directly from label `from` to label `to`: both exist
+// and are different classes.
+template <typename Targets>
 METAL_FUNC bool
-may_jump(Target target, int64_t stride, int S_n, int from, int to) {
+may_skip_blank(Targets target, int64_t stride, int S_n, int from, int to) {
   const bool are_labels = from >= 0 && from < S_n && to >= 0 && to < S_n;
   return are_labels && target[from * stride] != target[to * stride];
 }
 
-// With paths read from the end, direction -1, a pair is a blank and the label
-// before it, and what is in no pair the first blank.
-template <typename Target>
+// The place of a lane that has the given label in the scan of alpha (direction
+// 1) or of beta_p (direction -1). In the reversed target of beta_p a pair is a
+// blank and the label before it, and the blank without a lane is blank 0.
+template <typename Targets>
 METAL_FUNC Place place_of(
-    Target target,
+    Targets target,
     int64_t stride,
     int S_n,
     int class_of_blank,
@@ -50,6 +50,7 @@ METAL_FUNC Place place_of(
     int direction) {
   const bool has_states = label >= 0 && label < S_n;
   const int before = label - direction;
+  const int after = label + direction;
   const bool has_before = has_states && before >= 0 && before < S_n;
   return Place{
       has_states,
@@ -58,22 +59,21 @@ METAL_FUNC Place place_of(
       has_states ? int(target[label * stride]) : class_of_blank,
       step_if(has_states),
       step_if(has_before),
-      step_if(may_jump(target, stride, S_n, before, label)),
-      step_if(may_jump(target, stride, S_n, label, label + direction))};
+      step_if(may_skip_blank(target, stride, S_n, before, label)),
+      step_if(may_skip_blank(target, stride, S_n, label, after))};
 }
 
-// What the gradient needs to know of a label, in one word of memory: its class,
-// its rank in the order of classes, and the jumps to it and from it.
+// What the gradient needs of one label, packed into a word of `labels`.
 struct Label {
-  int y;
-  int rank;
-  bool jump;
-  bool jump_on;
+  int y; // its class
+  int rank; // its position in the order of classes, within its part
+  bool skips_from_before; // whether a path may skip the blank before it
+  bool skips_to_next; // and the blank after it
 };
 
 METAL_FUNC uint64_t pack_label(Label a) {
-  const uint rest =
-      uint(a.rank) | (a.jump ? 1u << 16 : 0u) | (a.jump_on ? 1u << 17 : 0u);
+  const uint rest = uint(a.rank) | (a.skips_from_before ? 1u << 16 : 0u) |
+      (a.skips_to_next ? 1u << 17 : 0u);
   return uint64_t(uint(a.y)) | (uint64_t(rest) << 32);
 }
 
@@ -86,8 +86,8 @@ METAL_FUNC Label unpack_label(uint64_t packed) {
       (rest & (1u << 17)) != 0};
 }
 
-// The i-th of a target's labels; for a lane that has none the blank's class,
-// and a rank that no label has.
+// The target's i-th label. A lane without a label gets the blank's class, and
+// the rank `no_rank`.
 template <typename Labels>
 METAL_FUNC Label
 label_of(Labels labels, int S_n, int class_of_blank, int i, int no_rank) {
@@ -97,7 +97,7 @@ label_of(Labels labels, int S_n, int class_of_blank, int i, int no_rank) {
   return Label{class_of_blank, no_rank, false, false};
 }
 
-// Its place, with paths read forward.
+// The place of a lane that has the i-th label, in a target read forward.
 METAL_FUNC Place place_of_label(Label label, int S_n, int i) {
   const bool has_states = i < S_n;
   return Place{
@@ -107,6 +107,6 @@ METAL_FUNC Place place_of_label(Label label, int S_n, int i) {
       label.y,
       step_if(has_states),
       step_if(has_states && i > 0),
-      step_if(label.jump),
-      step_if(label.jump_on)};
+      step_if(label.skips_from_before),
+      step_if(label.skips_to_next)};
 }

@@ -1,31 +1,38 @@
-// gamma of every frame, the blanks summed and the labels one by one, or those
-// of each class: a threadgroup rebuilds alpha and w inside one segment from the
-// scan's checkpoints, as the gradient does, and writes its frames' rows.
+// The posteriors gamma of every frame: of all blanks together and of each
+// label, or of each class. A threadgroup computes gamma in one segment from the
+// scan's checkpoints, as the gradient does, and writes the rows of its frames.
 //
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
 //      input_lengths   (N)
 //      target_lengths  (N)
-//      normalisers, partition, checkpoints, edges, classes, labels, places:
-//      see the scan
+//      normalisers     (N, T, 2) of logits; not read for log-probabilities
+//      z, checkpoints, edges, classes, labels, places: see tables.h
 // out  by_label        (N, T, S + 1), the blank first
-//      by_class        (N, T, C) with BY_CLASS
+//      by_class        (N, T, C), with BY_CLASS
 //
-// LOGITS, BLANK, BY_CLASS    the op's options
+// LOGITS, BLANK, BY_CLASS    options of ctc_posteriors
 // SEGMENT                    frames between checkpoints
-// PART                       labels of a part of classes and places
-// MAX_SIMDGROUPS             room for so many in a threadgroup
+// PART                       labels of a part (classes.h)
+// MAX_SIMDGROUPS             simdgroups that the threadgroup has memory for
 
+#include "by_class.h"
 #include "gammas.h"
+#include "last_blank_gammas.h"
 
-const float nan = metal::numeric_limits<float>::quiet_NaN();
-
-threadgroup float p_blank[MAX_SIMDGROUPS][SEGMENT];
+threadgroup float p_blanks[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
-threadgroup float of_labels[MAX_SIMDGROUPS][SEGMENT][32]; // of a window
-threadgroup float blanks[MAX_SIMDGROUPS][SEGMENT]; // their gamma, summed
-threadgroup float sums[MAX_SIMDGROUPS][SEGMENT]; // gamma of all states, summed
+threadgroup float label_gammas[MAX_SIMDGROUPS][SEGMENT][32]; // of a window
+threadgroup float blank_gammas[MAX_SIMDGROUPS][SEGMENT];
+threadgroup float frame_gammas[MAX_SIMDGROUPS][SEGMENT]; // of all states
 
+const Threads self = {
+    int(threads_per_threadgroup.x),
+    int(thread_position_in_threadgroup.x),
+    int(simdgroup_index_in_threadgroup),
+    int(thread_index_in_simdgroup)};
+const int lane = self.lane;
+const int simdgroup = self.simdgroup;
 const int T = log_probs_shape[0];
 const int N = log_probs_shape[1];
 const int C = log_probs_shape[2];
@@ -37,117 +44,106 @@ const int n =
 if (n >= N) {
   return;
 }
-const int threads = int(threads_per_threadgroup.x);
-const int simdgroups = threads / 32;
-const int thread_index = int(thread_position_in_threadgroup.x);
-const int simdgroup = int(simdgroup_index_in_threadgroup);
-const int lane = int(thread_index_in_simdgroup);
 
-const int here = metal::min(SEGMENT, T - begin); // frames to write
-const Extended z = unpack(partition[n]);
-const int input_length = input_lengths[n * input_lengths_strides[0]];
-const int target_length = target_lengths[n * target_lengths_strides[0]];
-const Contents contents = contents_of(z, input_length, T, begin, here);
-const int frames = contents.paths;
-const int S_n = frames > 0 ? target_length : 0;
-const Segment segment =
-    segment_of(n, S, frames > 0 ? input_length : begin, S_n, begin, SEGMENT);
-const auto tables = tables_of(
-    segment,
-    SEGMENT,
+// What the sequence has in the segment's frames.
+const int frames_to_write = metal::min(SEGMENT, T - begin);
+const Extended z_n = extended_from_bits(z[n]);
+const SequenceFrames sequence = frames_of_sequence(
+    z_n,
+    input_lengths[n * input_lengths_strides[0]],
+    target_lengths[n * target_lengths_strides[0]],
+    T,
+    begin,
+    frames_to_write);
+const int frames = sequence.with_paths;
+const int S_n = sequence.S_n;
+const auto segment = segment_of<SEGMENT>(
+    sequence,
+    begin,
+    int64_t(n) * checkpoints_shape[1],
     checkpoints,
-    checkpoints_shape[1],
     edges,
+    S,
     edges_shape[2]);
-const int64_t item = n * log_probs_strides[1];
-const int64_t frame_stride = log_probs_strides[0];
-const int64_t class_stride = log_probs_strides[2];
-const int64_t first_row = int64_t(n) * T + begin;
 
-const Unit unit = begin_segment<SEGMENT, LOGITS>(
+// The blank's probabilities in the segment.
+const GammaMemory memory = {
+    &p_blanks[simdgroup][0],
+    &p_labels[simdgroup][0][lane],
+    &blank_gammas[simdgroup][0],
+    &frame_gammas[simdgroup][0]};
+const auto scores = prepare_segment<LOGITS>(
     segment,
-    log_probs + item + BLANK * class_stride,
-    frame_stride,
+    true,
+    log_probs + n * log_probs_strides[1],
+    log_probs_strides[0],
+    log_probs_strides[2],
+    BLANK,
     normalisers + int64_t(n) * T * 2,
-    &p_blank[simdgroup][0],
+    memory,
     lane);
-if (lane < SEGMENT) {
-  blanks[simdgroup][lane] = 0.0f;
-  sums[simdgroup][lane] = 0.0f;
-}
 metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-const auto emissions = emissions_of(
-    log_probs + item + begin * frame_stride,
-    frame_stride,
-    class_stride,
-    BLANK,
-    unit);
+// gamma of all windows, which the simdgroups take in turn.
+const int64_t first_row = int64_t(n) * T + begin;
+const Device<float> rows = by_label + first_row * (S + 1);
 int window = simdgroup;
-for (; window < windows_of(S_n); window += simdgroups) {
+for (; window < windows_of(S_n); window += self.simdgroups()) {
   const int i = window * 32 + lane;
-  if (!has_path(segment, window)) {
+  if (segment.has_path(window)) {
+    const Label label =
+        label_of(labels + int64_t(n) * size_of_labels(S), S_n, BLANK, i, S);
+    const LabelGammas gammas = {
+        0, SEGMENT, &label_gammas[simdgroup][0][lane], 32};
+    add_window(
+        gammas,
+        segment,
+        place_of_label(label, S_n, i),
+        scores,
+        memory,
+        z_n,
+        window,
+        lane);
     for (int f = 0; f < frames && i < S_n; ++f) {
-      by_label[(first_row + f) * (S + 1) + i + 1] = 0.0f;
+      rows[int64_t(f) * (S + 1) + i + 1] = *gammas.at(f);
     }
-    continue;
-  }
-  const Label label = label_of(labels + int64_t(n) * S, S_n, BLANK, i, S);
-  const Place place = place_of_label(label, S_n, i);
-  const auto own = &of_labels[simdgroup][0][lane];
-  add_window<SEGMENT>(
-      wanted(0, SEGMENT, own, 32),
-      segment,
-      place,
-      tables,
-      emissions,
-      p_blank[simdgroup],
-      &p_labels[simdgroup][0][lane],
-      z,
-      window,
-      blanks[simdgroup],
-      sums[simdgroup],
-      lane);
-  for (int f = 0; f < frames && place.has_states; ++f) {
-    by_label[(first_row + f) * (S + 1) + i + 1] = own[f * 32];
+  } else {
+    for (int f = 0; f < frames && i < S_n; ++f) {
+      rows[int64_t(f) * (S + 1) + i + 1] = 0.0f;
+    }
   }
 }
-// The simdgroup whose turn it would be has the last blank.
+// The next simdgroup in turn computes the last blank.
 if (frames > 0 && window == windows_of(S_n)) {
-  add_last_blank<SEGMENT>(
-      segment,
-      tables,
-      emissions,
-      p_blank[simdgroup],
-      z,
-      blanks[simdgroup],
-      sums[simdgroup],
-      lane);
+  add_last_blank(segment, scores, memory, z_n, lane);
 }
 metal::threadgroup_barrier(
     metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
 
-// A frame's posteriors sum to 1: dividing by their sum takes out the rounding
-// that alpha, w and Z have gathered over the whole sequence.
-if (thread_index < frames) {
-  float of_blanks = 0.0f;
-  float of_all = 0.0f;
-  for (int k = 0; k < simdgroups; ++k) {
-    of_blanks += blanks[k][thread_index];
-    of_all += sums[k][thread_index];
-  }
-  blanks[0][thread_index] = of_blanks / of_all;
-  sums[0][thread_index] = 1.0f / of_all;
+// Sums over the simdgroups. gamma of all states sums to 1 in each frame.
+// Dividing by the computed sum removes the rounding errors of alpha, beta_p and
+// z, which grow with the number of frames.
+if (self.index < frames) {
+  const int f = self.index;
+  const float blanks =
+      sum_of_simdgroups(&blank_gammas[0][0], SEGMENT, f, self.simdgroups());
+  const float sum =
+      sum_of_simdgroups(&frame_gammas[0][0], SEGMENT, f, self.simdgroups());
+  blank_gammas[0][f] = blanks / sum;
+  frame_gammas[0][f] = 1.0f / sum;
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-for (int f = 0; f < here; ++f) {
-  for (int s = thread_index; s <= S; s += threads) {
-    const int64_t at = (first_row + f) * (S + 1) + s;
-    float value = f < contents.bad ? nan : 0.0f;
+
+// Write the rows by label.
+const float nan = metal::numeric_limits<float>::quiet_NaN();
+for (int f = 0; f < frames_to_write; ++f) {
+  for (int s = self.index; s <= S; s += self.count) {
+    const int64_t at = int64_t(f) * (S + 1) + s;
+    float value = f < sequence.invalid ? nan : 0.0f;
     if (f < frames && s <= S_n) {
-      value = s > 0 ? by_label[at] * sums[0][f] : blanks[0][f];
+      value = s > 0 ? rows[at] * frame_gammas[0][f] : blank_gammas[0][f];
     }
-    by_label[at] = value;
+    rows[at] = value;
   }
 }
 if (!BY_CLASS) {
@@ -155,29 +151,16 @@ if (!BY_CLASS) {
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_device);
 
-// The places of a class, in order, part by part.
-const int parts = parts_of(S_n, PART);
-const int64_t listed = int64_t(parts_of(S, PART)) * C;
-for (int c = thread_index; c < C; c += threads) {
-  float values[SEGMENT];
-  for (int f = 0; f < SEGMENT; ++f) {
-    values[f] = f < contents.bad ? nan : 0.0f;
-    if (c == BLANK && f < frames) {
-      values[f] = blanks[0][f];
-    }
-  }
-  for (int part = 0; frames > 0 && part < parts; ++part) {
-    const Ranks of_class =
-        ranks_of(classes[n * listed + int64_t(part) * C + c]);
-    const int64_t part_at = int64_t(n) * S + part * PART;
-    for (int rank = of_class.begin; rank < of_class.end; ++rank) {
-      const int i = part * PART + int(places[part_at + rank]);
-      for (int f = 0; f < frames; ++f) {
-        values[f] += by_label[(first_row + f) * (S + 1) + i + 1];
-      }
-    }
-  }
-  for (int f = 0; f < here; ++f) {
-    by_class[(first_row + f) * C + c] = values[f];
-  }
-}
+write_by_class<SEGMENT>(
+    sequence,
+    frames_to_write,
+    &blank_gammas[0][0],
+    rows,
+    S,
+    classes + int64_t(n) * parts_of(S, PART) * size_of_classes(C),
+    places + int64_t(n) * size_of_labels(S),
+    C,
+    BLANK,
+    PART,
+    by_class + first_row * C,
+    self);

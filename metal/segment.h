@@ -1,156 +1,188 @@
-// One segment of a sequence's frames, and what the scan has left at its ends
-// and between its windows.
+// One segment of a sequence for the gradient and the posteriors: which frames
+// it has, and what the scan has stored at its ends and between its windows.
 
-#include "emissions.h"
+#include "pointers.h"
+#include "probabilities.h"
+#include "tables.h"
 
+// What a sequence has in the frames that a threadgroup writes.
+struct SequenceFrames {
+  int with_paths; // 0 if the target has no path
+  int invalid; // frames of NaN
+  int T_n; // input length, if there are paths
+  int S_n; // target length, if there are paths; otherwise 0
+};
+
+// Frames t0 .. t0 + frames - 1; those with paths, or invalid ones, come first.
+METAL_FUNC SequenceFrames frames_of_sequence(
+    Extended z,
+    int input_length,
+    int target_length,
+    int T,
+    int t0,
+    int frames) {
+  const bool invalid = is_invalid(z);
+  // Lengths out of range are not used: all frames are NaN.
+  const int length = is_out_of_range(z) ? T : input_length;
+  const int count = metal::clamp(length - t0, 0, frames);
+  const int with_paths = invalid || is_zero(z) ? 0 : count;
+  return SequenceFrames{
+      with_paths,
+      invalid ? count : 0,
+      input_length,
+      with_paths > 0 ? target_length : 0};
+}
+
+template <int FRAMES>
 struct Segment {
-  int n;
-  int S; // of the batch
   int T_n;
   int S_n;
   Frames frames;
-  Band band;
+  Band band; // of windows that paths can be in
+  // Checkpoints: alpha after the segment before, beta_p of the segment after.
+  Device<const uint64_t> alpha;
+  Device<const uint64_t> beta_p;
+  Device<const uint> edges;
+
+  METAL_FUNC bool has_path(int window) const {
+    return 32 * window >= band.first && 32 * window <= band.last;
+  }
+  // Whether the scan has stored the window's states at the segment's ends: it
+  // skips segments without a path.
+  METAL_FUNC bool has_alpha(int window) const {
+    return frames.first > 0 && 32 * window <= band.last - FRAMES;
+  }
+  METAL_FUNC bool has_beta_p(int window) const {
+    return frames.first + FRAMES < T_n && 32 * window >= band.first + FRAMES;
+  }
+  // What enters the window with the segment's f-th frame.
+  METAL_FUNC Extended edge(int row, int window, int f) const {
+    const int k = row == alpha_of_label_before ? f : FRAMES - 1 - f;
+    const int at = edge_offset(window, row, FRAMES) + k;
+    return edge_value(edges[at], edges[at + FRAMES]);
+  }
 };
 
-METAL_FUNC Segment
-segment_of(int n, int S, int T_n, int S_n, int begin, int size) {
-  return Segment{
-      n,
-      S,
-      T_n,
-      S_n,
-      frames_of(begin / size, T_n, size, 0, false),
-      band_of(begin, begin + size, T_n, S_n)};
-}
-
-// What a sequence's frames hold from `begin` on, of the `room` that somebody
-// writes: paths, or NaN in a bad item, and zeros behind them.
-struct Contents {
-  int paths;
-  int bad;
-};
-
-METAL_FUNC Contents
-contents_of(Extended partition, int input_length, int T, int begin, int room) {
-  const bool bad = metal::isnan(partition.m);
-  const bool length_known = !bad || partition.e == 0;
-  const int T_n = length_known ? input_length : T;
-  const int count = metal::clamp(T_n - begin, 0, room);
-  return Contents{bad || is_zero(partition) ? 0 : count, bad ? count : 0};
-}
-
-METAL_FUNC bool has_path(Segment segment, int window) {
-  return 32 * window >= segment.band.first && 32 * window <= segment.band.last;
-}
-
-// Whether the scan has left the window's states at the segment's ends.
-METAL_FUNC bool has_alpha_before(Segment segment, int size, int window) {
-  return segment.frames.first > 0 && 32 * window <= segment.band.last - size;
-}
-
-METAL_FUNC bool has_w_behind(Segment segment, int size, int window) {
-  return segment.frames.first + size < segment.T_n &&
-      32 * window >= segment.band.first + size;
-}
-
-struct Ends {
-  Pair alpha; // before the segment
-  Pair w; // behind it
-  Extended left; // alpha's label that enters with frame lane % size
-  Pair right; // and w's pair
-};
-
-// The scan's tables of a segment.
-template <typename Checkpoints, typename Edges>
-struct Tables {
-  Checkpoints alpha; // of the segment before
-  Checkpoints w; // of the one behind
-  Edges edges;
-};
-
-template <typename Checkpoints, typename Edges>
-METAL_FUNC Tables<Checkpoints, Edges> tables_of(
-    Segment segment,
-    int size, // of a segment
-    Checkpoints checkpoints, // (N, B, 2, S + 1, 2)
-    int B,
-    Edges edges, // (N, B, V + 1, 3, 2, size)
+// The segment that begins with frame `begin`.
+template <int FRAMES>
+METAL_FUNC Segment<FRAMES> segment_of(
+    SequenceFrames sequence,
+    int begin,
+    int64_t first_segment, // of the sequence, in `checkpoints` and `edges`
+    Device<const uint64_t> checkpoints,
+    Device<const uint> edges,
+    int S,
     int receivers) { // V + 1
-  const int64_t index = int64_t(segment.n) * B + segment.frames.segment;
-  const int row = 2 * (segment.S + 1);
-  const auto at = checkpoints + index * (2 * row);
-  return Tables<Checkpoints, Edges>{
-      at - 2 * row, at + 3 * row, edges + index * (receivers * 3 * 2 * size)};
+  const int T_n = sequence.with_paths > 0 ? sequence.T_n : begin;
+  const int64_t index = first_segment + begin / FRAMES;
+  const int checkpoint = size_of_checkpoint(S);
+  const Device<const uint64_t> at = checkpoints + index * (2 * checkpoint);
+  return Segment<FRAMES>{
+      T_n,
+      sequence.S_n,
+      frames_of(begin / FRAMES, T_n, FRAMES, 0, false),
+      band_of(begin, begin + FRAMES, T_n, sequence.S_n),
+      at - 2 * checkpoint,
+      at + 3 * checkpoint,
+      edges + index * size_of_edges(receivers - 1, FRAMES)};
 }
 
-// What enters window v with the segment's f-th frame: alpha of the label before
-// it (row 0), w of the blank (1) and of the label (2) behind it.
-template <typename Tables>
-METAL_FUNC Extended edge_of(Tables tables, int row, int v, int size, int f) {
-  const int k = row == 0 ? f : size - 1 - f;
-  const auto at = tables.edges + (v * 3 + row) * 2 * size + k;
-  return edge_number(at[0], at[size]);
-}
+// The states around one window of the segment.
+struct WindowEnds {
+  Pair alpha; // before the segment
+  Pair beta_p; // after it
+  // Lane f has what enters with frame f % FRAMES:
+  Extended label_before; // alpha
+  Pair next; // beta_p
+};
 
-template <typename Tables>
-METAL_FUNC Ends ends_of(
-    Segment segment,
-    int size,
-    Place place,
-    Tables tables,
-    int window,
-    int lane) {
-  const Pair no_pair = Pair{never_reached(), never_reached()};
-  Ends ends = {no_pair, no_pair, never_reached(), no_pair};
+template <int FRAMES>
+METAL_FUNC WindowEnds
+ends_of(Segment<FRAMES> segment, Place place, int window, int lane) {
+  WindowEnds ends = {
+      unreached_pair(), unreached_pair(), unreached(), unreached_pair()};
   const int first = 32 * window; // label
   const Band band = segment.band;
-  const bool from_left = window > 0 && first - 32 >= band.first;
-  const bool from_right = first + 32 < segment.S_n && first + 32 <= band.last;
+  const bool label_enters = window > 0 && first - 32 >= band.first;
+  const bool next_enters = first + 32 < segment.S_n && first + 32 <= band.last;
   if (segment.frames.first == 0 && place.blank == 0) {
     ends.alpha.blank = extended_one();
   }
-  if (place.has_states && has_alpha_before(segment, size, window)) {
-    ends.alpha.blank = unpack(tables.alpha[2 * place.blank]);
-    ends.alpha.label = unpack(tables.alpha[2 * place.label + 1]);
+  if (place.has_states && segment.has_alpha(window)) {
+    ends.alpha.blank = extended_from_bits(segment.alpha[2 * place.blank]);
+    ends.alpha.label = extended_from_bits(segment.alpha[2 * place.label + 1]);
   }
-  if (place.has_states && has_w_behind(segment, size, window)) {
-    ends.w.label = unpack(tables.w[2 * place.label + 1]);
-    // A window's first blank is of the one before it in the scan of w.
-    if (lane > 0 || window == 0 || has_w_behind(segment, size, window - 1)) {
-      ends.w.blank = unpack(tables.w[2 * place.blank]);
+  if (place.has_states && segment.has_beta_p(window)) {
+    ends.beta_p.label = extended_from_bits(segment.beta_p[2 * place.label + 1]);
+    // The scan of beta_p has a window's first blank in the window before.
+    if (lane > 0 || window == 0 || segment.has_beta_p(window - 1)) {
+      ends.beta_p.blank = extended_from_bits(segment.beta_p[2 * place.blank]);
     }
   }
-  const int f = lane % size;
-  if (from_left) {
-    ends.left = edge_of(tables, 0, window, size, f);
+  const int f = lane % FRAMES;
+  if (label_enters) {
+    ends.label_before = segment.edge(alpha_of_label_before, window, f);
   }
-  ends.right.blank = edge_of(tables, 1, window, size, f);
-  if (from_right) {
-    ends.right.label = edge_of(tables, 2, window, size, f);
+  ends.next.blank = segment.edge(beta_p_of_next_blank, window, f);
+  if (next_enters) {
+    ends.next.label = segment.edge(beta_p_of_next_label, window, f);
   }
   return ends;
 }
 
-// What the segment's windows have in common: its unit, and the blank's
-// probabilities.
-template <
-    int FRAMES,
-    bool LOGITS,
-    typename Scores,
-    typename Normalisers,
-    typename Blanks>
-METAL_FUNC Unit begin_segment(
-    Segment segment,
-    Scores blank, // (T)
-    int64_t stride,
-    Normalisers normalisers, // (T, 2)
-    Blanks p_blank, // (FRAMES)
+// The scores of the segment's frames, and the unit of their probabilities.
+template <typename Scores>
+struct SegmentScores {
+  Scores scores; // from the segment's first frame on
+  int64_t frame_stride;
+  int64_t class_stride;
+  int blank;
+  Unit unit;
+
+  METAL_FUNC Scores of_class(int c) const {
+    return scores + c * class_stride;
+  }
+};
+
+// Threadgroup memory of one simdgroup.
+struct GammaMemory {
+  Shared<float> p_blanks; // (FRAMES)
+  Shared<float> p_labels; // (FRAMES) of this lane, with a stride of 32
+  Shared<float> blank_gammas; // (FRAMES) sums of the blanks
+  Shared<float> frame_gammas; // (FRAMES) sums of all states
+};
+
+// Stores what is the same for all windows, if the simdgroup takes part in them:
+// the blank's probabilities, and sums of 0.
+template <bool LOGITS, int FRAMES, typename Scores, typename Normalisers>
+METAL_FUNC SegmentScores<Scores> prepare_segment(
+    Segment<FRAMES> segment,
+    bool takes_part,
+    Scores scores, // (T, C) of the sequence
+    int64_t frame_stride,
+    int64_t class_stride,
+    int blank,
+    Normalisers normalisers, // (T, 2) of the sequence
+    GammaMemory memory,
     int lane) {
-  const bool has_frame = contains(segment.frames, lane);
-  const int64_t t = frame_at(segment.frames, lane);
-  return make_blanks<FRAMES>(
-      frame_scores<LOGITS>(blank + t * stride, normalisers + t * 2, has_frame),
-      has_frame,
-      p_blank,
-      lane);
+  Unit unit = {0.0f, 0};
+  if (takes_part) {
+    const bool has_frame = segment.frames.contains(lane);
+    const int64_t t = segment.frames.at(lane);
+    const FrameScores frame = load_frame_scores<LOGITS>(
+        scores + blank * class_stride + t * frame_stride,
+        normalisers + t * 2,
+        has_frame);
+    unit = store_p_blanks<FRAMES>(frame, has_frame, memory.p_blanks, lane);
+    if (lane < FRAMES) {
+      memory.blank_gammas[lane] = 0.0f;
+      memory.frame_gammas[lane] = 0.0f;
+    }
+  }
+  return SegmentScores<Scores>{
+      scores + segment.frames.first * frame_stride,
+      frame_stride,
+      class_stride,
+      blank,
+      unit};
 }

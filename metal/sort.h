@@ -1,31 +1,31 @@
-// The labels of a target in the order of their classes, so that those of a
-// class lie side by side and the gradient adds them up without a search. Long
-// targets in parts, each on its own.
+// Sorts the labels of a target by class (classes.h), for the gradient.
 
 #include "classes.h"
 #include "place.h"
+#include "pointers.h"
+#include "tables.h"
+#include "threads.h"
 
-// By all threads of a threadgroup. labels[i] becomes what there is to know of
-// the i-th label; places[r] the place in its part of the label with rank r;
-// classes[c] the ranks of class c.
-template <typename Target>
+// Called by all threads of a threadgroup. A label's rank is the number of
+// labels of its part that come before it, which its thread counts.
+template <typename Targets>
 METAL_FUNC void sort_by_class(
-    Target target, // (S_n)
+    Targets target, // (S_n)
     int64_t stride,
     int S_n,
     int C,
-    int part, // labels
-    int64_t listed, // all parts' classes
-    device uint* classes, // (parts, C)
-    device uint64_t* labels, // (S)
-    device uint16_t* places, // (S)
-    int thread_index,
-    int threads) {
-  for (int64_t i = thread_index; i < listed; i += threads) {
+    int part, // labels of a part
+    int parts,
+    Device<uint> classes, // (parts, max(C, 8)) ranks of each class
+    Device<uint64_t> labels, // (S) a Label each
+    Device<uint16_t> places, // (S) index in its part of the label of each rank
+    Threads self) {
+  const int64_t all_classes = int64_t(parts) * size_of_classes(C);
+  for (int64_t i = self.index; i < all_classes; i += self.count) {
     classes[i] = 0;
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_device);
-  for (int i = thread_index; i < S_n; i += threads) {
+  for (int i = self.index; i < S_n; i += self.count) {
     const int y = target[i * stride];
     const int begin = i / part * part;
     const int end = metal::min(begin + part, S_n);
@@ -43,11 +43,12 @@ METAL_FUNC void sort_by_class(
         Label{
             y,
             rank,
-            may_jump(target, stride, S_n, i - 1, i),
-            may_jump(target, stride, S_n, i, i + 1)});
+            may_skip_blank(target, stride, S_n, i - 1, i),
+            may_skip_blank(target, stride, S_n, i, i + 1)});
     places[begin + rank] = uint16_t(i - begin);
     if (same_before == 0) {
-      classes[int64_t(i / part) * C + y] = pack_ranks(less, same);
+      classes[int64_t(i / part) * size_of_classes(C) + y] =
+          pack_ranks(less, same);
     }
   }
 }

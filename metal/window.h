@@ -1,41 +1,26 @@
-// alpha or w in one window of 32 pairs of states over one segment of frames, in
-// the order of the scan: in floats, or without limits.
+// The scan of one window of 32 pairs over one segment of frames: in floats
+// (floats.h), or if those are out of range, in numbers (recursion.h).
 
-#include "emissions.h"
+#include "pointers.h"
+#include "probabilities.h"
 
-// Where a lane leaves, for each frame, what its states were before it. The last
-// lane's label enters the next window; the gradient needs the first lane's
-// blank of w too.
-template <typename Inbox>
+// Where a lane stores, for each frame of the segment, its states before that
+// frame. They are floats with levels, as edge_value() reads them.
 struct Exits {
-  Inbox inbox; // the next window's
-  device uint* labels;
-  device uint* blanks;
-  bool leaves_label;
-  bool leaves_blank;
+  Shared<uint> inbox; // of the window that is scanned next
+  Device<uint> labels; // in `edges`
+  Device<uint> blanks;
+  bool stores_label; // the last lane's label enters the next window
+  bool stores_blank; // the first lane's blank of beta_p, for the gradient
 };
 
-template <typename Inbox>
-METAL_FUNC Exits<Inbox> exits_of(
-    Inbox inbox,
-    device uint* labels,
-    device uint* blanks,
-    bool leaves_label,
-    bool leaves_blank) {
-  return Exits<Inbox>{inbox, labels, blanks, leaves_label, leaves_blank};
-}
+// Scan in floats ------------------------------------------------------------
 
-template <typename To>
-METAL_FUNC void leave_number(To to, int k, int frames, Extended a) {
-  to[k] = as_type<uint>(a.m);
-  to[frames + k] = as_type<uint>(a.e);
-}
-
-METAL_FUNC void leave_span(
-    device uint* to,
+METAL_FUNC void store_span_to_edges(
+    Device<uint> to,
     int frames,
     int level,
-    thread const float (&a)[span]) {
+    thread const float (&a)[span_frames]) {
   const uint e = as_type<uint>(level);
   *(device uint4*)to = uint4{
       as_type<uint>(a[0]),
@@ -45,125 +30,136 @@ METAL_FUNC void leave_span(
   *(device uint4*)(to + frames) = uint4{e, e, e, e};
 }
 
-template <int FRAMES, typename Inbox>
-METAL_FUNC void leave_frame(Exits<Inbox> exits, int k, Pair a) {
-  if (exits.leaves_label) {
-    leave_number(exits.inbox, k, FRAMES, a.label);
-    leave_number(exits.labels, k, FRAMES, a.label);
+// The loops over floats and levels are separate, so that each becomes one store
+// of 16 bytes.
+METAL_FUNC void store_span_to_inbox(
+    Shared<uint> to,
+    int frames,
+    int level,
+    thread const float (&a)[span_frames]) {
+#pragma unroll
+  for (int k = 0; k < span_frames; ++k) {
+    to[k] = as_type<uint>(a[k]);
   }
-  if (exits.leaves_blank) {
-    leave_number(exits.blanks, k, FRAMES, a.blank);
+#pragma unroll
+  for (int k = 0; k < span_frames; ++k) {
+    to[frames + k] = as_type<uint>(level);
   }
 }
 
-// A span's frames at once, on the span's levels.
-template <int FRAMES, typename Inbox>
-METAL_FUNC void leave_frames(
-    Exits<Inbox> exits,
+template <int FRAMES>
+METAL_FUNC void store_span(
+    Exits exits,
     int begin,
     Pair levels,
-    thread const float (&blanks)[span],
-    thread const float (&labels)[span]) {
-  if (exits.leaves_label) {
-    // All floats and then all levels: they become two stores.
-    const auto to = exits.inbox + begin;
-#pragma unroll
-    for (int k = 0; k < span; ++k) {
-      to[k] = as_type<uint>(labels[k]);
-    }
-#pragma unroll
-    for (int k = 0; k < span; ++k) {
-      to[FRAMES + k] = as_type<uint>(levels.label.e);
-    }
-    leave_span(exits.labels + begin, FRAMES, levels.label.e, labels);
+    thread const float (&blanks)[span_frames],
+    thread const float (&labels)[span_frames]) {
+  if (exits.stores_label) {
+    const int level = levels.label.e;
+    store_span_to_inbox(exits.inbox + begin, FRAMES, level, labels);
+    store_span_to_edges(exits.labels + begin, FRAMES, level, labels);
   }
-  if (exits.leaves_blank) {
-    leave_span(exits.blanks + begin, FRAMES, levels.blank.e, blanks);
+  if (exits.stores_blank) {
+    const int level = levels.blank.e;
+    store_span_to_edges(exits.blanks + begin, FRAMES, level, blanks);
   }
 }
 
-// Moves the lanes' states over a segment, if they stay in range, and tells
-// whether they did. Lane k has what enters with frame k % FRAMES.
-template <int FRAMES, typename Blanks, typename Labels, typename Inbox>
+// Advances the lanes' states over a segment and returns true, if all floats are
+// in range. Lane f has what enters the window with frame f % FRAMES.
+template <int FRAMES>
 METAL_FUNC bool scan_in_floats(
     thread Pair& state,
     Extended entering,
     Place place,
-    Blanks p_blanks, // (FRAMES)
-    Labels p_labels, // (FRAMES), this lane's, 32 apart
-    Exits<Inbox> exits,
+    Shared<float> p_blanks, // (FRAMES)
+    Shared<float> p_labels, // (FRAMES) of this lane, with a stride of 32
+    Exits exits,
     int lane) {
-  const Extended enters = on_common_levels(entering);
+  const Extended enters = on_levels_of_spans(entering);
   Pair scanned = state;
-  Extent extent = no_extent();
+  Range range = empty_range();
 #pragma unroll
-  for (int begin = 0; begin < FRAMES; begin += span) {
+  for (int begin = 0; begin < FRAMES; begin += span_frames) {
     const int level = metal::simd_broadcast(enters.e, begin);
     scanned = with_levels_of_alpha(on_new_levels(scanned), level, lane);
-    const Arrivals to = arrivals(scanned, level, place, lane);
-    Floats floats = Floats{scanned.blank.m, scanned.label.m};
-    float blanks[span]; // before each frame
-    float labels[span];
-    float p_blank[span];
-    float p_label[span];
+    const Predecessors factors = predecessors_of(scanned, level, place, lane);
+    FloatPair floats = FloatPair{scanned.blank.m, scanned.label.m};
+    float blanks[span_frames]; // before each frame
+    float labels[span_frames];
+    float p_blank[span_frames];
+    float p_label[span_frames];
 #pragma unroll
-    for (int k = 0; k < span; ++k) {
+    for (int k = 0; k < span_frames; ++k) {
       p_blank[k] = p_blanks[begin + k];
       p_label[k] = p_labels[(begin + k) * 32];
     }
 #pragma unroll
-    for (int k = 0; k < span; ++k) {
+    for (int k = 0; k < span_frames; ++k) {
       blanks[k] = floats.blank;
       labels[k] = floats.label;
       const float from_window = metal::simd_broadcast(enters.m, begin + k);
-      floats =
-          step_of_alpha(floats, from_window, to, p_blank[k], p_label[k], lane);
-      note(extent, floats, k);
+      floats = step_of_alpha(
+          floats, from_window, factors, p_blank[k], p_label[k], lane);
+      extend(range, floats, k);
     }
-    leave_frames<FRAMES>(exits, begin, scanned, blanks, labels);
+    store_span<FRAMES>(exits, begin, scanned, blanks, labels);
     scanned = with_floats(scanned, floats);
   }
-  const bool stayed = metal::simd_all(stayed_in_range(extent));
-  if (stayed) {
+  const bool exact = metal::simd_all(is_exact(range));
+  if (exact) {
     state = scanned;
   }
-  return stayed;
+  return exact;
 }
 
-// The same for any numbers.
-template <int FRAMES, typename Scores, typename Inbox>
-METAL_FUNC void scan_without_limits(
+// Scan in numbers -------------------------------------------------------------
+
+METAL_FUNC void store_frame(Exits exits, int k, int frames, Pair a) {
+  if (exits.stores_label) {
+    exits.inbox[k] = as_type<uint>(a.label.m);
+    exits.inbox[frames + k] = as_type<uint>(a.label.e);
+    exits.labels[k] = as_type<uint>(a.label.m);
+    exits.labels[frames + k] = as_type<uint>(a.label.e);
+  }
+  if (exits.stores_blank) {
+    exits.blanks[k] = as_type<uint>(a.blank.m);
+    exits.blanks[frames + k] = as_type<uint>(a.blank.e);
+  }
+}
+
+template <int FRAMES, typename Scores>
+METAL_FUNC void scan_in_numbers(
     thread Pair& state,
     Extended entering,
     Place place,
-    Scores blank, // of the first frame in the order of the scan
-    Scores label,
-    int64_t stride,
+    Scores blank_scores, // from the segment's first frame in scan order
+    Scores label_scores,
+    int64_t stride, // to the next frame in scan order
     Frames frames,
     Unit unit,
-    Exits<Inbox> exits,
+    Exits exits,
     int lane) {
-  const Extended enters = as_number(entering);
-  Pair numbers = without_others(as_numbers(state), place.has_states);
+  const Extended enters = to_number(entering);
+  Pair numbers = or_zero(to_numbers(state), place.has_states);
 #pragma unroll 1
   for (int k = 0; k < FRAMES; ++k) {
-    leave_frame<FRAMES>(exits, k, from_numbers(numbers));
-    // Behind the last frame only blanks follow.
-    Extended p_blank = extended_one();
-    Extended p_label = extended_zero();
-    if (contains(frames, k)) {
-      p_blank = probability(float(blank[k * stride]), unit);
+    store_frame(exits, k, FRAMES, from_numbers(numbers));
+    Extended p_blank = extended_one(); // p_blank_after_end
+    Extended p_label = extended_zero(); // p_label_after_end
+    if (frames.contains(k)) {
+      p_blank = probability(float(blank_scores[k * stride]), unit);
       if (place.has_states) {
-        p_label = probability(float(label[k * stride]), unit);
+        p_label = probability(float(label_scores[k * stride]), unit);
       }
     }
     numbers = step_of_alpha(
         numbers,
-        broadcast(enters, k),
-        place.jump - allowed,
+        value_of_lane(enters, k),
+        place.label_before_to_label - allowed,
         p_blank,
         p_label,
         lane);
   }
-  state = with_all(from_numbers(numbers), place.has_states);
+  state = or_one(from_numbers(numbers), place.has_states);
 }

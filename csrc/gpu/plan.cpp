@@ -14,7 +14,7 @@ Names batch_names() {
 Names scan_tables() {
   return {
       "normalisers",
-      "partition",
+      "z",
       "checkpoints",
       "edges",
       "classes",

@@ -22,16 +22,19 @@ Launch scan_launch(const Problem& problem) {
   return {
       .name = "ctc_scan",
       .inputs = inputs,
+      // metal/tables.h has the layout, and why the last dimensions have minima.
       .outputs =
           {{"loss", {N}, Type::float32},
-           {"partition", {N}, Type::uint64},
-           {"checkpoints", {N, segments, 2, S + 1, 2}, Type::uint64},
+           {"z", {N}, Type::uint64},
+           {"checkpoints",
+            {N, segments, 2, std::max(S, 1) + 1, 2},
+            Type::uint64},
            {"edges",
             {N, segments, problem.windows() + 1, 3, 2, segment},
             Type::uint32},
-           {"classes", {N, parts, C}, Type::uint32},
-           {"labels", {N, std::max(S, 1)}, Type::uint64},
-           {"places", {N, std::max(S, 1)}, Type::uint16}},
+           {"classes", {N, parts, std::max(C, 8)}, Type::uint32},
+           {"labels", {N, std::max(S, 8)}, Type::uint64},
+           {"places", {N, std::max(S, 8)}, Type::uint16}},
       .template_args =
           {{"LOGITS", problem.with_logits},
            {"BLANK", problem.blank},

@@ -95,8 +95,8 @@ def in_parts_of(labels: int):
         shapes = dict(zip(launch.output_names, launch.output_shapes, strict=True))
         if "classes" in shapes:  # a row for each part
             N, _, C = shapes["classes"]
-            S = shapes["labels"][1]
-            shapes["classes"] = (N, max(-(-S // labels), 1), C)
+            S = max(shapes["checkpoints"][3] - 1, 1)
+            shapes["classes"] = (N, -(-S // labels), C)
         return replace(launch, template=template, output_shapes=[*shapes.values()])
 
     return edit

@@ -16,8 +16,24 @@ import pytest
 from metal_text import without_comments
 from problems import random_problem
 
-# What shared arrays are called besides their own names, in helpers above all.
-OTHER_NAMES = ["p_blanks", "to", "of_blanks", "of_all", "checkpoint"]
+# Names by which helpers know arrays of threadgroup or device memory.
+HELPER_NAMES = [
+    "p_blanks",
+    "p_labels",
+    "units",
+    "inbox",
+    "own_inbox",
+    "edge",
+    "labels",
+    "blanks",
+    "checkpoint",
+    "flags",
+    "blank_gammas",
+    "frame_gammas",
+    "by_class",
+    "rows",
+    "to",
+]
 BARRIER = re.compile(r"metal::(threadgroup|simdgroup)_barrier\(([^;]*)\);")
 
 
@@ -145,17 +161,22 @@ def mutants(make, *parts):
     return pytest.mark.parametrize(("name", "edit"), parameters)
 
 
+def weaker(barrier):
+    """What the barrier becomes in each mutant, by what is wrong with it."""
+    found = {"gone": ""}
+    for memory in re.findall(r"mem_(device|threadgroup)", barrier[2]):
+        without = barrier[0].replace(f"mem_{memory}", "mem_none")
+        found[f"not for {memory} memory"] = without
+    if barrier[1] == "threadgroup":
+        smaller = barrier[0].replace("threadgroup_b", "simdgroup_b")
+        found["for a simdgroup"] = smaller
+    return found
+
+
 def weaker_barriers(launch, text):
     for barrier in BARRIER.finditer(text):
-        weaker = {"gone": ""}
-        for memory in re.findall(r"mem_(device|threadgroup)", barrier[2]):
-            without = barrier[0].replace(f"mem_{memory}", "mem_none")
-            weaker[f"not for {memory} memory"] = without
-        if barrier[1] == "threadgroup":
-            smaller = barrier[0].replace("threadgroup_b", "simdgroup_b")
-            weaker["for a simdgroup"] = smaller
-        for what, other in weaker.items():
-            start, end = barrier.span()
+        start, end = barrier.span()
+        for what, other in weaker(barrier).items():
             yield start, what, text[:start] + other + text[end:]
 
 
@@ -165,10 +186,30 @@ def test_every_barrier_is_needed(emulator, name, edit):
     assert re.match(f"{name}: (race|uninitialised|divergent)", report), report
 
 
+def functions_with_barriers(header):
+    """Each function of the header that meets a barrier: its name and its text."""
+    found = {}
+    for match in re.finditer(r"^METAL_FUNC [^;{]*?(\w+)\([^;{]*\{", header, re.M):
+        end, depth = match.end(), 1
+        while depth > 0:
+            depth += {"{": 1, "}": -1}.get(header[end], 0)
+            end += 1
+        function = header[match.start() : end]
+        if re.search("|".join([BARRIER.pattern, *map(call_of, found)]), function):
+            found[match[1]] = function
+    return found
+
+
+def call_of(function):
+    return rf"\b{function}[<(]"
+
+
 def early_returns(launch, source):
-    for barrier in BARRIER.finditer(source):
-        start = barrier.start()
-        leave = "if (thread_index_in_simdgroup == 7) { return; } "
+    header = without_comments(launch.header)
+    calls = map(call_of, functions_with_barriers(header))
+    for meeting in re.finditer("|".join([BARRIER.pattern, *calls]), source):
+        start = max(source.rfind(end, 0, meeting.start()) for end in ";{}") + 1
+        leave = " if (thread_index_in_simdgroup == 7) { return; } "
         yield start, "return before it", source[:start] + leave + source[start:]
 
 
@@ -180,9 +221,9 @@ def test_no_thread_may_return_before_a_barrier(emulator, name, edit):
 
 def missing_stores(launch, text):
     shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", text) + launch.output_names
-    shared += OTHER_NAMES
-    through_name = rf"\b(?:{'|'.join(shared)})\[[^;=]*\]"
-    pointer = r"\*(?:to|gamma|label_at\([^;=]*|\(device [^;=]*)"
+    shared += HELPER_NAMES
+    through_name = rf"\b(?:\w+\.)?(?:{'|'.join(shared)})\[[^;=]*\]"
+    pointer = r"\*(?:to|gamma|\w+\.at\([^;=]*|\(device [^;=]*)"
     store = re.compile(rf"({through_name}|{pointer}) \+?=[^;=]*;")
     for match in store.finditer(text):
         start, end = match.span()
@@ -217,7 +258,7 @@ HEADER_FAULTS = {
     ),
     "floats that are never found out of range": (
         "ctc_scan",
-        "return extent.least >= least_float &&",
+        "return range.least >= least_float &&",
         "return true ||",
         "Not equal",
     ),

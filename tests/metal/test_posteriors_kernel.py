@@ -65,7 +65,7 @@ def test_classes_of_a_target_in_parts(emulator, rng):
     def in_parts_of_32(launch):
         template = [(k, 32 if k == "PART" else value) for k, value in launch.template]
         shapes = [
-            (3, 90 // 32 + 1, 7) if name == "classes" else shape
+            (3, 90 // 32 + 1, 8) if name == "classes" else shape
             for name, shape in zip(
                 launch.output_names, launch.output_shapes, strict=True
             )

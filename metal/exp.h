@@ -1,0 +1,72 @@
+// exp and log for the recursion and for softmax. exp of a score is a polynomial
+// rather than the GPU's own function, so that every GPU computes the same bits.
+
+#include "extended.h"
+
+// ln(2) as the sum of two floats. The product of the first with an integer
+// below 2^24 is exact inside fma.
+constant constexpr float ln_2 = 0.693147182464599609375f;
+constant constexpr float ln_2_rest = -1.9046543e-9f;
+constant constexpr float log2_e = 1.44269502f;
+
+// Adding 1.5 * 2^23 to a float rounds it to the nearest integer k and leaves k
+// in the low bits: round_offset_bits + k.
+constant constexpr float round_offset = 12582912.0f;
+constant constexpr int round_offset_bits = 0x4b400000;
+
+// exp(r) for |r| <= ln(2) / 2: a minimax polynomial, within 0.62 ulp.
+METAL_FUNC float exp_near_zero(float r) {
+  float p = 1.381432e-3f;
+  p = metal::fma(p, r, 8.368851e-3f);
+  p = metal::fma(p, r, 4.16684e-2f);
+  p = metal::fma(p, r, 1.666652e-1f);
+  p = metal::fma(p, r, 4.9999994e-1f);
+  p = metal::fma(p, r, 1.0f);
+  return metal::fma(p, r, 1.0f);
+}
+
+// exp(x) / 2^k, for unit_bits = round_offset_bits + k. Scores below -2.9e6,
+// such as those that mask a class, give zero. x > 2.9e6 is not supported.
+METAL_FUNC Extended extended_exp(float x, int unit_bits) {
+  float y = metal::max(x, -2.9e6f);
+  float shifted = metal::fma(y, log2_e, round_offset);
+  float k = shifted - round_offset;
+  float r = metal::fma(k, -ln_2, y);
+  r = metal::fma(k, -ln_2_rest, r);
+  int e = as_type<int>(shifted) - unit_bits;
+  return Extended{exp_near_zero(r), x > -2.9e6f ? e : zero_exponent};
+}
+
+// exp(x) as a float, which may underflow to 0 or overflow to infinity. clamp
+// would replace NaN, so that NaN is passed on separately.
+METAL_FUNC float float_exp(float x) {
+  float y = metal::clamp(x, -88.1f, 88.8f);
+  float shifted = metal::fma(y, log2_e, round_offset);
+  float k = shifted - round_offset;
+  float r = metal::fma(k, -ln_2, y);
+  float p = exp_near_zero(r) *
+      power_of_two(as_type<int>(shifted) - round_offset_bits);
+  return metal::isnan(x) ? x : p;
+}
+
+// exp(x) for x <= 0 by the GPU's exp2, for softmax and its sums. The relative
+// error grows with |x|, as the term's weight in the sum shrinks.
+METAL_FUNC float softmax_exp(float x) {
+  return metal::exp2(x * log2_e);
+}
+
+// -log(a) for a > 0, rounded once: the exponent's part is the sum of two
+// floats.
+METAL_FUNC float minus_log(Extended a) {
+  a = normalise(a);
+  // A mantissa in [0.75, 1.5], so that for a near 1 the logarithms of mantissa
+  // and exponent do not cancel.
+  bool halved = a.m > 1.5f;
+  float m = halved ? 0.5f * a.m : a.m;
+  int exponent = halved ? a.e + 1 : a.e;
+  float e = float(exponent);
+  float high = e * ln_2;
+  float low = metal::fma(e, ln_2, -high) + e * ln_2_rest +
+      float(exponent - int(e)) * ln_2;
+  return -(high + (low + metal::log(m)));
+}

@@ -1,0 +1,38 @@
+// Targets longer than PART labels, whose gammas do not fit in threadgroup
+// memory, are processed in parts. The first part writes the rows of the
+// gradient (rows.h), and each further one subtracts its gammas from them.
+
+#include "rows.h"
+
+// Subtracts the gammas of one part: those of each of its classes, and the
+// blanks. The first label of each class has a thread that adds up the class.
+template <typename Element, typename Targets>
+METAL_FUNC void subtract_part(
+    Rows<Element> rows,
+    Targets target, // from the part's first label on
+    int64_t stride,
+    Device<const uint16_t> places, // of the part
+    int labels, // of the part
+    Threads self) {
+  for (int k = self.index; k <= labels; k += self.count) {
+    const bool is_label = k < labels;
+    const int y = is_label ? int(target[places[k] * stride]) : rows.blank;
+    const Ranks of_class = unpack_ranks(rows.classes[y]);
+    const bool is_first = is_label && k == of_class.begin;
+    // The blank's class may have labels; then the first of them adds the
+    // blanks.
+    const bool is_only_blank = !is_label && of_class.begin == of_class.end;
+    if (is_first || is_only_blank) {
+      for (int f = 0; f < rows.count_with_paths; ++f) {
+        float gamma = 0.0f;
+#pragma unroll 1
+        for (int rank = of_class.begin; rank < of_class.end; ++rank) {
+          gamma += rows.gammas[f * rows.capacity + rank];
+        }
+        gamma += y == rows.blank ? rows.blank_gammas[f] : 0.0f;
+        const Device<Element> to = rows.gradient + f * rows.row_stride + y;
+        *to = Element(metal::fma(gamma, rows.gamma_scale[f], float(*to)));
+      }
+    }
+  }
+}
