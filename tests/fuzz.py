@@ -664,14 +664,16 @@ class Worker:
 
     def start(self, first):
         self.first = first
-        self.progress = self.context.Value("q", first, lock=False)
+        # Before its first seed a worker imports, which has no limit of seconds.
+        self.progress = self.context.Value("q", first - 1, lock=False)
         self.seen, self.since = first, time.monotonic()
         arguments = (first, self.step, self.end, self.progress, self.failures, self.run)
         self.process = self.context.Process(target=work, args=arguments, daemon=True)
         self.process.start()
 
     def seeds(self):
-        return self.done - (self.first - self.progress.value) // self.step
+        reached = max(self.progress.value, self.first)
+        return self.done - (self.first - reached) // self.step
 
     def poll(self):
         """What has failed since, as pairs of a seed and a text."""
@@ -684,7 +686,7 @@ class Worker:
             self.seen, self.since = seed, time.monotonic()
         if not self.process.is_alive():
             yield seed, f"the process ended with exit code {self.process.exitcode}"
-        elif time.monotonic() - self.since > self.hang:
+        elif seed >= self.first and time.monotonic() - self.since > self.hang:
             os.kill(self.process.pid, signal.SIGUSR1)  # prints where it is
             self.process.join(1)
             self.process.kill()
