@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import mlx.core as mx
 
 from mlx_ctc import _ext
-from mlx_ctc._forms import Canonical
+from mlx_ctc._arguments import fail, read_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlx_ctc._forms import Integers, Scores
+    from mlx_ctc._arguments import Integers, Scores
 
 
 def forced_align(
@@ -83,8 +83,14 @@ def forced_align(
         TokenSpan(token=2, start=2, end=3, score=0.699999988079071)
     """
     with mx.stream(stream) if stream is not None else nullcontext():
-        batch = Canonical("forced_align").batch(
-            log_probs, targets, input_lengths, target_lengths, blank, for_alignment=True
+        batch = read_batch(
+            "forced_align",
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            blank,
+            for_alignment=True,
         )
         path, scores = _ext.forced_align(*batch, with_logits=with_logits)
         return (path, scores) if log_probs.ndim == 3 else (path[0], scores[0])
@@ -150,8 +156,8 @@ def ctc_posteriors(
                [0.473684, 0.526316]], dtype=float32)
     """
     with mx.stream(stream) if stream is not None else nullcontext():
-        batch = Canonical("ctc_posteriors").batch(
-            log_probs, targets, input_lengths, target_lengths, blank
+        batch = read_batch(
+            "ctc_posteriors", log_probs, targets, input_lengths, target_lengths, blank
         )
         posteriors = _ext.ctc_posteriors(
             *batch, with_logits=with_logits, by_class=by_class
@@ -212,12 +218,16 @@ def merge_tokens(
             and for a negative blank.
     """
     if blank < 0:
-        Canonical("merge_tokens").fail(
-            "blank of 0 or more (C - 1 for the last of C classes)", blank
+        fail(
+            "merge_tokens",
+            "blank of 0 or more (C - 1 for the last of C classes)",
+            blank,
         )
     if not shape(tokens) == shape(scores) == (len(tokens),):
-        Canonical("merge_tokens").fail(
-            "tokens and scores of shape (T,)", f"{shape(tokens)} and {shape(scores)}"
+        fail(
+            "merge_tokens",
+            "tokens and scores of shape (T,)",
+            f"{shape(tokens)} and {shape(scores)}",
         )
     values: list[float] = as_list(scores)
     spans: list[TokenSpan] = []

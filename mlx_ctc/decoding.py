@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import mlx.core as mx
 
 from mlx_ctc import _ext
-from mlx_ctc._forms import Canonical
+from mlx_ctc._arguments import fail, read_frames, to_int32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import SupportsIndex
 
-    from mlx_ctc._forms import Integers, Scores
+    from mlx_ctc._arguments import Integers, Scores
 
     Scorer = Callable[[tuple[int, ...], int | None], float]
 
 INT32_MAX = 2**31 - 1
+
+OP = "beam_search_decode"
 
 # No log-probability is above 0, but for an error of rounding.
 MOST = 1e-3
@@ -74,11 +76,10 @@ def greedy_decode(
         array([1, 1], dtype=int32)
     """
     with mx.stream(stream) if stream is not None else nullcontext():
-        canonical = Canonical("greedy_decode")
-        log_probs, known_lengths, blank, is_batched = canonical.frames(
-            log_probs, input_lengths, blank
+        log_probs, known_lengths, blank, is_batched = read_frames(
+            "greedy_decode", log_probs, input_lengths, blank
         )
-        lengths = canonical.int32(known_lengths)[:, None]
+        lengths = to_int32(known_lengths)[:, None]
         T, N, _ = log_probs.shape
         in_range = (lengths >= 0) & (lengths <= T)
         used = in_range & (mx.arange(T) < lengths)
@@ -128,13 +129,13 @@ class Hypothesis(NamedTuple):
     score: float
 
 
-def positive(canonical: Canonical, name: str, value: SupportsIndex) -> int:
+def positive(name: str, value: SupportsIndex) -> int:
     """An option that counts something, of any integer type."""
     with suppress(TypeError):
         number = operator.index(value)
         if not isinstance(value, bool) and 1 <= number <= INT32_MAX:
             return number
-    canonical.fail(f"{name} to be a positive int", repr(value))
+    fail(OP, f"{name} to be a positive int", repr(value))
 
 
 def beam_search_decode(
@@ -199,26 +200,23 @@ def beam_search_decode(
         >>> best.labels, round(math.exp(best.score), 2)
         ([1], 0.64)
     """
-    canonical = Canonical("beam_search_decode")
-    beam_width = positive(canonical, "beam_width", beam_width)
-    nbest = positive(canonical, "nbest", nbest)
-    max_labels = positive(
-        canonical, "max_labels", INT32_MAX if max_labels is None else max_labels
-    )
+    beam_width = positive("beam_width", beam_width)
+    nbest = positive("nbest", nbest)
+    max_labels = positive("max_labels", INT32_MAX if max_labels is None else max_labels)
     if nbest > beam_width:
-        canonical.fail(f"nbest of at most beam_width = {beam_width}", nbest)
+        fail(OP, f"nbest of at most beam_width = {beam_width}", nbest)
     for name, value in (
         ("label_threshold", label_threshold),
         ("beam_threshold", beam_threshold),
     ):
         if not value >= 0:
-            canonical.fail(f"{name} of 0 or more", value)
+            fail(OP, f"{name} of 0 or more", value)
 
-    log_probs, lengths, blank, is_batched = canonical.frames(
-        log_probs, input_lengths, blank
+    log_probs, lengths, blank, is_batched = read_frames(
+        OP, log_probs, input_lengths, blank
     )
     mx.eval(log_probs, lengths.array)
-    _ext.check_lengths(canonical.op, "input_lengths", lengths.array, log_probs.shape[0])
+    _ext.check_lengths(OP, "input_lengths", lengths.array, log_probs.shape[0])
     frames = log_probs.astype(mx.float32)
     if with_logits and frames.size > 0:
         frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import mlx.core as mx
 
 from mlx_ctc import _ext
-from mlx_ctc._forms import Canonical
+from mlx_ctc._arguments import fail, read_batch
 
 if TYPE_CHECKING:
-    from mlx_ctc._forms import Integers, Scores
+    from mlx_ctc._arguments import Integers, Scores
 
 Reduction = Literal["none", "mean", "sum"]
 REDUCTIONS = get_args(Reduction)
@@ -100,12 +100,11 @@ def ctc_loss(
         >>> ctc_loss(logits, targets, [4], [2], reduction="sum", with_logits=True)
         array(1.6864, dtype=float32)
     """
-    canonical = Canonical("ctc_loss")
     if reduction not in REDUCTIONS:
-        canonical.fail(f"reduction to be one of {REDUCTIONS}", repr(reduction))
+        fail("ctc_loss", f"reduction to be one of {REDUCTIONS}", repr(reduction))
     with mx.stream(stream) if stream is not None else nullcontext():
-        batch = canonical.batch(
-            log_probs, targets, input_lengths, target_lengths, blank
+        batch = read_batch(
+            "ctc_loss", log_probs, targets, input_lengths, target_lengths, blank
         )
         loss = _ext.ctc_loss(
             *batch, with_logits=with_logits, zero_infinity=zero_infinity

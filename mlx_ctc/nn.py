@@ -10,7 +10,7 @@ from mlx.nn import Module
 from mlx_ctc.functional import ctc_loss
 
 if TYPE_CHECKING:
-    from mlx_ctc._forms import Integers, Scores
+    from mlx_ctc._arguments import Integers, Scores
     from mlx_ctc.functional import Reduction
 
 
