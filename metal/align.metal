@@ -1,6 +1,5 @@
 // The best alignment of each target with its frames: the Viterbi recursion
-// (viterbi.h), then its path
-// (traceback.h) from the last frame back.
+// (viterbi.h), then its path from the last frame back (traceback.h).
 //
 // As in the scan, a lane holds one pair of states in registers for all frames:
 // blank i and label i, for i = 0 .. S, where label S does not exist. A

@@ -14,10 +14,6 @@ METAL_FUNC int parts_of(int S, int part) {
 struct Ranks {
   int begin;
   int end;
-
-  METAL_FUNC int count() const {
-    return end - begin;
-  }
 };
 
 METAL_FUNC uint pack_ranks(int begin, int count) {

@@ -1,7 +1,7 @@
 // Log-probabilities as 64-bit integers, in units of 2^-32 nats. A path's score
 // is their sum, which is exact: ties are found as ties, and every GPU and the
-// CPU (csrc/lattice/viterbi.cpp, which has the same numbers) find the same
-// path.
+// CPU (csrc/lattice/viterbi.cpp and viterbi_pass.h, with the same constants)
+// find the same path.
 
 // Sums saturate at `impossible`. The scores of all frames add up to less than
 // half of it, so that an impossible path stays below `nearly_impossible`.

@@ -57,8 +57,8 @@ METAL_FUNC void load_class(
   }
 }
 
-// Adds the class's gammas to `values`: its labels in the order of the target,
-// then the blanks.
+// Subtracts cotangent * gamma of the class from `values` (gamma_scale is
+// negative): its labels in the order of the target, then the blanks.
 template <int COUNT, int STEP, bool WHOLE, typename Element>
 METAL_FUNC void subtract_gammas(
     thread float (&values)[COUNT],

@@ -237,8 +237,8 @@ METAL_FUNC void prepare_probabilities(
 
 // The recursion: a window's first simdgroup ---------------------------------
 
-// Where a window stores the segment of the current turn. They advance by a
-// segment after each.
+// Where a window stores its results for the current segment. advance() moves
+// the pointers to the next one.
 struct ScanOutputs {
   Device<uint> edges_of_labels;
   Device<uint> edges_of_blanks;

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     Scores = mx.array | np.ndarray
     Integers = mx.array | np.ndarray | Sequence[Any] | int
 
-# Stands in for the target lengths of concatenated targets that are wrong in a way which
-# the ops cannot see: a length that they find out of range.
+# A target length that the ops find out of range. Used if the lengths of concatenated
+# targets do not sum to their size, or if a cut-off target has a bad label, so that the
+# loss is NaN.
 OUT_OF_RANGE = -(2**31)
 
 

@@ -1,4 +1,4 @@
-"""What a model heard: the labels of its frames, greedily or by beam search."""
+"""Greedy and beam search decoding."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def greedy_decode(
 
     Returns:
         tuple(array, array, array): The labels ``(N, T)``, int32, followed by blanks;
-        how many they are ``(N,)``, int32; and the log-probability of the path that says
-        them ``(N,)``, float32 (float64 for float64 input). ``(T,)`` and two scalars for
+        how many they are ``(N,)``, int32; and the log-probability of their path
+        ``(N,)``, float32 (float64 for float64 input). ``(T,)`` and two scalars for
         a single sequence.
 
         A sequence has no labels and a score of NaN if one of its frames has a NaN, a
@@ -89,12 +89,12 @@ def greedy_decode(
         score = mx.where(in_range[:, 0], score, math.nan)
         used = used & ~mx.isnan(score)[:, None]
         before = mx.concatenate([mx.full((N, 1), blank), path], axis=1)[:, :T]
-        says_label = (used & (path != blank) & (path != before)).astype(mx.int32)
+        starts_label = (used & (path != blank) & (path != before)).astype(mx.int32)
         # Each label goes where the labels before it end; all else, past the last frame.
-        place = mx.where(says_label, mx.cumsum(says_label, axis=1) - 1, T)
+        place = mx.where(starts_label, mx.cumsum(starts_label, axis=1) - 1, T)
         labels = mx.full((N, T + 1), blank, mx.int32)
         labels = mx.put_along_axis(labels, place, path, axis=1)[:, :T]
-        length = mx.sum(says_label, axis=1)
+        length = mx.sum(starts_label, axis=1)
         if not is_batched:
             return labels[0], length[0], score[0]
         return labels, length, score
@@ -151,7 +151,7 @@ def beam_search_decode(
     scorer: Scorer | None = None,
     with_logits: bool = False,
 ) -> list[list[Hypothesis]] | list[Hypothesis]:
-    """The most probable labellings, each summed over all paths that say it.
+    """The most probable labellings, each summed over all paths that map to it.
 
     Prefix beam search, on the CPU's threads: Graves et al. 2006, section 3.2. With a
     beam as wide as there are labellings it is exact. ``log_probs`` is evaluated.

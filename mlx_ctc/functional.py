@@ -35,7 +35,8 @@ def ctc_loss(
     alignments of the target with the frames (Graves et al., *Connectionist Temporal
     Classification*, ICML 2006). Arguments and results are those of
     ``torch.nn.functional.ctc_loss``, with two differences: a gradient is NaN only if
-    a score that it depends on is NaN or ``+inf``, and no length is limited.
+    a score that it depends on is NaN or ``+inf``, or a label or length is out of range,
+    and no length is limited.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)``: T frames, N sequences, C

@@ -1,4 +1,4 @@
-# The CTC loss and its gradient in float64 NumPy, written to be seen to be right.
+# The CTC loss and its gradient in float64 NumPy, written for clarity.
 #
 # Two readings of Graves et al. 2006: the forward-backward recursion in the log
 # domain (section 4.1), and the definition itself (eq. 3) by enumerating every path.

@@ -131,8 +131,8 @@ class Search {
     return prefix.label == label ? prefix.in_blank : prefix.score;
   }
 
-  // A prefix stays as it is with a blank or its last label again. Paths of its
-  // parent that say this label now join it.
+  // Keeps a prefix whose paths emit the blank or repeat the last label. If its
+  // parent is in the beam, the parent's paths that emit this label are added.
   void keep(int p, const float* x) {
     const auto& prefix = prefixes_[p];
     double in_blank = prefix.score + x[options_.blank];
@@ -164,9 +164,9 @@ class Search {
 
   void extend(int p, const float* x) {
     // Children in the beam have had their part of this prefix.
-    ++round_;
+    ++stamp_;
     for (int q = prefixes_[p].child; q >= 0; q = prefixes_[q].sibling) {
-      taken_[prefixes_[q].label] = round_;
+      taken_[prefixes_[q].label] = stamp_;
     }
     for (int c : labels_) {
       // The labels that follow are less probable still.
@@ -174,7 +174,7 @@ class Search {
         break;
       }
       double score = before(prefixes_[p], c) + x[c];
-      if (score == -infinity || taken_[c] == round_) {
+      if (score == -infinity || taken_[c] == stamp_) {
         continue;
       }
       double bonus = scorer_ ? bonus_of(p, c) : 0;
@@ -282,8 +282,9 @@ class Search {
   std::unordered_map<int64_t, double> bonuses_;
   std::vector<Candidate> candidates_; // for the next frame
   std::vector<int> labels_; // to try in this frame
-  std::vector<int64_t> taken_; // (C) the round in which a label was ruled out
-  int64_t round_ = 0; // counts extended prefixes
+  std::vector<int64_t>
+      taken_; // (C) stamp_ if the label has a child in the beam
+  int64_t stamp_ = 0; // of the current call of extend()
   double floor_; // candidates below cannot get in
   int64_t order_ = 0;
 };

@@ -11,7 +11,7 @@ Launch align_launch(const Problem& problem) {
   // the last blank.
   int windows = S / simdgroup_width + 1;
   int max_simdgroups = problem.max_scan_windows();
-  int simdgroups = power_of_two_up_to(windows, max_simdgroups);
+  int simdgroups = ceil_power_of_two(windows, max_simdgroups);
   int threads = simdgroups * simdgroup_width;
   bool rounds = windows > max_simdgroups;
   int blocks = ceil_div(T, block);

@@ -1,5 +1,5 @@
-// The launch of metal/gradient.metal: the gradient, a segment for each
-// threadgroup.
+// The launch of metal/gradient.metal: the gradient. A threadgroup takes a
+// segment, or for long targets a part of its frames.
 #include "gpu/kernels.h"
 #include "kernel_text.h"
 
@@ -27,7 +27,7 @@ Launch gradient_launch(const Problem& problem) {
   int simdgroups = simdgroups_for(problem.windows());
   // Rounded up, so that only a few variants are compiled.
   int max_simdgroups =
-      power_of_two_up_to(problem.windows(), max_segment_simdgroups);
+      ceil_power_of_two(problem.windows(), max_segment_simdgroups);
   int threads = simdgroups * simdgroup_width;
   int max_threads = max_simdgroups * simdgroup_width;
   if (C >= 1024) { // more threads write a long row of the gradient
@@ -38,16 +38,14 @@ Launch gradient_launch(const Problem& problem) {
   // writes a half, a quarter or an eighth of them, and the segment's recursion
   // is run by two, four or eight threadgroups.
   int segment = problem.segment_frames();
-  int capacity = std::min(
-      power_of_two_up_to(std::max(S, simdgroup_width), part_labels),
-      part_labels);
+  int capacity = ceil_power_of_two(std::max(S, simdgroup_width), part_labels);
   int frames = segment;
   int probabilities = segment * max_simdgroups * simdgroup_width;
   while (4 * (frames * capacity + probabilities) > threadgroup_bytes) {
     frames /= 2;
   }
   // Short rows are written side by side, a thread for each class.
-  int side_by_side = power_of_two_below(threads / C, std::min(frames, 4));
+  int side_by_side = floor_power_of_two(threads / C, std::min(frames, 4));
   Names inputs = batch_names();
   inputs.push_back("cotangent");
   for (const auto& name : scan_tables()) {

@@ -19,8 +19,9 @@ Launch gradient_launch(const Problem& problem);
 Launch align_launch(const Problem& problem);
 Launch posteriors_launch(const Problem& problem);
 
-// A grid with a threadgroup for each segment of each sequence. CUDA limits the
-// second and the third dimension to 65535 threadgroups.
+// A grid with a threadgroup for each segment of each sequence. x: segments;
+// y and z: the sequences, n = y + z * size of y. CUDA limits y and z to 65535
+// threadgroups each.
 std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N);
 
 } // namespace mlx_ctc::gpu

@@ -36,17 +36,18 @@ using TemplateValue = std::variant<int, bool, Type>;
 
 struct Launch {
   std::string name;
-  // The kernel's parameters, and for each the name of the array that is passed:
-  // an input of the step or an output of an earlier launch.
-  Names inputs;
+  Names inputs; // the names of the kernel's parameters
+  // For each parameter the name of the array that is passed: an input of the
+  // step or an output of an earlier launch. The plan sets it.
   Names arrays = {};
   std::vector<Table> outputs;
   std::vector<std::pair<std::string, TemplateValue>> template_args;
   std::tuple<int, int, int> grid; // in threads, as MLX counts
   std::tuple<int, int, int> threadgroup; // in threads
   // The most threads that a threadgroup has in any launch of the same text, and
-  // how many such threadgroups should be resident on a multiprocessor. CUDA's
-  // compiler divides the registers by them.
+  // how many such threadgroups should be resident on a multiprocessor: CUDA's
+  // __launch_bounds__, from which its compiler derives the registers of a
+  // thread.
   int max_threads;
   int resident;
   // The kernel's text: the functions that it calls, and its body. MLX writes

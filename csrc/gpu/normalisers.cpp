@@ -11,7 +11,7 @@ Launch normalisers_launch(const Problem& problem) {
   // reduction over the threads is little beside the reading.
   int frame_threads = problem.C > 16384
       ? threads
-      : power_of_two_below(problem.C / 8, simdgroup_width);
+      : floor_power_of_two(problem.C / 8, simdgroup_width);
   int64_t frames = int64_t(problem.T) * problem.N;
   int64_t threadgroups =
       std::min(ceil_div(frames * frame_threads, threads), max_threadgroups);

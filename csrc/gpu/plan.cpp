@@ -68,7 +68,7 @@ Plan plan(Names inputs, std::vector<Launch> launches, Names results) {
       std::move(tables)};
 }
 
-// With the normalisers before it, if the scores are logits.
+// The launch, preceded by that of the normalisers if the scores are logits.
 std::vector<Launch> with_normalisers(const Problem& problem, Launch launch) {
   std::vector<Launch> launches;
   if (problem.with_logits && problem.T > 0) {

@@ -18,8 +18,9 @@ constexpr int threadgroup_bytes = 32768 - 512;
 // takes 4 bytes for each: 24 KiB. Longer targets are taken in parts.
 constexpr int part_labels = 6144;
 
-// Simdgroups that work on one segment in the gradient and the posteriors. They
-// meet at a barrier in each frame: more of them would mostly wait.
+// Simdgroups of a threadgroup of the gradient and the posteriors. They take the
+// windows of a segment in turn, and each needs threadgroup memory for its own
+// probabilities.
 constexpr int max_segment_simdgroups = 4;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
@@ -27,17 +28,17 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) {
 }
 
 // The least power of two that is at least `wanted`, or `most` if that is less.
-constexpr int power_of_two_up_to(int64_t wanted, int most) {
+constexpr int ceil_power_of_two(int64_t wanted, int most) {
   int power = 1;
   while (power < wanted && power < most) {
     power *= 2;
   }
-  return power;
+  return std::min(power, most);
 }
 
 // The greatest power of two that is at most `wanted` and at most `most`; 1 if
 // there is none.
-constexpr int power_of_two_below(int64_t wanted, int most) {
+constexpr int floor_power_of_two(int64_t wanted, int most) {
   int power = 1;
   while (2 * power <= std::min<int64_t>(wanted, most)) {
     power *= 2;
@@ -63,7 +64,7 @@ struct Problem {
     return T == 0 || N == 0 || C == 0;
   }
 
-  // Windows of 32 pairs of states: a label and the blank after it.
+  // Windows of 32 pairs of states: a blank and the label after it.
   int windows() const {
     return std::max<int>(ceil_div(S, simdgroup_width), 1);
   }

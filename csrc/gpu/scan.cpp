@@ -11,8 +11,9 @@ Launch scan_launch(const Problem& problem) {
   int most = problem.max_scan_windows();
   int windows = std::min(problem.windows(), most);
   int threads = 2 * windows * simdgroup_width;
-  // Rounded up, so that only a few variants are compiled.
-  int max_windows = windows > 8 ? windows : power_of_two_up_to(windows, most);
+  // Up to 8 windows rounded up, so that only a few variants are compiled. Above
+  // 8 the registers that a thread may use depend on the number of threads.
+  int max_windows = windows > 8 ? windows : ceil_power_of_two(windows, most);
   int max_threads = 2 * max_windows * simdgroup_width;
   int segment = problem.segment_frames();
   int segments = problem.segments();
@@ -43,8 +44,8 @@ Launch scan_launch(const Problem& problem) {
            {"SEGMENT", segment},
            {"PART", part_labels},
            {"MAX_WINDOWS", max_windows}},
-      // Three threadgroups for each sequence: alpha, beta, and the lists of
-      // equal labels.
+      // Three threadgroups for each sequence: alpha, beta_p, and the sort of
+      // the labels by class.
       .grid = {threads * N, 3, 1},
       .threadgroup = {threads, 1, 1},
       .max_threads = max_threads,

@@ -17,8 +17,8 @@ namespace mx = mlx::core;
 // float64 computes in float64, every other type in float32.
 mx::Dtype computing_dtype(mx::Dtype dtype);
 
-// The parts of a message. No streams: an extension that brings a libstdc++ of
-// another age than the process's must not share their state.
+// The parts of a message. Not by std::ostream, whose state is shared with the
+// process's libstdc++, which may be another version than the extension's.
 inline std::string text(const std::string& part) {
   return part;
 }
@@ -34,8 +34,8 @@ template <typename... Parts>
   throw std::invalid_argument("[" + op + "] " + (text(parts) + ...));
 }
 
-// What memory safety needs of the four inputs of `op`; Python has checked the
-// rest.
+// Checks the shapes and dtypes of the four inputs and the blank, on which
+// memory safety depends. Python has checked the rest.
 void check(
     const std::string& op,
     const std::vector<mx::array>& inputs,

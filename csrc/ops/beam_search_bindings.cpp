@@ -27,7 +27,7 @@ namespace mlx_ctc {
 
 namespace {
 
-// How long Ctrl-C may wait.
+// Time between two looks for signals.
 constexpr auto signal_interval = std::chrono::milliseconds(50);
 
 // The error is that of the signal's handler, such as KeyboardInterrupt.
@@ -71,9 +71,9 @@ Scorer scorer_from(const nb::object& function) {
   };
 }
 
-// Runs `work` on a thread of its own while this one, which Python sends its
-// signals to, looks for them. An error of a handler stops the work and is
-// thrown when it has ended.
+// Runs `work` on another thread. This thread, which receives Python's signals,
+// polls for them. If a handler raises, `stop` is set and the error is thrown
+// after the work has ended.
 void run_interruptibly(
     const std::function<void()>& work,
     std::atomic<bool>& stop) {

@@ -148,7 +148,8 @@ std::vector<mx::array> CTCLoss::jvp(
   return {tangent};
 }
 
-// What the loss saved came out of its vmap without an axis: it is made again.
+// The saved tables have no batch axis under vmap, so the loss of the folded
+// batch is computed again.
 std::pair<std::vector<mx::array>, std::vector<int>> CTCLossGradient::vmap(
     const std::vector<mx::array>& inputs,
     const std::vector<int>& axes) {

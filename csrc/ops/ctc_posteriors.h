@@ -21,7 +21,7 @@ struct PosteriorOptions {
 };
 
 /**
- * gamma: how probable it is, given the target, that a frame says the blank or
+ * gamma: how probable it is, given the target, that a frame is the blank or
  * each of the labels (N, T, S + 1), the blank first; or each class (N, T, C).
  *
  * The arguments are ctc_loss's. Frames past a sequence's end are 0, and so is a

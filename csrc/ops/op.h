@@ -1,6 +1,6 @@
-// What the ops have in common as nodes of MLX's graph: four inputs, log_probs,
-// targets, input_lengths and target_lengths, and outputs of which the first are
-// results and the others tables that they are made from.
+// What the ops have in common as nodes of MLX's graph. Their inputs begin with
+// log_probs, targets, input_lengths and target_lengths. Their first outputs are
+// the results, the others are tables that later computations read.
 #pragma once
 
 #include <memory>
@@ -43,7 +43,8 @@ struct Outputs {
  * The base of the class Self, which has
  *
  *   static constexpr const char* op: its name in messages;
- *   static constexpr int results: how many outputs are, each (N, ...);
+ *   static constexpr int results: how many of the outputs, the first ones, are
+ *   results. Each has N as its first axis, or Self overrides vmap();
  *   Outputs outputs(inputs): for inputs of these shapes and dtypes;
  *   name(), eval_cpu() and eval_gpu().
  */

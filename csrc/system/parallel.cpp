@@ -54,13 +54,13 @@ struct Loop {
   }
 };
 
-// To sleep and to be woken takes longer than a small loop, and one loop often
-// follows another: a thread looks for a while before it sleeps.
-constexpr auto patience = std::chrono::microseconds(100);
+// Waking a sleeping thread takes longer than a small loop, and loops often
+// follow one another, so a thread spins for a while before it sleeps.
+constexpr auto spin_time = std::chrono::microseconds(100);
 
 template <typename Value, typename Ready>
 Value wait_for(const std::atomic<Value>& value, const Ready& ready) {
-  auto end = std::chrono::steady_clock::now() + patience;
+  auto end = std::chrono::steady_clock::now() + spin_time;
   Value current = value.load();
   while (!ready(current)) {
     if (std::chrono::steady_clock::now() < end) {
@@ -87,6 +87,7 @@ class Pool {
         started_ = worker;
       }
     } catch (const std::exception&) {
+      return;
     }
   }
 
@@ -140,15 +141,15 @@ class Pool {
 Pool& pool() {
   static Pool* current = nullptr;
   static pid_t owner = 0;
-  if (owner != getpid()) {
+  if (current == nullptr || owner != getpid()) {
     current = new Pool(max_threads() - 1);
     owner = getpid();
   }
   return *current;
 }
 
-// The pool serves one loop at a time. A second stream's loop runs on the thread
-// that asks for it.
+// The pool runs one loop at a time. While it is busy, parallel_for runs another
+// stream's loop on the calling thread alone.
 std::mutex busy;
 
 } // namespace

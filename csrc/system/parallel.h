@@ -11,8 +11,7 @@ namespace mlx_ctc::cpu {
 // number of threads.
 int max_threads();
 
-// Says that a loop will soon follow, so that threads which sleep are awake when
-// it comes.
+// Wakes the threads because parallel_for will be called soon.
 void expect_parallel_for();
 
 // Calls body(i, worker) once for every i in [0, n), in any order, with worker

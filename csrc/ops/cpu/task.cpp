@@ -8,6 +8,7 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 #include "mlx/allocator.h"
@@ -53,7 +54,7 @@ void fetch_pages([[maybe_unused]] mx::array& output) {
   if (output.nbytes() < kept_bytes) {
     return;
   }
-  constexpr uintptr_t small_page = 4096;
+  static const uintptr_t small_page = sysconf(_SC_PAGESIZE);
   auto [begin, end] = range_of(output);
   auto first = begin / huge_page;
   auto count = (end - 1) / huge_page - first + 1;

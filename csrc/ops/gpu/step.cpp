@@ -62,6 +62,7 @@ void run(const Launch& launch, mx::Stream stream, Arrays& arrays) {
     inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
   }
   std::vector<mx::array> outputs;
+  outputs.reserve(launch.outputs.size());
   for (const auto& table : launch.outputs) {
     outputs.emplace_back(
         shape_of(table),
