@@ -119,6 +119,7 @@ std::vector<mx::array> CTCLoss::vjp(
     const std::vector<int>& argnums,
     const std::vector<mx::array>& outputs) {
   std::vector<mx::array> vjps;
+  vjps.reserve(argnums.size());
   for (int arg : argnums) {
     vjps.push_back(
         arg == 0 ? gradient(primals, cotangents[0], outputs, options_, stream())

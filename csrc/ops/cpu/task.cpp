@@ -115,6 +115,7 @@ void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept {
 
 std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays) {
   std::vector<mx::array> copies;
+  copies.reserve(arrays.size());
   for (const auto& a : arrays) {
     copies.push_back(mx::array::unsafe_weak_copy(a));
   }
