@@ -86,7 +86,7 @@ def greedy_decode(
 
         path, path_scores = best_path(log_probs, with_logits)
         score = mx.sum(mx.where(used, path_scores, 0), axis=1)
-        score = mx.where(in_range[:, 0], score, math.nan)
+        score = mx.where(in_range[:, 0], score, nan(score.dtype))
         used = used & ~mx.isnan(score)[:, None]
         before = mx.concatenate([mx.full((N, 1), blank), path], axis=1)[:, :T]
         starts_label = (used & (path != blank) & (path != before)).astype(mx.int32)
@@ -118,8 +118,14 @@ def best_path(frames: mx.array, with_logits: bool) -> tuple[mx.array, mx.array]:
         valid = frames < math.inf
     else:
         valid = frames <= MOST
-    scores = mx.where(mx.all(valid, axis=-1), scores, math.nan)
+    scores = mx.where(mx.all(valid, axis=-1), scores, nan(scores.dtype))
     return mx.argmax(frames, axis=-1).astype(mx.int32), scores
+
+
+def nan(dtype: mx.Dtype) -> mx.array:
+    """NaN, computed: MLX before 0.32.0 cannot compile the constant for the CPU."""
+    zero = mx.array(0, dtype)
+    return zero / zero
 
 
 class Hypothesis(NamedTuple):

@@ -497,6 +497,8 @@ class TestBeamSearch:
 
     @pytest.mark.parametrize("integer", [np.int64, np.uint8, mx.array])
     def test_options_may_be_any_integer(self, rng, integer):
+        if integer is mx.array and not hasattr(mx.array, "__index__"):
+            pytest.skip("before MLX 0.32.3 an mx.array has no __index__")
         x = mx.array(random_log_probs(rng, 20, 6))
         expected = beam_search_decode(x, 20, 5, nbest=3, max_labels=2)
         options = {"beam_width": integer(5), "nbest": integer(3)}
