@@ -1,2 +1,3 @@
 VERSION: str
-MLX_VERSION: str
+MLX_VERSIONS: list[str]
+OLDEST_MLX: str

@@ -1,31 +1,151 @@
-"""Checks that the installed MLX is the version that this package was built for.
+"""Imports the extension that was compiled for the installed release of MLX.
 
-The extension uses MLX's C++ types, whose layout differs between versions. This module
-is therefore imported before the extension. Its errors name the command to run.
+The extension uses MLX's C++ types, whose layout differs between releases. A package has
+an extension for each release that it was built for, in lib/mlx-<release>. This module
+is imported before all others. Its errors name the command that mends the installation.
 """
 
+import importlib
+import re
 import sys
+import sysconfig
+from importlib import metadata
+from pathlib import Path
 
-from mlx_ctc._build import MLX_VERSION
-from mlx_ctc._build import VERSION as VERSION
+import mlx_ctc
 
-MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
+PACKAGE = Path(__file__).parent
+
+# Only one of these may be installed: each brings a libmlx.
+BACKENDS = {"mlx-cpu": "cpu", "mlx-cuda-12": "cuda12", "mlx-cuda-13": "cuda13"}
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed distribution."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def backends() -> dict[str, str]:
+    """The installed distributions that bring libmlx on Linux, and their versions."""
+    versions = {name: installed(name) for name in BACKENDS}
+    return {name: version for name, version in versions.items() if version}
+
+
+def extra() -> str:
+    """The extra of mlx, and of mlx-ctc, for this machine: [cpu], [cuda13] or none."""
+    if sys.platform == "darwin":
+        return ""
+    present = [BACKENDS[name] for name in backends()]
+    return f"[{present[-1] if present else 'cpu'}]"
+
+
+def pip_install(requirement: str, *options: str) -> str:
+    return " ".join(["pip install", *options, f'"{requirement}"'])
+
+
+try:
+    from mlx_ctc import _build
+except ImportError as error:
+    raise ImportError(
+        f"mlx_ctc is imported from a source tree, {PACKAGE}, in which nothing is "
+        f"built. Install it: {pip_install(f'{PACKAGE.parent}{extra()}')}"
+    ) from error
+
+VERSION = _build.VERSION
+SUPPORTED = _build.MLX_VERSIONS
+
+
+def numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
+def install_mlx(version: str | None, *options: str) -> str:
+    """The command that installs this release of MLX, or a supported one near it."""
+    if version not in SUPPORTED:
+        version = SUPPORTED[-1]
+    return pip_install(f"mlx{extra()}=={version}", *options)
+
+
+def what_is_wrong_with_mlx() -> str:
+    """Why mlx.core, or an extension for its version, cannot be loaded."""
+    version = installed("mlx")
+    if version is None:
+        cuda = " (or cuda12 or cuda13 in place of cpu)" if extra() == "[cpu]" else ""
+        return f"MLX is not installed. Install it: {install_mlx(None)}{cuda}"
+    if sys.platform != "darwin":
+        present = backends()
+        listed = " and ".join(f"{name} {present[name]}" for name in present)
+        if not present:
+            return (
+                f"mlx {version} is installed without a backend, which has its library. "
+                f"Install one: {install_mlx(version)} (or cuda12 or cuda13 in place of "
+                "cpu)"
+            )
+        if len(present) > 1:
+            return (
+                f"{listed} are both installed, and have files of the same names. "
+                "Remove both and install one: pip uninstall --yes "
+                f"{' '.join(present)}; {install_mlx(version)}"
+            )
+        if version not in present.values():
+            return (
+                f"mlx {version} and {listed} are of different releases. Install both "
+                f"of one: {install_mlx(version)}"
+            )
+    return (
+        f"MLX {version} is installed, but its files are not complete or not that "
+        f"release's. Install it again: {install_mlx(version, '--force-reinstall')}"
+    )
+
 
 try:
     import mlx.core as mx
 except ImportError as error:
     raise ImportError(
-        f"mlx-ctc {VERSION} needs MLX {MLX_VERSION}, which cannot be imported here "
-        f"({error}). Install it with one of MLX's backends: pip install "
-        f'"{MLX_PACKAGE}=={MLX_VERSION}"'
+        f"mlx-ctc {VERSION} cannot import MLX ({error}). {what_is_wrong_with_mlx()}"
     ) from error
 
 INSTALLED: str = mx.__version__  # type: ignore[attr-defined]
 
-if INSTALLED != MLX_VERSION:
-    raise ImportError(
-        f"mlx-ctc {VERSION} was built against MLX {MLX_VERSION}, but MLX "
-        f"{INSTALLED} is installed. Either install the one it was built against: "
-        f'pip install "{MLX_PACKAGE}=={MLX_VERSION}", or a release of mlx-ctc for '
-        "yours: pip install --upgrade --force-reinstall mlx-ctc"
+
+def listing(versions: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(versions[:-1]), versions[-1]]))
+
+
+if INSTALLED not in SUPPORTED:
+    says = (
+        f"mlx-ctc {VERSION} was built for MLX {listing(SUPPORTED)}, but MLX "
+        f"{INSTALLED} is installed. Install one that it was built for: "
+        f"{install_mlx(None)}"
     )
+    if numbers(INSTALLED) >= numbers(_build.OLDEST_MLX):
+        says += ", or build mlx-ctc for yours, in a copy of its source: " + pip_install(
+            f".{extra()}", "--force-reinstall", "--no-deps"
+        )
+    raise ImportError(says)
+
+FOLDER = Path(_build.__file__).parent / "lib" / f"mlx-{INSTALLED}"
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+
+if not (FOLDER / f"_ext{SUFFIX}").exists():
+    others = ", ".join(path.name for path in FOLDER.glob("_ext.*")) or "nothing"
+    raise ImportError(
+        f"mlx-ctc {VERSION} was installed for another Python: {FOLDER} has {others}, "
+        f"and this Python needs _ext{SUFFIX}. Install mlx-ctc with this one, from a "
+        f"wheel for it or in a copy of the source: {sys.executable} -m "
+        + pip_install(f".{extra()}", "--force-reinstall")
+    )
+
+# Where `import mlx_ctc._ext` finds it.
+mlx_ctc.__path__.append(str(FOLDER))
+
+try:
+    importlib.import_module("mlx_ctc._ext")
+except ImportError as error:
+    raise ImportError(
+        f"mlx-ctc {VERSION} cannot load its extension for MLX {INSTALLED} ({error}). "
+        f"{what_is_wrong_with_mlx()}"
+    ) from error

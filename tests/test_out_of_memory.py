@@ -48,7 +48,8 @@ extern "C" void allow_workspaces(int count) { workspaces_left = count; }
 
 static bool is_extension(void* caller) {
   Dl_info info;
-  return dladdr(caller, &info) && strstr(info.dli_fname, "/_ext.");
+  return dladdr(caller, &info) &&
+      (strstr(info.dli_fname, "/_ext.") || strstr(info.dli_fname, "/libmlx_ctc_core."));
 }
 
 void* operator new(size_t size) {

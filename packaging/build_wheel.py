@@ -1,0 +1,88 @@
+"""Builds a wheel for this machine's platform and Python that runs with several MLX.
+
+    python packaging/build_wheel.py --mlx all --out dist
+    python packaging/build_wheel.py --mlx 0.31.2,0.32.4
+
+Fetches the headers and libraries of each release as wheels, and the nanobind that it
+was built with (mlx_releases.py), into build/mlx. What does not include MLX is compiled
+once.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import mlx_releases
+
+SOURCE = Path(__file__).resolve().parents[1]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+
+
+def fetch(release, folder):
+    """Puts MLX and its nanobind into the folder, if they are not there."""
+    if folder.exists():
+        return
+    library = "mlx-metal" if sys.platform == "darwin" else "mlx-cpu"
+    packages = [
+        f"mlx=={release}",
+        f"{library}=={release}",
+        f"nanobind=={mlx_releases.nanobind(release)}",
+    ]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        target = Path(scratch, "packages")
+        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--target", target]
+        subprocess.run([*PIP, "install", *options, *packages], check=True)
+        target.rename(folder)
+
+
+def build(releases, folder, out):
+    """Builds the wheel with the releases' packages in the folder; returns its path."""
+    environment = {**os.environ, "MLX_CTC_MLX": ",".join(releases)}
+    defines = {"MLX_CTC_RELEASES": ";".join(releases), "MLX_CTC_RELEASES_DIR": folder}
+    # Not in build/: what CMake remembers of pip's environment for the build would name
+    # programs that are gone when it is run again.
+    with tempfile.TemporaryDirectory() as scratch:
+        wheels = Path(scratch, "wheels")
+        settings = {f"cmake.define.{name}": value for name, value in defines.items()}
+        settings["build-dir"] = Path(scratch, "build")
+        options = [f"--config-settings={name}={settings[name]}" for name in settings]
+        command = [*PIP, "wheel", "--no-deps", "--wheel-dir", wheels, *options, SOURCE]
+        subprocess.run(command, check=True, env=environment)
+        [wheel] = wheels.iterdir()
+        out.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(wheel, out))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--mlx",
+        default="all",
+        help="releases with commas between; default: all that are supported",
+    )
+    parser.add_argument(
+        "--out", type=Path, default="dist", help="folder of the wheel; default: dist"
+    )
+    arguments = parser.parse_args()
+    os.environ["MLX_CTC_MLX"] = arguments.mlx
+    releases = mlx_releases.chosen()
+
+    python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    folder = SOURCE / "build" / "mlx" / f"{python}-{sysconfig.get_platform()}"
+    for release in releases:
+        fetch(release, folder / release)
+    wheel = build(releases, folder, arguments.out)
+    size = wheel.stat().st_size
+    print(f"{wheel}: {size / 1e6:.2f} MB, for MLX {', '.join(releases)}")
+
+
+if __name__ == "__main__":
+    main()
