@@ -34,7 +34,7 @@ def backends() -> dict[str, str]:
     return {name: version for name, version in versions.items() if version}
 
 
-def extra() -> str:
+def mlx_extra() -> str:
     """The extra of mlx, and of mlx-ctc, for this machine: [cpu], [cuda13] or none."""
     if sys.platform == "darwin":
         return ""
@@ -51,7 +51,7 @@ try:
 except ImportError as error:
     raise ImportError(
         f"mlx_ctc is imported from a source tree, {PACKAGE}, in which nothing is "
-        f"built. Install it: {pip_install(f'{PACKAGE.parent}{extra()}')}"
+        f"built. Install it: {pip_install(f'{PACKAGE.parent}{mlx_extra()}')}"
     ) from error
 
 VERSION = _build.VERSION
@@ -62,42 +62,54 @@ def numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
-def install_mlx(version: str | None, *options: str) -> str:
-    """The command that installs this release of MLX, or a supported one near it."""
+def install_mlx(version: str | None, *options: str, extra: str) -> str:
+    """The command that installs this release of MLX, or the newest supported one."""
     if version not in SUPPORTED:
         version = SUPPORTED[-1]
-    return pip_install(f"mlx{extra()}=={version}", *options)
+    return pip_install(f"mlx{extra}=={version}", *options)
 
 
-def what_is_wrong_with_mlx() -> str:
-    """Why mlx.core, or an extension for its version, cannot be loaded."""
+def what_is_wrong_with_mlx(error: ImportError) -> str:
+    """Why mlx.core, or an extension for its version, cannot be loaded.
+
+    The distributions of MLX share files, and pip removes them with either: they are
+    installed again together, by --force-reinstall.
+    """
     version = installed("mlx")
+    has_no_driver = "libcuda.so" in str(error)
+    extra = "[cpu]" if has_no_driver else mlx_extra()
+    install = install_mlx(version, extra=extra)
+    reinstall = install_mlx(version, "--force-reinstall", extra=extra)
     if version is None:
-        cuda = " (or cuda12 or cuda13 in place of cpu)" if extra() == "[cpu]" else ""
-        return f"MLX is not installed. Install it: {install_mlx(None)}{cuda}"
+        cuda = " (or cuda12 or cuda13 in place of cpu)" if extra == "[cpu]" else ""
+        return f"MLX is not installed. Install it: {install}{cuda}"
     if sys.platform != "darwin":
         present = backends()
         listed = " and ".join(f"{name} {present[name]}" for name in present)
+        remove = f"pip uninstall --yes {' '.join(present)}"
         if not present:
             return (
                 f"mlx {version} is installed without a backend, which has its library. "
-                f"Install one: {install_mlx(version)} (or cuda12 or cuda13 in place of "
-                "cpu)"
+                f"Install one: {install} (or cuda12 or cuda13 in place of cpu)"
             )
         if len(present) > 1:
             return (
                 f"{listed} are both installed, and have files of the same names. "
-                "Remove both and install one: pip uninstall --yes "
-                f"{' '.join(present)}; {install_mlx(version)}"
+                f"Remove both and install one: {remove}; {reinstall}"
+            )
+        if has_no_driver:
+            return (
+                f"{listed} needs NVIDIA's driver, which is not installed. Install it, "
+                f"or MLX for the CPU in its place: {remove}; {reinstall}"
             )
         if version not in present.values():
             return (
                 f"mlx {version} and {listed} are of different releases. Install both "
-                f"of one: {install_mlx(version)}"
+                f"of one: {reinstall}"
             )
     return (
         f"MLX {version} is installed, but its files are not complete or not that "
-        f"release's. Install it again: {install_mlx(version, '--force-reinstall')}"
+        f"release's. Install it again: {reinstall}"
     )
 
 
@@ -105,7 +117,8 @@ try:
     import mlx.core as mx
 except ImportError as error:
     raise ImportError(
-        f"mlx-ctc {VERSION} cannot import MLX ({error}). {what_is_wrong_with_mlx()}"
+        f"mlx-ctc {VERSION} cannot import MLX ({error}). "
+        f"{what_is_wrong_with_mlx(error)}"
     ) from error
 
 INSTALLED: str = mx.__version__  # type: ignore[attr-defined]
@@ -119,11 +132,11 @@ if INSTALLED not in SUPPORTED:
     says = (
         f"mlx-ctc {VERSION} was built for MLX {listing(SUPPORTED)}, but MLX "
         f"{INSTALLED} is installed. Install one that it was built for: "
-        f"{install_mlx(None)}"
+        f"{install_mlx(None, extra=mlx_extra())}"
     )
     if numbers(INSTALLED) >= numbers(_build.OLDEST_MLX):
         says += ", or build mlx-ctc for yours, in a copy of its source: " + pip_install(
-            f".{extra()}", "--force-reinstall", "--no-deps"
+            f".{mlx_extra()}", "--force-reinstall", "--no-deps"
         )
     raise ImportError(says)
 
@@ -136,7 +149,7 @@ if not (FOLDER / f"_ext{SUFFIX}").exists():
         f"mlx-ctc {VERSION} was installed for another Python: {FOLDER} has {others}, "
         f"and this Python needs _ext{SUFFIX}. Install mlx-ctc with this one, from a "
         f"wheel for it or in a copy of the source: {sys.executable} -m "
-        + pip_install(f".{extra()}", "--force-reinstall")
+        + pip_install(f".{mlx_extra()}", "--force-reinstall")
     )
 
 # Where `import mlx_ctc._ext` finds it.
@@ -147,5 +160,5 @@ try:
 except ImportError as error:
     raise ImportError(
         f"mlx-ctc {VERSION} cannot load its extension for MLX {INSTALLED} ({error}). "
-        f"{what_is_wrong_with_mlx()}"
+        f"{what_is_wrong_with_mlx(error)}"
     ) from error

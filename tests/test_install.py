@@ -106,7 +106,8 @@ def test_backend_of_another_release(site, extra):
     site.mlx("0.32.4", "raise ImportError('undefined symbol')", **{name: "0.31.2"})
     assert (
         f"mlx 0.32.4 and mlx-{name.replace('_', '-')} 0.31.2 are of different "
-        f'releases. Install both of one: pip install "mlx[{extra}]==0.32.4"'
+        "releases. Install both of one: pip install --force-reinstall "
+        f'"mlx[{extra}]==0.32.4"'
     ) in site.says()
 
 
@@ -117,7 +118,21 @@ def test_two_backends(site):
     assert (
         "mlx-cpu 0.32.4 and mlx-cuda-13 0.32.4 are both installed, and have files of "
         "the same names. Remove both and install one: pip uninstall --yes mlx-cpu "
-        'mlx-cuda-13; pip install "mlx[cuda13]==0.32.4"'
+        'mlx-cuda-13; pip install --force-reinstall "mlx[cuda13]==0.32.4"'
+    ) in site.says()
+
+
+NO_DRIVER = "raise ImportError('libcuda.so.1: cannot open shared object file')"
+
+
+@linux_only
+def test_cuda_without_a_driver(site):
+    site.mlx_ctc("0.32.4")
+    site.mlx("0.32.4", NO_DRIVER, cuda_12="0.32.4")
+    assert (
+        "mlx-cuda-12 0.32.4 needs NVIDIA's driver, which is not installed. Install it, "
+        "or MLX for the CPU in its place: pip uninstall --yes mlx-cuda-12; "
+        'pip install --force-reinstall "mlx[cpu]==0.32.4"'
     ) in site.says()
 
 
