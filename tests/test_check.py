@@ -28,7 +28,32 @@ def test_a_wrong_gradient_is_reported(cpu_for_gpu, monkeypatch, capsys):
     monkeypatch.setattr(check, "PROBLEMS", [(20, 3, 7, 5, 1, "small")])
     monkeypatch.setattr(check, "DTYPES", [mx.float32])
     assert check.main() == 1
-    assert "0 of 2 agree" in capsys.readouterr().out
+    report = capsys.readouterr().out
+    assert "0 of 2 agree" in report
+    assert "gradient (limit 1e-05) differ" in report
+
+
+def test_a_quick_check_takes_fewer_cases(cpu_for_gpu, capsys):
+    assert check.main(["--quick"]) == 0
+    report = capsys.readouterr().out
+    assert "2 of 2 agree" in report
+    assert "expect about 20 seconds" in report
+
+
+def test_an_error_names_the_kernel_and_what_it_means(cpu_for_gpu, monkeypatch, capsys):
+    def refuse(*arrays):
+        raise ValueError("Thread group size (512) is greater than the maximum (448)")
+
+    monkeypatch.setattr(check, "PROBLEMS", [(20, 3, 7, 5, 1, "small")])
+    monkeypatch.setattr(check, "DTYPES", [mx.float32])
+    monkeypatch.setattr(mx, "eval", refuse)
+    monkeypatch.setattr(
+        check, "problem", lambda *_: (mx.zeros((4, 1, 3)), mx.array([[1]]), 4, 1)
+    )
+    assert check.main() == 1
+    report = capsys.readouterr().out
+    assert "FAILED 20x3x7x5 float32 logits: the loss, kernels ctc_normalisers" in report
+    assert "too many registers for the number of threads in its launch" in report
 
 
 def test_nan_differs_from_a_number():
