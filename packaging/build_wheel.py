@@ -2,6 +2,7 @@
 
     python packaging/build_wheel.py --mlx all --out dist
     python packaging/build_wheel.py --mlx 0.31.2,0.32.4
+    python packaging/build_wheel.py --mlx all --fetch FOLDER
 
 Fetches the headers and libraries of each release as wheels, and the nanobind that it
 was built with (mlx_releases.py), into build/mlx. What does not include MLX is compiled
@@ -43,16 +44,22 @@ def fetch(release, folder):
 
 def build(releases, folder, out):
     """Builds the wheel with the releases' packages in the folder; returns its path."""
-    environment = {**os.environ, "MLX_CTC_MLX": ",".join(releases)}
-    defines = {"MLX_CTC_RELEASES": ";".join(releases), "MLX_CTC_RELEASES_DIR": folder}
+    environment = {
+        **os.environ,
+        "MLX_CTC_MLX": ",".join(releases),
+        "MLX_CTC_RELEASES_DIR": str(folder),
+    }
     # Not in build/: what CMake remembers of pip's environment for the build would name
     # programs that are gone when it is run again.
     with tempfile.TemporaryDirectory() as scratch:
         wheels = Path(scratch, "wheels")
-        settings = {f"cmake.define.{name}": value for name, value in defines.items()}
-        settings["build-dir"] = Path(scratch, "build")
-        options = [f"--config-settings={name}={settings[name]}" for name in settings]
-        command = [*PIP, "wheel", "--no-deps", "--wheel-dir", wheels, *options, SOURCE]
+        options = ["--no-deps", "--wheel-dir", wheels]
+        options.append(f"--config-settings=build-dir={scratch}/build")
+        # One release alone is built as one of several, too.
+        options.append(
+            f"--config-settings=cmake.define.MLX_CTC_RELEASES={';'.join(releases)}"
+        )
+        command = [*PIP, "wheel", *options, SOURCE]
         subprocess.run(command, check=True, env=environment)
         [wheel] = wheels.iterdir()
         out.mkdir(parents=True, exist_ok=True)
@@ -71,14 +78,24 @@ def main():
     parser.add_argument(
         "--out", type=Path, default="dist", help="folder of the wheel; default: dist"
     )
+    parser.add_argument(
+        "--fetch",
+        type=Path,
+        metavar="FOLDER",
+        help="fetch the releases' packages into FOLDER and build nothing; a build with "
+        "MLX_CTC_RELEASES_DIR=FOLDER and MLX_CTC_MLX in the environment uses them",
+    )
     arguments = parser.parse_args()
     os.environ["MLX_CTC_MLX"] = arguments.mlx
     releases = mlx_releases.chosen()
 
     python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
-    folder = SOURCE / "build" / "mlx" / f"{python}-{sysconfig.get_platform()}"
+    cache = SOURCE / "build" / "mlx" / f"{python}-{sysconfig.get_platform()}"
+    folder = arguments.fetch or cache
     for release in releases:
         fetch(release, folder / release)
+    if arguments.fetch:
+        return
     wheel = build(releases, folder, arguments.out)
     size = wheel.stat().st_size
     print(f"{wheel}: {size / 1e6:.2f} MB, for MLX {', '.join(releases)}")
