@@ -22,8 +22,8 @@ from mlx_ctc import _ext
 if TYPE_CHECKING:
     import numpy as np
 
-    Scores = mx.array | np.ndarray
-    Integers = mx.array | np.ndarray | Sequence[Any] | int
+    Scores = mx.array | np.ndarray[Any, Any]
+    Integers = mx.array | np.ndarray[Any, Any] | Sequence[Any] | int
 
 # A target length that the ops find out of range. Used if the lengths of concatenated
 # targets do not sum to their size, or if a cut-off target has a bad label, so that the
@@ -66,7 +66,7 @@ def from_host(values: Any) -> mx.array:
     return from_numpy(values)
 
 
-def from_numpy(values: np.ndarray) -> mx.array:
+def from_numpy(values: np.ndarray[Any, Any]) -> mx.array:
     """Of any byte order and strides; MLX refuses negative ones."""
     is_reversed = any(stride < 0 for stride in values.strides)
     native = values.dtype.newbyteorder("=")
