@@ -63,7 +63,8 @@ class Exponents {
   }
 
   // Sets `to` to alpha(t - 1), `from`. False if it is out of the limits.
-  bool read_forward(int t, ExtendedStates<float> from, ScaledStates to) {
+  template <typename Real>
+  bool read_forward(int t, ExtendedStates<Real> from, ScaledStates to) {
     Band b = frames_.band(t - 1);
     if (!read(from, b.begin > 0 ? b.begin : -1, b.end, to)) {
       return false;
@@ -107,11 +108,12 @@ class Exponents {
   }
 
   // Sets `to` to the states in band b; the others become 0.
-  void write(ScaledStates from, Band b, ExtendedStates<float> to) const {
+  template <typename Real>
+  void write(ScaledStates from, Band b, ExtendedStates<Real> to) const {
     to.clear(-group_size, round_up(S_) + group_size);
     for (int64_t i = b.begin > 0 ? b.begin : -1; i < b.end; ++i) {
-      to.blank.set(i, from.at(from.blank[i], i));
-      to.label.set(i, from.at(from.label[i], i));
+      to.blank.set(i, from.at<Real>(from.blank[i], i));
+      to.label.set(i, from.at<Real>(from.label[i], i));
     }
   }
 
@@ -197,6 +199,21 @@ class Exponents {
     return fits;
   }
 
+  // The greatest exponent among the states of frame t.
+  int64_t greatest(ScaledStates row, int t) const {
+    constexpr int64_t width = block_size<double>;
+    Block<int64_t> found = filled(row.exponent[-1]);
+    int64_t end = last_block(frames_, t);
+    for (int64_t i = first_block(frames_, t); i < end; i += width) {
+      found = larger(load_block(row.exponent + i), found);
+    }
+    int64_t greatest = found[0];
+    for (int64_t j = 1; j < width; ++j) {
+      greatest = larger<int64_t>(greatest, found[j]);
+    }
+    return greatest;
+  }
+
  private:
   // ratio[i] = 2^(exponent[i + from] - exponent[i]): the factor of a value that
   // comes to label i from label i + from. A ratio above 2^1000 becomes
@@ -228,8 +245,9 @@ class Exponents {
   // Sets `to` to the states of labels [begin, end) of `from`, all others to 0.
   // False if a label and its blank are too far apart for one exponent, or if
   // all states are 0.
+  template <typename Real>
   bool read(
-      ExtendedStates<float> from,
+      ExtendedStates<Real> from,
       int64_t begin,
       int64_t end,
       ScaledStates to) const {
@@ -241,9 +259,9 @@ class Exponents {
     bool found = false;
     for (int64_t i = begin; i < end; ++i) {
       auto blank = from.blank[i];
-      auto label = i < 0 ? zero<float>() : from.label[i];
-      int32_t e = larger(blank.e, label.e);
-      auto mantissa = [&](Extended<float> a) {
+      auto label = i < 0 ? zero<Real>() : from.label[i];
+      Int<Real> e = larger(blank.e, label.e);
+      auto mantissa = [&](Extended<Real> a) {
         bool is_zero = a.e < nearly_zero;
         fits &= is_zero || a.e - e > least_log2_;
         return is_zero ? 0 : a.m * power_of_two<double>(a.e - e);

@@ -99,23 +99,147 @@ void beta_step(
   }
 }
 
-// First the scores of all frames are read, then all exponentials are taken,
-// then the recursion runs: in the first two steps no frame waits for another.
+// The probabilities of the blank and the labels in the frames of a segment,
+// with mantissas of type `State`.
+template <typename Real, typename State>
+class ExtendedProbabilities {
+ public:
+  ExtendedProbabilities(const Frames<Real>& frames, Workspace& workspace)
+      : frames_(frames) {
+    int64_t pitch = row_pitch(frames.S);
+    skip_exponent = workspace.take<Int<State>>(pitch);
+    scores_ = workspace.take<Real>(pitch);
+    blank = take_row<State>(workspace, row_pitch(frames.segment_frames));
+    label_ = take_rows<State>(workspace, frames.segment_frames, pitch);
+  }
+
+  // Computes those of the frames [begin, end); for logits
+  // exp(score) / 2^log2_scale.
+  void find(int begin, int end) {
+    begin_ = begin;
+    for (int64_t i = 0; i < round_up(frames_.S) + group_size; ++i) {
+      skip_exponent[i] =
+          may_skip_blank(frames_.sequence, i) ? 0 : zero_exponent;
+    }
+    for (int t = begin; t < end; ++t) {
+      double scale = frames_.log2_scale(t);
+      int64_t first = frames_.band(t).first_group();
+      int64_t last = frames_.band(t).last_group();
+      int64_t labels_end = smaller(last, frames_.S);
+      frames_.gather(t, first, labels_end, scores_);
+      for (int64_t i = labels_end; i < last; ++i) {
+        scores_[i] = -std::numeric_limits<Real>::infinity();
+      }
+      exponentiate(scores_ + first, last - first, scale, label(t), first);
+      std::fill_n(scores_, group_size, frames_.blank_score(t));
+      exponentiate(scores_, group_size, scale, blank, t - begin);
+    }
+  }
+
+  ExtendedRow<State> label(int t) const {
+    return label_[t - begin_];
+  }
+
+  Int<State>* skip_exponent; // (S) see alpha_step()
+  ExtendedRow<State> blank; // (segment_frames)
+
+ private:
+  // Sets p[i + j] for j in [0, count), whole groups.
+  void exponentiate(
+      const Real* x,
+      int64_t count,
+      double scale,
+      ExtendedRow<State> p,
+      int64_t i) const {
+    // Scores far above 0, which are no log-probabilities, are limited: over all
+    // frames their product stays below 2^(2^23), which cannot lift an exponent
+    // from zero_exponent to nearly_zero.
+    double ceiling = double(1 << 23) / frames_.T;
+    INDEPENDENT
+    for (int64_t j = 0; j < count; ++j) {
+      p.set(i + j, extended_exp<State>(x[j], scale, ceiling));
+    }
+    if constexpr (!std::is_same_v<Real, State>) {
+      if (!frames_.with_logits || std::abs(scale) > greatest_log2_scale) {
+        return;
+      }
+      // The floats of which the normaliser is the sum (find_normaliser()).
+      ScaledExp exp(filled(float(scale)));
+      for (int64_t j = 0; j < count; j += block_size<float>) {
+        Block<float> term = exp(load_block(x + j));
+        for (int64_t k = 0; k < block_size<float>; ++k) {
+          if (term[k] > 0x1p-60f) {
+            p.set(i + j + k, normalised(Extended<double>{term[k], 0}));
+          }
+        }
+      }
+    }
+  }
+
+  const Frames<Real>& frames_;
+  int begin_ = 0; // first frame of the segment
+  Real* scores_; // (S) of one frame
+  ExtendedRows<State> label_; // (segment_frames, S)
+};
+
+// Calls step(true_type) in frames that normalise mantissas, step(false_type) in
+// the others.
+template <typename Step>
+inline void at_frame(int t, Step step) {
+  if (t % normalising_interval == 0) {
+    step(std::true_type());
+  } else {
+    step(std::false_type());
+  }
+}
+
+// Alpha alone, for the loss: in double for every type of scores, because what
+// its mantissas lose in thousands of frames is lost to the loss.
+template <typename Real>
+class ExtendedForward {
+ public:
+  // `next` is memory for one more row of states, with which that of the caller
+  // is swapped.
+  ExtendedForward(
+      const Frames<Real>& frames,
+      ExtendedStates<double>& next,
+      Workspace& workspace)
+      : frames_(frames), next_(next), probabilities_(frames, workspace) {}
+
+  // Takes alpha from the frame before the segment to the last of the segment.
+  void forward(int begin, int end, ExtendedStates<double>& alpha) {
+    probabilities_.find(begin, end);
+    for (int t = begin; t < end; ++t) {
+      at_frame(t, [&](auto normalise) {
+        alpha_step<normalise()>(
+            frames_.band(t),
+            probabilities_.skip_exponent,
+            alpha,
+            probabilities_.blank[t - begin],
+            probabilities_.label(t),
+            next_);
+      });
+      std::swap(alpha, next_);
+    }
+  }
+
+ private:
+  const Frames<Real>& frames_;
+  ExtendedStates<double>& next_;
+  ExtendedProbabilities<Real, double> probabilities_;
+};
+
 template <typename Real>
 class ExtendedSegment {
  public:
-  // `next` is memory for one more row of states. alpha and beta_p of the caller
-  // are swapped with it.
+  // `next` is memory for one more row of states. beta_p of the caller is
+  // swapped with it.
   ExtendedSegment(
       const Frames<Real>& frames,
       ExtendedStates<Real>& next,
       Workspace& workspace)
-      : frames_(frames), next_(next) {
+      : frames_(frames), next_(next), probabilities_(frames, workspace) {
     int64_t pitch = row_pitch(frames.S);
-    skip_exponent_ = workspace.take<Int<Real>>(pitch);
-    log2_scale_ = workspace.take<double>(frames.segment_frames);
-    blank_ = take_row<Real>(workspace, row_pitch(frames.segment_frames));
-    label_ = take_rows<Real>(workspace, frames.segment_frames, pitch);
     blank_rows_ = take_rows<Real>(workspace, frames.segment_frames, pitch);
     label_rows_ =
         take_rows<Real>(workspace, round_up(frames.segment_frames), pitch);
@@ -123,19 +247,11 @@ class ExtendedSegment {
     totals_ = workspace.take<Real>(row_pitch(frames.segment_frames));
   }
 
-  // Takes alpha from the frame before the segment to the last of the segment.
-  void forward(int begin, int end, ExtendedStates<Real>& alpha) {
-    prepare(begin, end);
-    for (int t = begin; t < end; ++t) {
-      step_forward(t, alpha, next_);
-      std::swap(alpha, next_);
-    }
-  }
-
   // Computes and stores alpha of every frame, from that of the frame before the
   // segment. Always true.
   bool store_alphas(int begin, int end, ExtendedStates<Real> before) {
-    prepare(begin, end);
+    begin_ = begin;
+    probabilities_.find(begin, end);
     for (int t = begin; t < end; ++t) {
       step_forward(t, t == begin ? before : alpha(t - 1), alpha(t));
     }
@@ -180,38 +296,17 @@ class ExtendedSegment {
     return {blank_rows_[t - begin_], label_rows_[t - begin_]};
   }
 
-  void prepare(int begin, int end) {
-    begin_ = begin;
-    for (int64_t i = 0; i < round_up(frames_.S) + group_size; ++i) {
-      skip_exponent_[i] =
-          may_skip_blank(frames_.sequence, i) ? 0 : zero_exponent;
-    }
-    find_probabilities(end);
-  }
-
-  // Calls step(true_type) in frames that normalise mantissas, step(false_type)
-  // in the others.
-  template <typename Step>
-  static void at_frame(int t, Step step) {
-    if (t % normalising_interval == 0) {
-      step(std::true_type());
-    } else {
-      step(std::false_type());
-    }
-  }
-
   void step_forward(
       int t,
       ExtendedStates<Real> previous,
       ExtendedStates<Real> next) const {
-    int j = t - begin_;
     at_frame(t, [&](auto normalise) {
       alpha_step<normalise()>(
           frames_.band(t),
-          skip_exponent_,
+          probabilities_.skip_exponent,
           previous,
-          blank_[j],
-          label_[j],
+          probabilities_.blank[t - begin_],
+          probabilities_.label(t),
           next);
     });
   }
@@ -221,14 +316,13 @@ class ExtendedSegment {
       Extended<Real> inverse_z,
       ExtendedStates<Real> beta_p,
       ExtendedStates<Real> next) const {
-    int j = t - begin_;
     at_frame(t, [&](auto normalise) {
       beta_step<normalise()>(
           frames_.band(t),
-          skip_exponent_,
+          probabilities_.skip_exponent,
           alpha(t),
-          blank_[j],
-          label_[j],
+          probabilities_.blank[t - begin_],
+          probabilities_.label(t),
           inverse_z,
           beta_p,
           next);
@@ -249,50 +343,10 @@ class ExtendedSegment {
     std::fill(gamma.label.m + end, gamma.label.m + last, Real(0));
   }
 
-  // Computes the probabilities of the blank and the labels in the frames up to
-  // `end`; for logits exp(score) / 2^log2_scale.
-  void find_probabilities(int end) {
-    // Scores far above 0, which are no log-probabilities, are limited: over all
-    // frames their product stays below 2^(2^23), which cannot lift an exponent
-    // from zero_exponent to nearly_zero.
-    double ceiling = double(1 << 23) / frames_.T;
-    for (int t = begin_; t < end; ++t) {
-      int j = t - begin_;
-      log2_scale_[j] = frames_.log2_scale(t);
-      blank_.m[j] = frames_.blank_score(t);
-      const ExtendedRow<Real> label = label_[j];
-      int64_t first = frames_.band(t).first_group();
-      int64_t last = frames_.band(t).last_group();
-      int64_t labels_end = smaller(last, frames_.S);
-      frames_.gather(t, first, labels_end, label.m);
-      for (int64_t i = labels_end; i < last; ++i) {
-        label.m[i] = -std::numeric_limits<Real>::infinity();
-      }
-    }
-    for (int t = begin_; t < end; ++t) {
-      const ExtendedRow<Real> label = label_[t - begin_];
-      double scale = log2_scale_[t - begin_];
-      int64_t first = frames_.band(t).first_group();
-      int64_t last = frames_.band(t).last_group();
-      INDEPENDENT
-      for (int64_t i = first; i < last; ++i) {
-        label.set(i, extended_exp(label.m[i], scale, ceiling));
-      }
-    }
-    int count = end - begin_;
-    INDEPENDENT
-    for (int j = 0; j < count; ++j) {
-      blank_.set(j, extended_exp(blank_.m[j], log2_scale_[j], ceiling));
-    }
-  }
-
   const Frames<Real>& frames_;
   int begin_ = 0; // first frame of the segment
-  Int<Real>* skip_exponent_; // (S) see alpha_step()
-  double* log2_scale_; // (segment_frames)
-  ExtendedRow<Real> blank_; // (segment_frames) p of the blank in each frame
-  ExtendedRows<Real> label_; // (segment_frames, S) p of the labels
   ExtendedStates<Real>& next_;
+  ExtendedProbabilities<Real, Real> probabilities_;
   ExtendedRows<Real> blank_rows_; // (segment_frames, S) alpha, then gamma
   ExtendedRows<Real> label_rows_; // in the mantissas
   Real* blanks_; // (segment_frames) gamma of all blanks

@@ -129,7 +129,7 @@ class Frames {
   void normalise(int t, Divisor& divisor) const {
     auto found = find_normaliser(scores.frame(t), C, scores.stored(t + 1));
     normaliser(t) = {Real(found.max), Real(found.sum)};
-    divisor.multiply(found.sum, found.max * log2_e - log2_scale(t));
+    divisor.multiply(found.scaled_sum, found.log2_sum);
   }
 
   // The same for the frames [begin, end), if they are logits.
@@ -142,14 +142,7 @@ class Frames {
   // The recursion uses exp(score) / 2^log2_scale(t) as frame t's probabilities:
   // for logits the greatest is then near 1.
   double log2_scale(int t) const {
-    return with_logits ? whole_log2(normaliser(t).max) : 0;
-  }
-
-  // log2(exp(x)), rounded to an integer unless it is so great that its rounding
-  // error does not matter.
-  static double whole_log2(double x) {
-    double scale = x * log2_e;
-    return std::abs(scale) < 0x1p20 ? std::rint(scale) : scale;
+    return with_logits ? log2_scale_of(normaliser(t).max) : 0;
   }
 
   // False if the log-probability of the blank or of a label is NaN or +inf in

@@ -1,6 +1,6 @@
 // The probabilities of the blank and the labels in the frames of a segment, as
 // floats. For logits they are exp(logit) / 2^n, with an integer n for each
-// frame.
+// frame. The loss of log-probabilities can have them as doubles.
 #pragma once
 
 #include <bit>
@@ -16,9 +16,6 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// The limit of ScaledExp.
-constexpr float greatest_log2_scale = 2048;
-
 class Probabilities {
  public:
   Probabilities(const Frames<float>& frames, Workspace& workspace)
@@ -27,6 +24,7 @@ class Probabilities {
     blank_ = workspace.take<float>(row_pitch(frames.segment_frames));
     log2_scale_ = workspace.take<float>(row_pitch(frames.segment_frames));
     inverse_sum_ = workspace.take<float>(row_pitch(frames.segment_frames));
+    classes_ = workspace.take<double>(frames.is_dense ? round_up(frames.C) : 0);
   }
 
   // Computes the probabilities in the frames [begin, end). With a divisor, for
@@ -47,25 +45,59 @@ class Probabilities {
     return found;
   }
 
+  // Computes those of log-probabilities in the frames [begin, end) as doubles:
+  // those of frame t's labels at rows + (t - begin) * pitch, and the blank's
+  // before them, at index -1. False if one is out of [least, greatest].
+  bool find_doubles(
+      int begin,
+      int end,
+      double* rows,
+      int64_t pitch,
+      double least,
+      double greatest) {
+    constexpr int64_t width = block_size<double>;
+    begin_ = begin;
+    Block<int64_t> within = filled<int64_t>(-1);
+    Block<double> found = filled(1.0);
+    for (int t = begin; t < end; ++t) {
+      double* row = rows + (t - begin) * pitch;
+      find_doubles(t, row);
+      for (int64_t i = 0; i < frames_.S; i += width) {
+        Block<double> p = load_block(row + i);
+        within &= std::bit_cast<Block<int64_t>>(p <= greatest);
+        found = smaller(p, found);
+      }
+      within &= row[-1] <= greatest ? -1 : 0;
+      found = smaller(filled(row[-1]), found);
+    }
+    double least_found = 1;
+    for (int64_t j = 0; j < width; ++j) {
+      least_found = smaller(found[j], least_found);
+      greatest = within[j] != 0 ? greatest : 0;
+    }
+    log2_least_ = std::ilogb(least_found);
+    return greatest > 0 && least_found >= least;
+  }
+
   // Whether all probabilities lie in [least, greatest].
-  bool are_within(float least, float greatest) const {
+  bool are_within(float least, float greatest) {
     bool within = true;
+    int32_t least_found = least_[0];
     // Floats from 0 up have the same order as their bits; NaN is above them
     // all.
     for (int64_t j = 0; j < block_size<int32_t>; ++j) {
       within &= least_[j] >= std::bit_cast<int32_t>(least);
       within &= greatest_[j] <= std::bit_cast<int32_t>(greatest);
+      least_found = smaller<int32_t>(least_found, least_[j]);
     }
+    log2_least_ = (least_found >> 23) - 127;
     return within;
   }
 
-  // The exponent of the least probability.
+  // The exponent of the least probability, if are_within() or find_doubles()
+  // has been true.
   int log2_least() const {
-    int32_t least = least_[0];
-    for (int64_t j = 1; j < block_size<int32_t>; ++j) {
-      least = smaller<int32_t>(least, least_[j]);
-    }
-    return (least >> 23) - 127;
+    return log2_least_;
   }
 
   // (S) of frame t. May be overwritten when they are used for the last time.
@@ -89,6 +121,44 @@ class Probabilities {
   const int64_t pitch; // from one frame's labels to the next, in whole groups
 
  private:
+  // Few classes are exponentiated all, so that labels of a class share it.
+  void find_doubles(int t, double* row) {
+    constexpr int64_t width = block_size<double>;
+    const int64_t S = frames_.S;
+    if (frames_.is_dense && frames_.C < S) {
+      exponentiate(frames_.scores.frame(t), frames_.C, classes_);
+      const int32_t* labels = frames_.padded_labels;
+      for (int64_t i = 0; i < S; ++i) {
+        row[i] = classes_[labels[i]];
+      }
+      for (int64_t i = S; i % width != 0; ++i) {
+        row[i] = classes_[frames_.blank];
+      }
+      row[-1] = classes_[frames_.blank];
+      return;
+    }
+    float* x = label(t);
+    frames_.gather(t, 0, round_up(S), x);
+    exponentiate(x, S, row);
+    row[-1] = exact_exp(filled(double(frames_.blank_score(t))))[0];
+  }
+
+  // out[i] = exp(x[i]) in whole blocks.
+  static void exponentiate(const float* x, int64_t count, double* out) {
+    constexpr int64_t width = block_size<double>;
+    for (int64_t i = 0; i < count; i += width) {
+      Block<double> score = {};
+      if (i + width <= count) {
+        score = load_widened(x + i);
+      } else {
+        for (int64_t j = i; j < count; ++j) {
+          score[j - i] = x[j];
+        }
+      }
+      store_block(out + i, exact_exp(score), width);
+    }
+  }
+
   // Takes p into the least and the greatest probability.
   void watch(Block<float> p) {
     auto bits = std::bit_cast<Block<int32_t>>(p);
@@ -209,13 +279,6 @@ class Probabilities {
     return true;
   }
 
-  // log2(exp(x)), rounded to an integer if it is moderate.
-  static Block<float> whole_log2(Block<float> x) {
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
-    const Block<float> round = filled(12582912.0f);
-    return (x * float(log2_e) + round) - round;
-  }
-
   // Within the limits of ScaledExp in all frames; NaN is not.
   static bool is_moderate(Block<float> log2_scale) {
     auto moderate = (log2_scale <= filled(greatest_log2_scale)) &
@@ -248,6 +311,8 @@ class Probabilities {
   float* blank_; // (segment_frames)
   float* log2_scale_; // (segment_frames)
   float* inverse_sum_; // (segment_frames)
+  double* classes_; // (C) of one frame, if all classes are computed
+  int log2_least_ = 0; // see log2_least()
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -49,21 +49,35 @@ class ScaledSegment {
   // Takes alpha from the frame before the segment to the last of the segment.
   // False, with alpha unchanged, if the segment is refused. In both cases finds
   // the frames' normalisers, if they are logits.
+  //
+  // The rounding of log-probabilities' exponentials to floats is an error of
+  // the loss: of 1e-7 in each frame, where all have the same sign. If alpha
+  // falls by less than is 1e6 times that, the segment takes them in double, and
+  // the next one begins with that. (Of logits, see find_normaliser().)
   bool
-  forward(int begin, int end, ExtendedStates<float> alpha, Divisor& divisor) {
-    bool fits = prepare(begin, end, &divisor) &&
-        exponents_.read_forward(begin, alpha, work_);
-    for (int t = begin; t < end && fits; ++t) {
-      if (t % renewal_interval == 0) {
-        fits = exponents_.renew_forward(t, work_, work_);
-      }
-      step_forward(t, work_, work_);
-    }
-    if (fits && exponents_.renew_forward(end, work_, work_)) {
-      exponents_.write(work_, frames_.band(end - 1), alpha);
+  forward(int begin, int end, ExtendedStates<double> alpha, Divisor& divisor) {
+    begin_ = begin;
+    if (in_doubles_ && forward_in_doubles(begin, end, alpha)) {
       return true;
     }
-    return false;
+    bool fits = prepare(begin, end, &divisor) &&
+        exponents_.read_forward(begin, alpha, work_);
+    if (!fits) {
+      return false;
+    }
+    int64_t before = exponents_.greatest(work_, begin);
+    if (!step_through(begin, end, [&](int t) {
+          step_forward(
+              t, probabilities_.label(t), probabilities_.blank(t), work_);
+        })) {
+      return false;
+    }
+    if (!frames_.with_logits && falls_little(before, begin, end)) {
+      in_doubles_ = true;
+      return forward_in_doubles(begin, end, alpha);
+    }
+    exponents_.write(work_, frames_.band(end - 1), alpha);
+    return true;
   }
 
   // Computes and stores alpha of every frame, from that of the frame before the
@@ -79,7 +93,8 @@ class ScaledSegment {
         fits = exponents_.renew_forward(t, previous, renewed);
         previous = renewed;
       }
-      step_forward(t, previous, next);
+      step_forward(
+          t, probabilities_.label(t), probabilities_.blank(t), previous, next);
       previous = next;
     }
     return fits && exponents_.renew_forward(end, previous, work_);
@@ -89,7 +104,7 @@ class ScaledSegment {
   Extended<float> z() const {
     auto last = alpha(frames_.T - 1);
     double m = last.blank[S_ - 1] + (S_ > 0 ? last.label[S_ - 1] : 0.0);
-    return last.at(m, S_ - 1);
+    return last.at<float>(m, S_ - 1);
   }
 
   // Computes gamma of every frame from the stored alpha. `beta_p` is that of
@@ -139,6 +154,50 @@ class ScaledSegment {
   }
 
  private:
+  bool forward_in_doubles(int begin, int end, ExtendedStates<double> alpha) {
+    set_may_skip();
+    int64_t pitch = 2 * pitch_;
+    double* rows = alphas_; // which the loss does not store
+    bool fits = probabilities_.find_doubles(
+        begin, end, rows, pitch, least_probability, greatest_probability);
+    if (!fits) {
+      return false;
+    }
+    exponents_.limit(probabilities_.log2_least());
+    if (!exponents_.read_forward(begin, alpha, work_)) {
+      return false;
+    }
+    int64_t before = exponents_.greatest(work_, begin);
+    if (!step_through(begin, end, [&](int t) {
+          const double* p = rows + (t - begin) * pitch;
+          step_forward(t, p, p[-1], work_);
+        })) {
+      return false;
+    }
+    in_doubles_ = falls_little(before, begin, end);
+    exponents_.write(work_, frames_.band(end - 1), alpha);
+    return true;
+  }
+
+  // Takes work_ through the frames. False if it leaves the limits.
+  template <typename Step>
+  bool step_through(int begin, int end, Step step) {
+    bool fits = true;
+    for (int t = begin; t < end && fits; ++t) {
+      if (t % renewal_interval == 0) {
+        fits = exponents_.renew_forward(t, work_, work_);
+      }
+      step(t);
+    }
+    return fits && exponents_.renew_forward(end, work_, work_);
+  }
+
+  // Whether alpha's greatest exponent has fallen from `before` by less than a
+  // quarter per frame.
+  bool falls_little(int64_t before, int begin, int end) const {
+    return 4 * (before - exponents_.greatest(work_, end - 1)) < end - begin;
+  }
+
   // A row has a block before index 0 and one after the last.
   double* take_row(Workspace& workspace) const {
     return workspace.take<double>(pitch_) + block_size<double>;
@@ -147,15 +206,27 @@ class ScaledSegment {
   // Computes the probabilities. False if they are out of the limits.
   bool prepare(int begin, int end, Divisor* divisor) {
     begin_ = begin;
-    for (int64_t i = -1; i < row_end_; ++i) {
-      may_skip_[i] = may_skip_blank(frames_.sequence, i + 1);
-    }
+    set_may_skip();
     if (!probabilities_.find(begin, end, divisor) ||
         !probabilities_.are_within(least_probability, greatest_probability)) {
       return false;
     }
     exponents_.limit(probabilities_.log2_least());
     return true;
+  }
+
+  void set_may_skip() const {
+    for (int64_t i = -1; i < row_end_; ++i) {
+      may_skip_[i] = may_skip_blank(frames_.sequence, i + 1);
+    }
+  }
+
+  static Block<double> load_doubles(const float* x) {
+    return load_widened(x);
+  }
+
+  static Block<double> load_doubles(const double* x) {
+    return load_block(x);
   }
 
   ScaledStates alpha(int t) const {
@@ -166,11 +237,16 @@ class ScaledSegment {
   }
 
   // One frame of the forward recursion, equation 6: alpha(t), `next`, from
-  // alpha(t - 1), `previous`. They may be the same memory.
-  void step_forward(int t, ScaledStates previous, ScaledStates next) const {
+  // alpha(t - 1), `previous`, and the probabilities. They may be the same
+  // memory.
+  template <typename P>
+  void step_forward(
+      int t,
+      const P* p,
+      double p_blank,
+      ScaledStates previous,
+      ScaledStates next) const {
     constexpr int64_t width = block_size<double>;
-    const float* p = probabilities_.label(t);
-    double p_blank = probabilities_.blank(t);
     int64_t begin = first_block(frames_, t);
     int64_t end = last_block(frames_, t);
     // leaving() of the block before: its last element enters the first label.
@@ -187,7 +263,7 @@ class ScaledSegment {
       auto blank = load_block(previous.blank + i);
       auto label = load_block(previous.label + i);
       auto left = blank + label * load_block(may_skip_ + i);
-      auto p_label = load_widened(p + i);
+      auto p_label = load_doubles(p + i);
       // ratio * p_label is formed first: only the product with it has to wait
       // for the frame before.
       auto entered =
@@ -200,6 +276,11 @@ class ScaledSegment {
       store_block(next.blank + end, Block<double>{}, width);
       store_block(next.label + end, Block<double>{}, width);
     }
+  }
+
+  template <typename P>
+  void step_forward(int t, const P* p, double p_blank, ScaledStates a) const {
+    step_forward(t, p, p_blank, a, a);
   }
 
   // What enters label i + 1 from the blank after label i and, where the blank
@@ -281,6 +362,7 @@ class ScaledSegment {
   Probabilities probabilities_; // the labels' become gamma
   Exponents exponents_;
   int begin_ = 0; // first frame of the segment
+  bool in_doubles_ = false; // see forward()
   ScaledStates work_; // alpha or beta_p of one frame
   double* alphas_; // (segment_frames, 2, S)
   int64_t* alpha_exponents_; // (renewals, S)

@@ -35,16 +35,17 @@ struct ScaledStates {
   int64_t* exponent;
 
   // m * 2^exponent[i]
-  Extended<float> at(double m, int64_t i) const {
+  template <typename Real>
+  Extended<Real> at(double m, int64_t i) const {
     auto bits = std::bit_cast<int64_t>(m);
     if (bits == 0) {
-      return zero<float>();
+      return zero<Real>();
     }
     constexpr int64_t fraction = (int64_t(1) << 52) - 1;
     constexpr int64_t one = int64_t(1023) << 52;
     return {
-        float(std::bit_cast<double>((bits & fraction) | one)),
-        int32_t(exponent[i] + (bits >> 52) - 1023)};
+        Real(std::bit_cast<double>((bits & fraction) | one)),
+        Int<Real>(exponent[i] + (bits >> 52) - 1023)};
   }
 };
 

@@ -55,10 +55,14 @@ class ForwardBackward {
         alpha_(take_states<Real>(workspace_, row_pitch(frames_.S))),
         beta_p_(take_states<Real>(workspace_, row_pitch(frames_.S))),
         next_(take_states<Real>(workspace_, row_pitch(frames_.S))),
+        alpha_of_loss_(take_states<double>(workspace_, row_pitch(frames_.S))),
+        next_of_loss_(take_states<double>(workspace_, row_pitch(frames_.S))),
         class_sums_(frames_, workspace_),
         overlay_(workspace_),
+        overlay_of_loss_(workspace_),
         extended_(frames_, next_, workspace_),
-        scaled_(frames_, overlay_) {}
+        scaled_(frames_, overlay_),
+        extended_forward_(frames_, next_of_loss_, overlay_of_loss_) {}
 
   // Bytes of workspace for a sequence of at most `target_length` labels. No
   // array is longer for fewer labels or frames.
@@ -70,7 +74,9 @@ class ForwardBackward {
     Saved saved = {};
     saved.segment_frames = segment_frames;
     ForwardBackward measured(sequence, saved, element_type<Real>, Workspace());
-    return larger(measured.workspace_.bytes(), measured.overlay_.bytes());
+    return larger(
+        larger(measured.workspace_.bytes(), measured.overlay_.bytes()),
+        measured.overlay_of_loss_.bytes());
   }
 
   // -log z, with z = alpha(T, blank) + alpha(T, label) of the last label and
@@ -81,25 +87,25 @@ class ForwardBackward {
     if (!frames_.has_alignment()) {
       return std::numeric_limits<double>::infinity();
     }
-    start(alpha_);
+    start(alpha_of_loss_);
     bool valid = true;
     Divisor divisor;
     for (int begin = 0; begin < frames_.T; begin += frames_.segment_frames) {
       int end = segment_end(begin);
       if (begin > 0) {
-        copy(alpha_, checkpoint(begin), frames_.band(begin - 1));
+        copy(alpha_of_loss_, checkpoint(begin), frames_.band(begin - 1));
       }
       valid &= forward(begin, end, divisor);
     }
     if (!valid || !divisor.is_valid) {
       return std::numeric_limits<double>::quiet_NaN();
     }
-    Extended<Real> z = z_of(alpha_, frames_.S);
+    Extended<double> z = z_of(alpha_of_loss_, frames_.S);
     if (z.e < nearly_zero) { // no alignment
       return std::numeric_limits<double>::infinity();
     }
     return ln_2 *
-        (divisor.log2 + std::log2(divisor.sums.m / double(z.m)) +
+        (divisor.log2 + std::log2(divisor.sums.m / z.m) +
          double(divisor.sums.e - z.e));
   }
 
@@ -142,17 +148,17 @@ class ForwardBackward {
   }
 
  private:
-  // Takes alpha_ from the frame before `begin` to the frame before `end`. False
-  // if one of the log-probabilities is NaN or +inf.
+  // Takes alpha_of_loss_ from the frame before `begin` to the frame before
+  // `end`. False if one of the log-probabilities is NaN or +inf.
   bool forward(int begin, int end, Divisor& divisor) {
     if constexpr (has_scaled_segment<Real>) {
-      if (scaled_.forward(begin, end, alpha_, divisor)) {
+      if (scaled_.forward(begin, end, alpha_of_loss_, divisor)) {
         return true;
       }
     } else {
       frames_.normalise(begin, end, divisor);
     }
-    extended_.forward(begin, end, alpha_);
+    extended_forward_.forward(begin, end, alpha_of_loss_);
     return frames_.is_valid(begin, end);
   }
 
@@ -216,9 +222,10 @@ class ForwardBackward {
 
   // alpha before the first frame: probability 1 for the first blank. A step
   // gives the alpha of frame 0.
-  void start(ExtendedStates<Real> alpha) const {
+  template <typename State>
+  void start(ExtendedStates<State> alpha) const {
     alpha.clear(-group_size, round_up(frames_.S) + group_size);
-    alpha.blank.set(-1, {Real(1), 0});
+    alpha.blank.set(-1, {State(1), 0});
   }
 
   // Frame t of the gradient, from its scores and row j of class_sums_, which
@@ -269,10 +276,14 @@ class ForwardBackward {
   }
 
   // Copies the states in band b.
-  void copy(ExtendedStates<Real> from, ExtendedStates<Real> to, Band b) const {
+  template <typename From>
+  void copy(ExtendedStates<From> from, ExtendedStates<Real> to, Band b) const {
+    auto rounded = [](Extended<From> a) {
+      return Extended<Real>{Real(a.m), Int<Real>(a.e)};
+    };
     for (int64_t i = b.begin > 0 ? b.begin : -1; i < b.end; ++i) {
-      to.blank.set(i, from.blank[i]);
-      to.label.set(i, from.label[i]);
+      to.blank.set(i, rounded(from.blank[i]));
+      to.label.set(i, rounded(from.label[i]));
     }
   }
 
@@ -282,11 +293,15 @@ class ForwardBackward {
   ExtendedStates<Real> alpha_; // of the frame before a segment
   ExtendedStates<Real> beta_p_; // of the frame after a segment
   ExtendedStates<Real> next_; // a second row for extended_
+  ExtendedStates<double> alpha_of_loss_; // of the frame before a segment
+  ExtendedStates<double> next_of_loss_; // a second row for extended_forward_
   ClassSums<Real> class_sums_;
   Workspace overlay_; // the same memory for scaled_ as for extended_
+  Workspace overlay_of_loss_; // and for extended_forward_
   ExtendedSegment<Real> extended_;
   std::conditional_t<has_scaled_segment<Real>, ScaledSegment, NoScaledSegment>
       scaled_;
+  ExtendedForward<Real> extended_forward_;
 };
 
 template <typename In>

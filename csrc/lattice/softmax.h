@@ -2,6 +2,7 @@
 // gradient computes softmax = exp(x - max) / sum from it.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "lattice/scores.h"
@@ -17,18 +18,78 @@ struct Normaliser {
   Real sum;
 };
 
-// Of x (C). `next`, the frame that will be read next, is fetched meanwhile.
+// The recursion uses exp(x) / 2^log2_scale. scaled_sum is the sum of those over
+// the classes, and log2_sum a term of its logarithm that is kept apart.
+struct FoundNormaliser {
+  double max;
+  double sum;
+  double scaled_sum;
+  double log2_scale;
+  double log2_sum;
+};
+
+// log2(exp(x)), rounded to an integer unless it is so great that its rounding
+// error does not matter.
+inline double log2_scale_of(double max) {
+  double scale = max * log2_e;
+  return std::abs(scale) < 0x1p20 ? std::rint(scale) : scale;
+}
+
+inline double log2_scale_of(float max) {
+  float scale = whole_log2(filled(max))[0];
+  bool is_moderate = std::abs(scale) <= greatest_log2_scale;
+  return is_moderate ? double(scale) : log2_scale_of(double(max));
+}
+
+// Of a frame in which ScaledExp does not hold the greatest logit, or of double.
 template <typename Real>
-Normaliser<double> find_normaliser(const Real* x, int64_t C, StoredFrame next) {
-  Real max = greatest(x, C);
-  Block<Real> sum_of_lane = {};
-  for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t) {
+FoundNormaliser find_normaliser_in_doubles(const Real* x, int64_t C, Real max) {
+  double sum = 0;
+  for (int64_t c = 0; c < C; c += block_size<double>) {
+    Block<double> d = filled(-std::numeric_limits<double>::infinity());
+    int64_t count = smaller<int64_t>(C - c, block_size<double>);
+    for (int64_t j = 0; j < count; ++j) {
+      d[j] = double(x[c + j]) - double(max);
+    }
+    sum += total<double>(exact_exp(d));
+  }
+  double scale = log2_scale_of(max);
+  return {max, sum, sum, scale, max * log2_e - scale};
+}
+
+inline FoundNormaliser
+find_normaliser(const double* x, int64_t C, StoredFrame) {
+  return find_normaliser_in_doubles(x, C, greatest(x, C));
+}
+
+// Of x (C). `next`, the frame that will be read next, is fetched meanwhile.
+//
+// The terms of the sum are the same floats that the recursion uses, and it
+// loses nothing of them. Then the rounding of a term changes the loss no more
+// than a change of the logit by as much would: by that times the gradient,
+// which is small where the loss is. Errors of the sum alone would not cancel.
+inline FoundNormaliser
+find_normaliser(const float* x, int64_t C, StoredFrame next) {
+  float max = greatest(x, C);
+  double scale = log2_scale_of(max);
+  if (!(std::abs(scale) <= greatest_log2_scale)) {
+    return find_normaliser_in_doubles(x, C, max);
+  }
+  ScaledExp exp(filled(float(scale)));
+  // The terms are below 2. So the first of two numbers that are added is the
+  // greater one, and the rounding error of their sum is found exactly.
+  constexpr float start = 2;
+  Block<float> sum = filled(start), lost = {};
+  for_each_block(x, C, [&](Block<float> block, int64_t c, int64_t) {
     next.fetch(c);
-    sum_of_lane += ordinary_exp(block - max);
+    Block<float> term = exp(block);
+    Block<float> grown = sum + term;
+    lost += term - (grown - sum);
+    sum = grown;
   });
-  // In double: the greatest class adds 1, next to which a float would lose the
-  // last digits of the others.
-  return {max, total<double>(sum_of_lane)};
+  double scaled_sum = total<double>(sum - start) + total<double>(lost);
+  double of_max = exp(filled(max))[0];
+  return {max, scaled_sum / of_max, scaled_sum, scale, 0};
 }
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

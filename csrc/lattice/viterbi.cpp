@@ -200,8 +200,8 @@ class ViterbiRecursion {
     int64_t valid = 1;
     int64_t greatest_logit = 0;
     if (sequence_.with_logits) {
-      normalisers_[t] =
-          find_normaliser(scores_.frame(t), C_, scores_.stored(t + 1));
+      auto found = find_normaliser(scores_.frame(t), C_, scores_.stored(t + 1));
+      normalisers_[t] = {found.max, found.sum};
       valid = is_valid(normalisers_[t].sum);
       greatest_logit =
           fixed_point<Real>(normalisers_[t].max, -nearly_impossible);

@@ -24,22 +24,52 @@ inline T exp2_fraction(T f) {
   return p * f + 1.0f;
 }
 
+// The same to the precision of a double: the series of exp up to the power 12,
+// whose remainder is below 2e-16.
+template <typename T> // double, or a block of them
+inline T exact_exp2_fraction(T f) {
+  T r = f * ln_2;
+  T p = r * (1.0 / 479001600) + 1.0 / 39916800;
+  p = p * r + 1.0 / 3628800;
+  p = p * r + 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  return p * r + 1.0;
+}
+
 inline double exp2_fraction(double f) {
-  return std::exp2(f);
+  return exact_exp2_fraction(f);
 }
 
 // exp(x) / 2^log2_scale, at most 2^ceiling. x * log2(e) is computed in double:
 // as a float of size 10^4 it would keep only ten bits of its fraction.
 template <typename Real>
-inline Extended<Real> extended_exp(Real x, double log2_scale, double ceiling) {
+inline Extended<Real>
+extended_exp(double x, double log2_scale, double ceiling) {
   // Adding and subtracting 1.5 * 2^52 rounds to the nearest integer.
   constexpr double round = 6755399441055744.0;
-  double y = double(x) * log2_e - log2_scale;
+  double y = x * log2_e - log2_scale;
   y = larger<double>(y, zero_exponent);
   y = smaller<double>(y, ceiling);
   double n = (y + round) - round;
   return {exp2_fraction(Real(y - n)), Int<Real>(int32_t(n))};
 }
+
+// log2(exp(x)), rounded to an integer; for |x| below 2^20.
+inline Block<float> whole_log2(Block<float> x) {
+  // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+  const Block<float> round = filled(12582912.0f);
+  return (x * float(log2_e) + round) - round;
+}
+
+// The limit of ScaledExp.
+constexpr float greatest_log2_scale = 2048;
 
 // exp(x) / 2^log2_scale to float precision, also for x far from 0; 0 if it is
 // below 2^-126. log2_scale is an integer of size 2^11 at most. NaN stays NaN.
@@ -89,6 +119,22 @@ class ScaledExp {
   auto power =
       std::bit_cast<Block<float>>(std::bit_cast<Block<int32_t>>(shifted) << 23);
   return exp2_fraction(y - (shifted - round)) * power;
+}
+
+// exp(x) to the precision of a double: 0 if it would be denormal, infinity if
+// it would be above the greatest double. NaN stays NaN.
+[[gnu::always_inline]] inline Block<double> exact_exp(Block<double> x) {
+  // As above, with 1.5 * 2^52 and the exponent's bias of a double.
+  const Block<double> round = filled(6755399441055744.0 + 1023.0);
+  const Block<double> least = filled(-1023.0);
+  const Block<double> most = filled(1024.0);
+  Block<double> y = x * log2_e;
+  y = least > y ? least : y;
+  y = most < y ? most : y;
+  Block<double> shifted = y + round;
+  auto power = std::bit_cast<Block<double>>(
+      std::bit_cast<Block<int64_t>>(shifted) << 52);
+  return exact_exp2_fraction(y - (shifted - round)) * power;
 }
 
 inline Block<double> ordinary_exp(Block<double> x) {

@@ -90,8 +90,7 @@ void eval_loss(
         }
         minus_log_z[n] = value;
         // Rounding may put the loss of a certain alignment a little below zero.
-        double rounding =
-            batch.T * double(std::numeric_limits<Real>::epsilon());
+        double rounding = 16 * batch.T * std::numeric_limits<double>::epsilon();
         if (value < 0 && value > -rounding) {
           value = 0;
         }

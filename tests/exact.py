@@ -1,0 +1,95 @@
+# Problems whose loss is of a given size, from 1e-6 to 1e6, with their float64 losses:
+# for the tests of exactness and for the table in docs/numerics.md.
+
+from math import fsum
+
+import mlx.core as mx
+import numpy as np
+import reference
+from problems import Problem, random_problem, to_numpy
+
+# The loss is within one of these of float64 for the same input.
+RELATIVE, ABSOLUTE = 1e-6, 1e-9
+
+
+def one_label(T, eps, rest=-20.0):
+    """Log-probabilities of -eps for the right class in each frame, a label in one."""
+    scores = np.full((T, 1, 3), rest)
+    scores[:, 0, 0] = -eps
+    scores[T // 2, 0] = [rest, -eps, rest]
+    return Problem(scores, np.array([[1]]), [T], [1], with_logits=False)
+
+
+def confident(rng, T, C, S, margin, with_logits, spread=1.0, undecided=False):
+    """A model that is right in each frame by `margin` nats.
+
+    If undecided, the frame before each label is its or the blank's with equal scores.
+    """
+    problem = random_problem(
+        rng, T=T, N=1, C=C, S=S, ragged=False, spread=spread, with_logits=True
+    )
+    if S > 0:
+        problem.targets[0] = 1 + np.arange(S) % (C - 1)
+    said, between = np.zeros(T, int), []
+    for s, label in enumerate(problem.targets[0]):
+        first = (2 * s + 1) * T // (2 * S + 1)
+        said[first : max(first + 1, (2 * s + 2) * T // (2 * S + 1) - 1)] = label
+        between.append((first - 1, label))
+    problem.inputs[range(T), 0, said] += margin
+    for t, label in between if undecided else []:
+        problem.inputs[t, 0, label] = problem.inputs[t, 0, 0]
+    if not with_logits:
+        problem.inputs = reference.log_softmax(problem.inputs)
+        problem.with_logits = False
+    return problem
+
+
+def exact_loss(problem, dtype=mx.float32):
+    """The loss (N,) in float64 of the inputs as the dtype holds them.
+
+    For models that are right: alpha is divided by its sum in every frame, so that it
+    has errors of 1e-16 where sums of log-probabilities have those of their size.
+    """
+    inputs = to_numpy(mx.array(problem.inputs, dtype))
+    lengths = zip(problem.input_lengths, problem.target_lengths, strict=True)
+    return np.array(
+        [
+            loss_of_sequence(
+                inputs[:T, n],
+                np.asarray(problem.targets[n][:S]),
+                problem.blank,
+                problem.with_logits,
+            )
+            for n, (T, S) in enumerate(lengths)
+        ]
+    )
+
+
+def loss_of_sequence(scores, labels, blank, with_logits):
+    states = np.full(2 * len(labels) + 1, blank)
+    states[1::2] = labels
+    may_skip = np.zeros(len(states), bool)
+    may_skip[3::2] = states[3::2] != states[1:-2:2]
+    greatest = scores.max(axis=1, keepdims=True)
+    if with_logits:
+        logs = list(-np.log(np.exp(scores - greatest).sum(axis=1)))
+    else:
+        logs = list(greatest[:, 0])
+    emissions = np.exp(scores[:, states] - greatest)
+    alpha = np.zeros(len(states))
+    for t, p in enumerate(emissions):
+        arrived = alpha.copy()
+        arrived[1:] += alpha[:-1]
+        arrived[2:] += np.where(may_skip[2:], alpha[:-2], 0)
+        arrived[:2] = 1 if t == 0 else arrived[:2]
+        alpha = arrived * p
+        total = alpha.sum()
+        assert total > 1e-100  # far from where states would be lost
+        logs.append(np.log(total))
+        alpha /= total
+    logs.append(np.log(alpha[-2:].sum()))
+    return -fsum(logs)
+
+
+def allowed(expected, relative=RELATIVE, absolute=ABSOLUTE):
+    return np.maximum(relative * np.abs(expected), absolute)
