@@ -59,9 +59,7 @@ class Probabilities {
     begin_ = begin;
     Block<int64_t> within = filled<int64_t>(-1);
     Block<double> found = filled(1.0);
-    for (int t = begin; t < end; ++t) {
-      double* row = rows + (t - begin) * pitch;
-      find_doubles(t, row);
+    auto watch_row = [&](const double* row) {
       for (int64_t i = 0; i < frames_.S; i += width) {
         Block<double> p = load_block(row + i);
         within &= std::bit_cast<Block<int64_t>>(p <= greatest);
@@ -69,6 +67,18 @@ class Probabilities {
       }
       within &= row[-1] <= greatest ? -1 : 0;
       found = smaller(filled(row[-1]), found);
+    };
+    // A row is read some frames after it has been written: blocks of numbers
+    // that are still being written one by one would be waited for.
+    constexpr int delay = 4;
+    for (int t = begin; t < end + delay; ++t) {
+      double* row = rows + (t - begin) * pitch;
+      if (t < end) {
+        find_doubles(t, row);
+      }
+      if (t >= begin + delay) {
+        watch_row(row - delay * pitch);
+      }
     }
     double least_found = 1;
     for (int64_t j = 0; j < width; ++j) {
@@ -128,6 +138,7 @@ class Probabilities {
     if (frames_.is_dense && frames_.C < S) {
       exponentiate(frames_.scores.frame(t), frames_.C, classes_);
       const int32_t* labels = frames_.padded_labels;
+      UNROLLED
       for (int64_t i = 0; i < S; ++i) {
         row[i] = classes_[labels[i]];
       }
