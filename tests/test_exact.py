@@ -9,7 +9,11 @@ from problems import random_problem, to_numpy
 
 from mlx_ctc import ctc_loss
 
-pytestmark = pytest.mark.usefixtures("device")
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(device):
+    if device == mx.gpu:
+        pytest.skip("the GPU's kernels compute the loss in floats: docs/numerics.md")
 
 
 def check(problem, dtype=mx.float32):
