@@ -15,11 +15,9 @@ Launch align_launch(const Problem& problem) {
   int threads = simdgroups * simdgroup_width;
   bool rounds = windows > max_simdgroups;
   int blocks = ceil_div(T, block);
-  Names inputs = batch_names();
-  inputs.push_back("normalisers");
   return {
       .name = "ctc_align",
-      .inputs = inputs,
+      .inputs = joined({batch_names(), {"normalisers"}}),
       .outputs =
           {{"alignments", {N, T}, Type::int32},
            {"scores", {N, T}, Type::float32},

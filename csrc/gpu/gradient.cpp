@@ -46,14 +46,9 @@ Launch gradient_launch(const Problem& problem) {
   }
   // Short rows are written side by side, a thread for each class.
   int side_by_side = floor_power_of_two(threads / C, std::min(frames, 4));
-  Names inputs = batch_names();
-  inputs.push_back("cotangent");
-  for (const auto& name : scan_tables()) {
-    inputs.push_back(name);
-  }
   return {
       .name = "ctc_gradient",
-      .inputs = inputs,
+      .inputs = joined({batch_names(), {"cotangent"}, scan_tables()}),
       .outputs = {{"gradient", {T, N, C}, problem.type}},
       .template_args =
           {{"LOGITS", problem.with_logits},

@@ -1,10 +1,14 @@
 // The launch of each kernel in metal/, for a problem that is not empty.
 #pragma once
 
+#include <initializer_list>
+
 #include "gpu/launch.h"
 #include "gpu/problem.h"
 
 namespace mlx_ctc::gpu {
+
+Names joined(std::initializer_list<Names> parts);
 
 // The arrays that every kernel reads.
 Names batch_names();

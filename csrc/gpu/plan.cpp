@@ -7,6 +7,14 @@
 
 namespace mlx_ctc::gpu {
 
+Names joined(std::initializer_list<Names> parts) {
+  Names all;
+  for (const auto& part : parts) {
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  return all;
+}
+
 Names batch_names() {
   return {"log_probs", "targets", "input_lengths", "target_lengths"};
 }
@@ -32,33 +40,29 @@ std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N) {
 
 namespace {
 
-bool contains(const Names& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-Plan plan(Names inputs, std::vector<Launch> launches, Names results) {
-  Names written;
+// With what follows from the launches: the arrays that they are given, and the
+// tables that they write.
+Plan plan(
+    const Problem& problem,
+    Names inputs,
+    std::vector<Launch> launches,
+    Names results) {
   std::vector<Table> tables;
-  for (const auto& launch : launches) {
-    for (const auto& output : launch.outputs) {
-      written.push_back(output.name);
-      if (!contains(results, output.name)) {
-        tables.push_back(output);
-      }
-    }
-  }
-  // Log-probabilities have no normalisers. The kernels do not read the array
-  // that is passed in their place.
-  bool has_normalisers =
-      contains(written, "normalisers") || contains(inputs, "normalisers");
   for (auto& launch : launches) {
     launch.arrays = launch.inputs;
-    if (!has_normalisers) {
+    if (!problem.has_normalisers()) {
+      // The kernels do not read the array that is passed in their place.
       std::replace(
           launch.arrays.begin(),
           launch.arrays.end(),
           std::string("normalisers"),
           std::string("log_probs"));
+    }
+    for (const auto& output : launch.outputs) {
+      if (std::find(results.begin(), results.end(), output.name) ==
+          results.end()) {
+        tables.push_back(output);
+      }
     }
   }
   return {
@@ -71,7 +75,7 @@ Plan plan(Names inputs, std::vector<Launch> launches, Names results) {
 // The launch, preceded by that of the normalisers if the scores are logits.
 std::vector<Launch> with_normalisers(const Problem& problem, Launch launch) {
   std::vector<Launch> launches;
-  if (problem.with_logits && problem.T > 0) {
+  if (problem.has_normalisers()) {
     launches.push_back(normalisers_launch(problem));
   }
   launches.push_back(std::move(launch));
@@ -85,12 +89,11 @@ Plan loss_plan(const Problem& problem) {
   if (problem.N > 0) { // a sequence of no frames has a loss
     launches = with_normalisers(problem, scan_launch(problem));
   }
-  return plan(batch_names(), std::move(launches), {"loss"});
+  return plan(problem, batch_names(), std::move(launches), {"loss"});
 }
 
 Plan gradient_plan(const Problem& problem) {
-  auto inputs = batch_names();
-  inputs.push_back("cotangent");
+  auto inputs = joined({batch_names(), {"cotangent"}});
   for (const auto& table : loss_plan(problem).tables) {
     inputs.push_back(table.name);
   }
@@ -98,7 +101,7 @@ Plan gradient_plan(const Problem& problem) {
   if (!problem.is_empty()) {
     launches.push_back(gradient_launch(problem));
   }
-  return plan(std::move(inputs), std::move(launches), {"gradient"});
+  return plan(problem, std::move(inputs), std::move(launches), {"gradient"});
 }
 
 Plan align_plan(const Problem& problem) {
@@ -106,7 +109,8 @@ Plan align_plan(const Problem& problem) {
   if (!problem.is_empty()) {
     launches = with_normalisers(problem, align_launch(problem));
   }
-  return plan(batch_names(), std::move(launches), {"alignments", "scores"});
+  return plan(
+      problem, batch_names(), std::move(launches), {"alignments", "scores"});
 }
 
 Plan posteriors_plan(const Problem& problem) {
@@ -116,6 +120,7 @@ Plan posteriors_plan(const Problem& problem) {
     launches.push_back(posteriors_launch(problem));
   }
   return plan(
+      problem,
       batch_names(),
       std::move(launches),
       {problem.by_class ? "by_class" : "by_label"});

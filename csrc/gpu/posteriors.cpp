@@ -8,13 +8,9 @@ Launch posteriors_launch(const Problem& problem) {
   auto [T, N, C, S] = std::tuple(problem.T, problem.N, problem.C, problem.S);
   int simdgroups = std::min(problem.windows(), max_segment_simdgroups);
   int threads = simdgroups * simdgroup_width;
-  Names inputs = batch_names();
-  for (const auto& name : scan_tables()) {
-    inputs.push_back(name);
-  }
   return {
       .name = "ctc_posteriors",
-      .inputs = inputs,
+      .inputs = joined({batch_names(), scan_tables()}),
       .outputs =
           {{"by_label", {N, T, S + 1}, Type::float32},
            {"by_class", {N, T, problem.by_class ? C : 1}, Type::float32}},

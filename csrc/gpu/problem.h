@@ -64,6 +64,11 @@ struct Problem {
     return T == 0 || N == 0 || C == 0;
   }
 
+  // Log-probabilities have no softmax normalisers.
+  bool has_normalisers() const {
+    return with_logits && T > 0;
+  }
+
   // Windows of 32 pairs of states: a blank and the label after it.
   int windows() const {
     return std::max<int>(ceil_div(S, simdgroup_width), 1);

@@ -18,11 +18,9 @@ Launch scan_launch(const Problem& problem) {
   int segment = problem.segment_frames();
   int segments = problem.segments();
   int parts = std::max<int>(ceil_div(S, part_labels), 1);
-  Names inputs = batch_names();
-  inputs.push_back("normalisers");
   return {
       .name = "ctc_scan",
-      .inputs = inputs,
+      .inputs = joined({batch_names(), {"normalisers"}}),
       // metal/tables.h has the layout, and why the last dimensions have minima.
       .outputs =
           {{"loss", {N}, Type::float32},

@@ -59,7 +59,7 @@ class CTCLoss : public Op<CTCLoss, Options> {
     Outputs outputs;
     outputs.add({inputs[0].shape(1)}, computing_dtype(inputs[0].dtype()));
     if (on_gpu()) {
-      outputs.add(gpu_step_.tables(problem(inputs)));
+      outputs.add(gpu_step_.plan(problem(inputs))->tables);
     } else {
       outputs.add(cpu::saved(inputs, options_));
     }

@@ -24,7 +24,7 @@ class CTCPosteriors
     Outputs outputs;
     outputs.add({x.shape(1), x.shape(0), width}, computing_dtype(x.dtype()));
     if (on_gpu()) {
-      outputs.add(gpu_step_.tables(problem(inputs)));
+      outputs.add(gpu_step_.plan(problem(inputs))->tables);
     } else {
       outputs.add(cpu::saved(inputs, options_.loss()));
     }

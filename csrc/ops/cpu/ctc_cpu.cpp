@@ -171,10 +171,6 @@ void eval_posteriors(
       });
 }
 
-bool is_double(const std::vector<mx::array>& inputs) {
-  return inputs[0].dtype() == mx::float64;
-}
-
 std::shared_ptr<Workspaces> workspaces_for(
     const char* op,
     const std::vector<mx::array>& inputs) {
@@ -184,6 +180,31 @@ std::shared_ptr<Workspaces> workspaces_for(
                          inputs[1].shape(1),
                          segments_of(inputs).frames);
   return std::make_shared<Workspaces>(op, bytes, inputs[0], inputs[1]);
+}
+
+template <typename Options>
+using Eval = void (*)(
+    const Options&,
+    const Workspaces&,
+    const std::vector<mx::array>&,
+    std::vector<mx::array>&);
+
+// Queues the evaluation that computes in float, or in double for float64.
+template <typename Options>
+void queue(
+    const char* op,
+    const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs,
+    Eval<Options> in_float,
+    Eval<Options> in_double) {
+  auto workspaces = workspaces_for(op, inputs);
+  auto eval = inputs[0].dtype() == mx::float64 ? in_double : in_float;
+  auto task = [options, workspaces, eval](auto& inputs, auto& outputs) {
+    eval(options, *workspaces, inputs, outputs);
+  };
+  dispatch(stream, inputs, outputs, options.blank, task);
 }
 
 } // namespace
@@ -207,12 +228,14 @@ void loss(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto workspaces = workspaces_for("ctc_loss", inputs);
-  auto task = [options, workspaces](auto& inputs, auto& outputs) {
-    auto eval = is_double(inputs) ? eval_loss<double> : eval_loss<float>;
-    eval(options, *workspaces, inputs, outputs);
-  };
-  dispatch(stream, inputs, outputs, options.blank, task);
+  queue(
+      "ctc_loss",
+      options,
+      stream,
+      inputs,
+      outputs,
+      eval_loss<float>,
+      eval_loss<double>);
 }
 
 void gradient(
@@ -220,13 +243,14 @@ void gradient(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto workspaces = workspaces_for("ctc_loss", inputs);
-  auto task = [options, workspaces](auto& inputs, auto& outputs) {
-    auto eval =
-        is_double(inputs) ? eval_gradient<double> : eval_gradient<float>;
-    eval(options, *workspaces, inputs, outputs);
-  };
-  dispatch(stream, inputs, outputs, options.blank, task);
+  queue(
+      "ctc_loss",
+      options,
+      stream,
+      inputs,
+      outputs,
+      eval_gradient<float>,
+      eval_gradient<double>);
 }
 
 void posteriors(
@@ -234,13 +258,14 @@ void posteriors(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto workspaces = workspaces_for("ctc_posteriors", inputs);
-  auto task = [options, workspaces](auto& inputs, auto& outputs) {
-    auto eval =
-        is_double(inputs) ? eval_posteriors<double> : eval_posteriors<float>;
-    eval(options, *workspaces, inputs, outputs);
-  };
-  dispatch(stream, inputs, outputs, options.blank, task);
+  queue(
+      "ctc_posteriors",
+      options,
+      stream,
+      inputs,
+      outputs,
+      eval_posteriors<float>,
+      eval_posteriors<double>);
 }
 
 } // namespace mlx_ctc::cpu

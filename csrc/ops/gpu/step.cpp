@@ -140,10 +140,6 @@ std::shared_ptr<const Plan> Step::plan(const Problem& problem) {
   return plan_;
 }
 
-std::vector<Table> Step::tables(const Problem& problem) {
-  return plan(problem)->tables;
-}
-
 void Step::run(
     const Problem& problem,
     mx::Stream stream,

@@ -40,11 +40,10 @@ class Step {
 
   explicit Step(MakePlan make) : make_(make) {}
 
-  // What the node's outputs are after its results. They are outputs because MLX
-  // keeps those until the GPU has finished with them.
-  std::vector<Table> tables(const Problem& problem);
+  std::shared_ptr<const Plan> plan(const Problem& problem);
 
-  // outputs: the results, then the tables.
+  // outputs: the results, then the plan's tables. Those are outputs because MLX
+  // keeps outputs until the GPU has finished with them.
   void run(
       const Problem& problem,
       mx::Stream stream,
@@ -52,8 +51,6 @@ class Step {
       std::vector<mx::array>& outputs);
 
  private:
-  std::shared_ptr<const Plan> plan(const Problem& problem);
-
   const MakePlan make_;
   std::mutex mutex_; // two threads may evaluate the same compiled function
   Problem problem_{};
