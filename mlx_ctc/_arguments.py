@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import mlx.core as mx
@@ -168,19 +169,20 @@ def read_frames(
     return Frames(log_probs, lengths, blank, is_batched)
 
 
-def read_index(op: str, name: str, value: Any) -> int:
-    """An int of any integer type."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
+def as_index(value: Any) -> int | None:
+    """An int of any integer type but bool, or None."""
+    if isinstance(value, bool):
+        return None
+    with suppress(TypeError):
         return operator.index(value)
-    except TypeError:
-        fail(op, f"{name} as an int", repr(value))
+    return None
 
 
 def read_blank(op: str, blank: int, C: int) -> int:
     """A class in [0, C); a negative one counts from the end."""
-    number = read_index(op, "blank", blank)
+    number = as_index(blank)
+    if number is None:
+        fail(op, "blank as an int", repr(blank))
     if not -C <= number < C:
         fail(op, f"blank in [{-C}, {C})", number)
     return number % C

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import mlx.core as mx
 
 from mlx_ctc import _ext
-from mlx_ctc._arguments import fail, read_frames, to_int32
+from mlx_ctc._arguments import as_index, fail, read_frames, to_int32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,10 +136,9 @@ class Hypothesis(NamedTuple):
 
 def positive(name: str, value: SupportsIndex) -> int:
     """An option that counts something, of any integer type."""
-    with suppress(TypeError):
-        number = operator.index(value)
-        if not isinstance(value, bool) and 1 <= number <= INT32_MAX:
-            return number
+    number = as_index(value)
+    if number is not None and 1 <= number <= INT32_MAX:
+        return number
     fail(OP, f"{name} to be a positive int", repr(value))
 
 
@@ -222,7 +220,8 @@ def beam_search_decode(
         OP, log_probs, input_lengths, blank
     )
     mx.eval(log_probs, lengths.array)
-    _ext.check_lengths(OP, "input_lengths", lengths.array, log_probs.shape[0])
+    if not lengths.known:
+        _ext.check_lengths(OP, "input_lengths", lengths.array, log_probs.shape[0])
     frames = log_probs.astype(mx.float32)
     if with_logits and frames.size > 0:
         frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)

@@ -1,23 +1,20 @@
 """Python programs that run with a C++ library of the test's in LD_PRELOAD."""
 
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
+from tools import compiler
 
 
 def compile_library(source, tmp_path):
     """The path of the shared library; skips where Linux or a compiler is missing."""
     if sys.platform != "linux":
         pytest.skip("LD_PRELOAD is Linux's")
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
     text, library = tmp_path / "preload.cpp", tmp_path / "preload.so"
     text.write_text(source)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, text], check=True)
+    subprocess.run([compiler(), "-shared", "-fPIC", "-o", library, text], check=True)
     return library
 
 

@@ -1,12 +1,11 @@
 # The check that the build makes of the objects of each instruction set.
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tools import compiler, tool
 
 SCRIPT = Path(__file__).parents[1] / "cmake/check_weak_symbols.cmake"
 
@@ -43,23 +42,12 @@ PLANTED = {
 }
 
 
-def tool(*names):
-    """The first of these that is beside Python or on the path."""
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    found = [shutil.which(name, path=path) for name in names]
-    if not any(found):
-        pytest.skip(f"needs {' or '.join(names)}")
-    return next(filter(None, found))
-
-
 @pytest.fixture
 def compiled(tmp_path):
-    compiler = tool(os.environ.get("CXX", "c++"), "g++", "clang++")
-
     def compile_(name, source):
         source_file, built = tmp_path / f"{name}.cpp", tmp_path / f"{name}.o"
         source_file.write_text(source)
-        command = [compiler, "-std=c++20", "-O1", "-c", source_file, "-o", built]
+        command = [compiler(), "-std=c++20", "-O1", "-c", source_file, "-o", built]
         subprocess.run(command, check=True)
         return built
 

@@ -200,18 +200,14 @@ class Exponents {
   }
 
   // The greatest exponent among the states of frame t.
-  int64_t greatest(ScaledStates row, int t) const {
+  int64_t greatest_exponent(ScaledStates row, int t) const {
     constexpr int64_t width = block_size<double>;
     Block<int64_t> found = filled(row.exponent[-1]);
     int64_t end = last_block(frames_, t);
     for (int64_t i = first_block(frames_, t); i < end; i += width) {
       found = larger(load_block(row.exponent + i), found);
     }
-    int64_t greatest = found[0];
-    for (int64_t j = 1; j < width; ++j) {
-      greatest = larger<int64_t>(greatest, found[j]);
-    }
-    return greatest;
+    return greatest<int64_t>(found);
   }
 
  private:

@@ -193,8 +193,8 @@ inline void at_frame(int t, Step step) {
   }
 }
 
-// Alpha alone, for the loss: in double for every type of scores, because what
-// its mantissas lose in thousands of frames is lost to the loss.
+// Alpha alone, for the loss. In double for every type of scores, because the
+// rounding errors of alpha's mantissas add up over thousands of frames.
 template <typename Real>
 class ExtendedForward {
  public:

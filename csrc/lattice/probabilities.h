@@ -131,7 +131,8 @@ class Probabilities {
   const int64_t pitch; // from one frame's labels to the next, in whole groups
 
  private:
-  // Few classes are exponentiated all, so that labels of a class share it.
+  // With few classes all are exponentiated, so that the labels of a class share
+  // the result.
   void find_doubles(int t, double* row) {
     constexpr int64_t width = block_size<double>;
     const int64_t S = frames_.S;

@@ -50,10 +50,11 @@ class ScaledSegment {
   // False, with alpha unchanged, if the segment is refused. In both cases finds
   // the frames' normalisers, if they are logits.
   //
-  // The rounding of log-probabilities' exponentials to floats is an error of
-  // the loss: of 1e-7 in each frame, where all have the same sign. If alpha
-  // falls by less than is 1e6 times that, the segment takes them in double, and
-  // the next one begins with that. (Of logits, see find_normaliser().)
+  // Rounding the exponentials of log-probabilities to floats changes the loss
+  // by up to 1e-7 per frame. Where the loss is below 1e6 times that, because
+  // alpha falls by little, the segment is computed again with exponentials in
+  // double, and the next segment starts with those. For logits see
+  // find_normaliser().
   bool
   forward(int begin, int end, ExtendedStates<double> alpha, Divisor& divisor) {
     begin_ = begin;
@@ -65,7 +66,7 @@ class ScaledSegment {
     if (!fits) {
       return false;
     }
-    int64_t before = exponents_.greatest(work_, begin);
+    int64_t before = exponents_.greatest_exponent(work_, begin);
     if (!step_through(begin, end, [&](int t) {
           step_forward(
               t, probabilities_.label(t), probabilities_.blank(t), work_);
@@ -167,7 +168,7 @@ class ScaledSegment {
     if (!exponents_.read_forward(begin, alpha, work_)) {
       return false;
     }
-    int64_t before = exponents_.greatest(work_, begin);
+    int64_t before = exponents_.greatest_exponent(work_, begin);
     if (!step_through(begin, end, [&](int t) {
           const double* p = rows + (t - begin) * pitch;
           step_forward(t, p, p[-1], work_);
@@ -195,7 +196,8 @@ class ScaledSegment {
   // Whether alpha's greatest exponent has fallen from `before` by less than a
   // quarter per frame.
   bool falls_little(int64_t before, int begin, int end) const {
-    return 4 * (before - exponents_.greatest(work_, end - 1)) < end - begin;
+    return 4 * (before - exponents_.greatest_exponent(work_, end - 1)) <
+        end - begin;
   }
 
   // A row has a block before index 0 and one after the last.

@@ -91,7 +91,7 @@ class Pool {
     }
   }
 
-  // Ends the threads' sleep: a loop will soon follow.
+  // Wakes the threads because a loop will follow soon.
   void wake() {
     call_ = Call{call_.load().round + 1, 0};
     call_.notify_all();
