@@ -95,6 +95,7 @@ std::vector<mx::array> fold_inputs(
     int size,
     const mx::Stream& stream) {
   std::vector<mx::array> folded;
+  folded.reserve(4);
   for (int i = 0; i < 4; ++i) {
     folded.push_back(fold(inputs[i], axes[i], size, i == 0 ? 1 : 0, stream));
   }
