@@ -128,6 +128,14 @@ def test_jvp_is_the_gradient_times_the_tangent(rng, loss, arrays, expected):
     assert change.item() == pytest.approx((expected[1] * tangent).sum(), rel=1e-4)
 
 
+def test_jvp_with_tangents_of_all_inputs(rng, loss, arrays, expected):
+    tangent = rng.normal(size=arrays[0].shape)
+    tangents = [mx.array(tangent, mx.float32), *map(mx.zeros_like, arrays[1:])]
+    (value,), (change,) = mx.jvp(loss, arrays, tangents)
+    assert_loss_close(value, expected[0])
+    assert change.item() == pytest.approx((expected[1] * tangent).sum(), rel=1e-4)
+
+
 def second_derivative_refused(call):
     with pytest.raises((ValueError, RuntimeError), match=r"\[ctc_loss\].*econd"):
         mx.eval(call())
@@ -241,7 +249,7 @@ def test_exported_models_leave_the_loss_outside(rng, tmp_path):
         return x @ weights
 
     path = str(tmp_path / "model.mlxfn")
-    with pytest.raises(ValueError, match="Unable to serialize primitive CTCLoss"):
+    with pytest.raises(ValueError, match="Unable to serialize primitive CTCForward"):
         mx.export_function(
             path, lambda x: ctc_loss(model(x), *rest, with_logits=True), features
         )

@@ -47,8 +47,10 @@ class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
   gpu::Step gpu_step_{gpu::gradient_plan};
 };
 
-// outputs: the loss (N), and what the gradient can use again.
-class CTCLoss : public Op<CTCLoss, Options> {
+// Computes the loss, and saves what the gradient reads. Its derivative is zero:
+// CTCLoss has the derivative of the loss.
+// outputs: the loss (N), and what is saved.
+class CTCForward : public Op<CTCForward, Options> {
  public:
   using Op::Op;
 
@@ -66,24 +68,8 @@ class CTCLoss : public Op<CTCLoss, Options> {
     return outputs;
   }
 
-  // With respect to inputs[0], from the outputs.
-  static mx::array gradient(
-      const std::vector<mx::array>& inputs,
-      const mx::array& cotangent,
-      const std::vector<mx::array>& outputs,
-      const Options& options,
-      const mx::Stream& stream) {
-    bool on_gpu = stream.device == mx::Device::gpu;
-    auto gradient_inputs = inputs;
-    gradient_inputs.push_back(
-        on_gpu ? gpu::in_gpu_memory(cotangent, stream) : cotangent);
-    gradient_inputs.insert(
-        gradient_inputs.end(), outputs.begin() + results, outputs.end());
-    return CTCLossGradient::node(gradient_inputs, options, stream)[0];
-  }
-
   const char* name() const override {
-    return "CTCLoss";
+    return "CTCForward";
   }
 
   void eval_cpu(
@@ -100,6 +86,83 @@ class CTCLoss : public Op<CTCLoss, Options> {
 
   std::vector<mx::array> vjp(
       const std::vector<mx::array>& primals,
+      const std::vector<mx::array>&,
+      const std::vector<int>& argnums,
+      const std::vector<mx::array>&) override {
+    std::vector<mx::array> zeros;
+    zeros.reserve(argnums.size());
+    for (int arg : argnums) {
+      zeros.push_back(mx::zeros_like(primals[arg], stream()));
+    }
+    return zeros;
+  }
+
+  std::vector<mx::array> jvp(
+      const std::vector<mx::array>& primals,
+      const std::vector<mx::array>&,
+      const std::vector<int>&) override {
+    auto [shapes, dtypes] = outputs(primals);
+    std::vector<mx::array> zeros;
+    zeros.reserve(shapes.size());
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      zeros.push_back(mx::zeros(shapes[i], dtypes[i], stream()));
+    }
+    return zeros;
+  }
+
+ private:
+  gpu::Step gpu_step_{gpu::loss_plan};
+};
+
+// The loss as the caller gets it, with its derivative.
+// inputs: the batch's four, and the outputs of CTCForward. output: the loss
+// (N).
+//
+// It is a node of its own because of what MLX does when it differentiates a
+// node: it makes a cotangent of zeros for each output that has none. CTCForward
+// is given stop_gradient(log_probs), so that it is not differentiated.
+class CTCLoss : public Op<CTCLoss, Options> {
+ public:
+  using Op::Op;
+
+  static constexpr const char* op = "ctc_loss";
+  static constexpr int results = 1;
+
+  // With respect to log_probs, inputs[0].
+  static mx::array gradient(
+      const std::vector<mx::array>& inputs,
+      const mx::array& cotangent,
+      const Options& options,
+      const mx::Stream& stream) {
+    bool on_gpu = stream.device == mx::Device::gpu;
+    auto gradient_inputs = inputs;
+    gradient_inputs[4] =
+        on_gpu ? gpu::in_gpu_memory(cotangent, stream) : cotangent;
+    return CTCLossGradient::node(gradient_inputs, options, stream)[0];
+  }
+
+  Outputs outputs(const std::vector<mx::array>& inputs) {
+    return {{inputs[4].shape()}, {inputs[4].dtype()}};
+  }
+
+  const char* name() const override {
+    return "CTCLoss";
+  }
+
+  void eval_cpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    outputs[0].copy_shared_buffer(inputs[4]);
+  }
+
+  void eval_gpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    outputs[0].copy_shared_buffer(inputs[4]);
+  }
+
+  std::vector<mx::array> vjp(
+      const std::vector<mx::array>& primals,
       const std::vector<mx::array>& cotangents,
       const std::vector<int>& argnums,
       const std::vector<mx::array>& outputs) override;
@@ -109,20 +172,21 @@ class CTCLoss : public Op<CTCLoss, Options> {
       const std::vector<mx::array>& tangents,
       const std::vector<int>& argnums) override;
 
- private:
-  gpu::Step gpu_step_{gpu::loss_plan};
+  std::pair<std::vector<mx::array>, std::vector<int>> vmap(
+      const std::vector<mx::array>& inputs,
+      const std::vector<int>& axes) override;
 };
 
 std::vector<mx::array> CTCLoss::vjp(
     const std::vector<mx::array>& primals,
     const std::vector<mx::array>& cotangents,
     const std::vector<int>& argnums,
-    const std::vector<mx::array>& outputs) {
+    const std::vector<mx::array>&) {
   std::vector<mx::array> vjps;
   vjps.reserve(argnums.size());
   for (int arg : argnums) {
     vjps.push_back(
-        arg == 0 ? gradient(primals, cotangents[0], outputs, options_, stream())
+        arg == 0 ? gradient(primals, cotangents[0], options_, stream())
                  : mx::zeros_like(primals[arg], stream()));
   }
   return vjps;
@@ -133,15 +197,15 @@ std::vector<mx::array> CTCLoss::jvp(
     const std::vector<mx::array>& primals,
     const std::vector<mx::array>& tangents,
     const std::vector<int>& argnums) {
-  auto outputs = node(primals, options_, stream());
-  auto tangent = mx::zeros_like(outputs[0], stream());
+  const auto& loss = primals[4];
+  auto tangent = mx::zeros_like(loss, stream());
   for (size_t i = 0; i < argnums.size(); ++i) {
     if (argnums[i] == 0) {
-      auto ones = mx::ones_like(outputs[0], stream());
-      auto rows = gradient(primals, ones, outputs, options_, stream());
+      auto ones = mx::ones_like(loss, stream());
+      auto rows = gradient(primals, ones, options_, stream());
       auto products = mx::multiply(
-          mx::astype(rows, ones.dtype(), stream()),
-          mx::astype(tangents[i], ones.dtype(), stream()),
+          mx::astype(rows, loss.dtype(), stream()),
+          mx::astype(tangents[i], loss.dtype(), stream()),
           stream());
       tangent = mx::sum(products, std::vector<int>{0, 2}, false, stream());
     }
@@ -149,17 +213,42 @@ std::vector<mx::array> CTCLoss::jvp(
   return {tangent};
 }
 
-// The saved tables have no batch axis under vmap, so the loss of the folded
-// batch is computed again.
+// The loss and what is saved, of inputs that a caller gave, as inputs of
+// CTCLoss.
+std::vector<mx::array> with_saved(
+    const std::vector<mx::array>& inputs,
+    const Options& options,
+    const mx::Stream& stream) {
+  auto forward_inputs = inputs;
+  forward_inputs[0] = mx::stop_gradient(inputs[0], stream);
+  auto all = inputs;
+  for (auto& output : CTCForward::node(forward_inputs, options, stream)) {
+    all.push_back(std::move(output));
+  }
+  return all;
+}
+
+// The saved tables have no axis to divide, so the loss of the folded batch is
+// computed again.
+std::pair<std::vector<mx::array>, std::vector<int>> CTCLoss::vmap(
+    const std::vector<mx::array>& inputs,
+    const std::vector<int>& axes) {
+  int size = vmap_size(inputs, axes);
+  auto folded = fold_inputs(inputs, axes, size, stream());
+  auto loss =
+      node(with_saved(folded, options_, stream()), options_, stream())[0];
+  int N = loss.shape(0) / size;
+  return {{mx::unflatten(loss, 0, {size, N}, stream())}, {0}};
+}
+
 std::pair<std::vector<mx::array>, std::vector<int>> CTCLossGradient::vmap(
     const std::vector<mx::array>& inputs,
     const std::vector<int>& axes) {
   int size = vmap_size(inputs, axes);
   auto folded = fold_inputs(inputs, axes, size, stream());
   auto cotangent = fold(inputs[4], axes[4], size, 0, stream());
-  auto loss = CTCLoss::node(folded, options_, stream());
-  auto gradient =
-      CTCLoss::gradient(folded, cotangent, loss, options_, stream());
+  auto gradient = CTCLoss::gradient(
+      with_saved(folded, options_, stream()), cotangent, options_, stream());
   int N = gradient.shape(1) / size;
   return {{mx::unflatten(gradient, 1, {size, N}, stream())}, {1}};
 }
@@ -173,8 +262,11 @@ mx::array ctc_loss(
     const mx::array& target_lengths,
     const Options& options,
     mx::StreamOrDevice s) {
-  return CTCLoss::call(
-      {log_probs, targets, input_lengths, target_lengths}, options, s)[0];
+  std::vector<mx::array> inputs = {
+      log_probs, targets, input_lengths, target_lengths};
+  auto stream = mx::to_stream(s);
+  check(CTCLoss::op, inputs, options.blank, stream);
+  return CTCLoss::node(with_saved(inputs, options, stream), options, stream)[0];
 }
 
 } // namespace mlx_ctc
