@@ -25,7 +25,7 @@ SHAPES = ["500x32x32x50", "1500x32x64x150", "500x32x5000x50", "10000x1x32x1000"]
 
 
 def numpy_align(log_probs, targets, blank=0):
-    """Of log_probs (T, N, C): paths (N, T) and scores (N, T)."""
+    """Aligns log_probs (T, N, C). Returns paths (N, T) and scores (N, T)."""
     T, N, _ = log_probs.shape
     L = 2 * targets.shape[1] + 1
     paths = np.empty((N, T), np.int32)
@@ -90,7 +90,7 @@ def contenders(device, shape):
 
 
 def seconds(functions, rounds):
-    """The median time of each function, run in turns after one run of each."""
+    """The median time of each function. They alternate, after one run of each."""
     times = {name: [] for name in functions}
     for i in range(rounds + 1):
         for name, function in functions.items():

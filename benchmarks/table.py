@@ -45,7 +45,7 @@ def load(name):
 
 
 def ratio(record, timing, rival, ours="ours"):
-    """The rival's time divided by ours: the median over the turns."""
+    """The other library's time divided by ours: the median of the repetitions."""
     seconds = {"ours": record[timing][ours], rival: record[timing][rival]}
     return median(ratios(seconds, rival))
 

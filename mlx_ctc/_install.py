@@ -2,7 +2,7 @@
 
 The extension uses MLX's C++ types, whose layout differs between releases. A package has
 an extension for each release that it was built for, in lib/mlx-<release>. This module
-is imported before all others. Its errors name the command that mends the installation.
+is imported before all others. Its errors name a command that repairs the installation.
 """
 
 import importlib
@@ -129,16 +129,17 @@ def listing(versions: list[str]) -> str:
 
 
 if INSTALLED not in SUPPORTED:
-    says = (
+    message = (
         f"mlx-ctc {VERSION} was built for MLX {listing(SUPPORTED)}, but MLX "
         f"{INSTALLED} is installed. Install one that it was built for: "
         f"{install_mlx(None, extra=mlx_extra())}"
     )
     if numbers(INSTALLED) >= numbers(_build.OLDEST_MLX):
-        says += ", or build mlx-ctc for yours, in a copy of its source: " + pip_install(
-            f".{mlx_extra()}", "--force-reinstall", "--no-deps"
+        message += (
+            ", or build mlx-ctc for yours, in a copy of its source: "
+            + pip_install(f".{mlx_extra()}", "--force-reinstall", "--no-deps")
         )
-    raise ImportError(says)
+    raise ImportError(message)
 
 FOLDER = Path(_build.__file__).parent / "lib" / f"mlx-{INSTALLED}"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")

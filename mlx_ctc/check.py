@@ -96,10 +96,10 @@ def naming(kernels: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        says = str(error)
-        meanings = [text for part, text in EXPLANATIONS.items() if part in says]
+        message = str(error)
+        meanings = [text for part, text in EXPLANATIONS.items() if part in message]
         meaning = f" ({meanings[0]})" if meanings else ""
-        raise RuntimeError(f"{kernels}{meaning}: {says}") from error
+        raise RuntimeError(f"{kernels}{meaning}: {message}") from error
 
 
 def problem(T: int, N: int, C: int, S: int, spread: int, dtype: mx.Dtype) -> Batch:
@@ -247,11 +247,11 @@ def main(arguments: Sequence[str] = ()) -> int:
                     continue
                 over = found.over_limit(dtype)
                 failures += bool(over)
-                says = f": {', '.join(over)} differ" if over else ""
+                message = f": {', '.join(over)} differ" if over else ""
                 print(
                     f"  {'DIFFER' if over else 'ok    '} {name}: "
                     f"{found.loss:.1e}, {found.gradient:.1e}, {found.posteriors:.1e}, "
-                    f"{found.frames}, {found.seconds:.2f} s{says}",
+                    f"{found.frames}, {found.seconds:.2f} s{message}",
                     flush=True,
                 )
     print(f"\n{cases - failures} of {cases} agree.")

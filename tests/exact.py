@@ -30,12 +30,12 @@ def confident(rng, T, C, S, margin, with_logits, spread=1.0, undecided=False):
     )
     if S > 0:
         problem.targets[0] = 1 + np.arange(S) % (C - 1)
-    said, between = np.zeros(T, int), []
+    spoken, between = np.zeros(T, int), []
     for s, label in enumerate(problem.targets[0]):
         first = (2 * s + 1) * T // (2 * S + 1)
-        said[first : max(first + 1, (2 * s + 2) * T // (2 * S + 1) - 1)] = label
+        spoken[first : max(first + 1, (2 * s + 2) * T // (2 * S + 1) - 1)] = label
         between.append((first - 1, label))
-    problem.inputs[range(T), 0, said] += margin
+    problem.inputs[range(T), 0, spoken] += margin
     for t, label in between if undecided else []:
         problem.inputs[t, 0, label] = problem.inputs[t, 0, 0]
     if not with_logits:

@@ -614,11 +614,11 @@ def call_once(rng, problem):
         with mx.stream(stream) if stream else contextlib.nullcontext():
             check(rng, call)
     except ValueError as error:
-        said = str(error)
-        if not call.refused or not any(name in said for name in call.refused):
-            raise AssertionError(f"{check.__name__}: {said}; {call}") from error
-        if "Expected" not in said or " but got " not in said:
-            raise AssertionError(f"{check.__name__}: {said}") from error
+        message = str(error)
+        if not call.refused or not any(name in message for name in call.refused):
+            raise AssertionError(f"{check.__name__}: {message}; {call}") from error
+        if "Expected" not in message or " but got " not in message:
+            raise AssertionError(f"{check.__name__}: {message}") from error
     except Exception as error:
         raise AssertionError(f"{check.__name__}: {error!r}; {call}") from error
     else:

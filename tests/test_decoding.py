@@ -374,11 +374,11 @@ class TestBeamSearch:
             return returned if prefix == (1,) and label == 2 else 0.0
 
         got = repr(returned)
-        says = (
+        message = (
             "[beam_search_decode] Expected scorer(prefix, label) to return a finite "
             f"number or -inf but got {got} for prefix (1,) and label 2."
         )
-        with pytest.raises(ValueError, match=f"^{re.escape(says)}$"):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             beam_search_decode(mx.zeros((3, 3)), 3, scorer=scorer)
 
     def test_what_is_no_score_at_the_end_names_label_none(self):
@@ -453,13 +453,13 @@ class TestBeamSearch:
         x = np.full((4, 2, 3), -1.0, np.float32)
         x[2, 1, 0] = 0.25
         x[3, 1, 2] = 0.5
-        says = (
+        message = (
             "[beam_search_decode] Expected log_probs of at most 0 but got 0.25 in "
             "frame 2 of sequence 1, class 0."
         )
-        with pytest.raises(ValueError, match=re.escape(says)):
+        with pytest.raises(ValueError, match=re.escape(message)):
             beam_search_decode(x, [4, 4])
-        with pytest.raises(ValueError, match=re.escape(says)):
+        with pytest.raises(ValueError, match=re.escape(message)):
             beam_search_decode(x, [4, 4], scorer=lambda prefix, label: 0.0)
 
     def test_positive_values_past_the_length_and_of_logits_are_taken(self):

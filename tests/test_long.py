@@ -78,7 +78,7 @@ def test_scores_too_far_apart_for_doubles_here_and_there(rng):
 
 
 def test_a_label_that_waits_for_thousands_of_frames(rng):
-    # Labels fall out of a double's range beside their blanks.
+    # alpha of a label becomes too small for the exponent that it shares with its blank.
     T, C = 10000, 12
     problem = random_problem(rng, T=T, N=1, C=C, S=9, ragged=False, spread=1)
     problem.inputs[:, :, 0] += 3

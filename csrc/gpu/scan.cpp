@@ -11,8 +11,9 @@ Launch scan_launch(const Problem& problem) {
   int most = problem.max_scan_windows();
   int windows = std::min(problem.windows(), most);
   int threads = 2 * windows * simdgroup_width;
-  // Up to 8 windows rounded up, so that only a few variants are compiled. Above
-  // 8 the registers that a thread may use depend on the number of threads.
+  // Up to 8 windows are rounded up, so that only a few variants are compiled.
+  // Above 8 each number is compiled separately, because the number of threads
+  // limits the registers of each.
   int max_windows = windows > 8 ? windows : ceil_power_of_two(windows, most);
   int max_threads = 2 * max_windows * simdgroup_width;
   int segment = problem.segment_frames();

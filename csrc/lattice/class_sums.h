@@ -32,11 +32,11 @@ class ClassSums {
  public:
   static constexpr int frames = block_size<Real>;
 
-  ClassSums(const Frames<Real>& of, Workspace& workspace)
-      : S_(of.S),
-        C_(of.C),
-        is_dense_(of.is_dense),
-        classes_(of.sequence, of.S, workspace) {
+  ClassSums(const Frames<Real>& sequence_frames, Workspace& workspace)
+      : S_(sequence_frames.S),
+        C_(sequence_frames.C),
+        is_dense_(sequence_frames.is_dense),
+        classes_(sequence_frames.sequence, S_, workspace) {
     int64_t most = round_up(is_dense_ ? C_ : S_ + 1);
     by_class_ = workspace.take<Block<Real>>(most);
     by_frame_ = workspace.take<Real>(frames * most);
@@ -54,8 +54,8 @@ class ClassSums {
   // and the blanks.
   void sum(Posteriors<Real> gamma, int64_t begin, int64_t end) {
     std::fill(by_class_, by_class_ + classes_.count, Block<Real>{});
-    by_class_[classes_.place_of_blank] = load_block(gamma.blanks);
-    const int32_t* place = classes_.place_of_label;
+    by_class_[classes_.index_of_blank] = load_block(gamma.blanks);
+    const int32_t* index = classes_.index_of_label;
     for (int64_t i = begin; i < end; i += frames) {
       Block<Real> x[frames];
       for (int j = 0; j < frames; ++j) {
@@ -64,7 +64,7 @@ class ClassSums {
       transpose(x);
       int64_t count = smaller<int64_t>(S_ - i, frames);
       for (int64_t j = 0; j < count; ++j) {
-        by_class_[place[i + j]] += x[j];
+        by_class_[index[i + j]] += x[j];
       }
     }
   }
@@ -111,7 +111,7 @@ class ClassSums {
   }
 
  private:
-  // Stores x, a block for each class from place k on, as rows of frames.
+  // Stores x, a block for each class from index k on, as rows of frames.
   void store_by_frame(Block<Real>* x, int64_t k) {
     transpose(x);
     for (int j = 0; j < frames; ++j) {

@@ -17,9 +17,6 @@
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
-// Frames from one renewal of the exponents to the next.
-constexpr int renewal_interval = 16;
-
 // In each of the 16 frames a value falls at most by the factor of the least
 // probability: at a renewal it must be so great that 16 frames later alpha *
 // beta is still above 2^-1000. In the same frames a value rises at most by

@@ -19,9 +19,9 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 // to three mantissas and multiplies by one below 2: they grow at most sixfold.
 constexpr int normalising_interval = 4;
 
-// a, normalised in the frames that do so.
+// a with its exponent in range, and in the frames that normalise its mantissa.
 template <bool normalise, typename Real>
-inline Extended<Real> renewed(Extended<Real> a) {
+inline Extended<Real> kept_in_range(Extended<Real> a) {
   return normalise ? normalised(a) : saturated(a);
 }
 
@@ -34,24 +34,27 @@ void alpha_step(
     Band band,
     const Int<Real>* skip_exponent,
     ExtendedStates<Real> previous,
-    Extended<Real> blank,
-    ExtendedRow<Real> label,
+    Extended<Real> p_blank,
+    ExtendedRow<Real> p_label,
     ExtendedStates<Real> next) {
   int64_t begin = band.first_group();
   int64_t end = band.last_group();
   next.clear(begin - 1, begin);
   if (begin == 0) {
-    next.blank.set(-1, renewed<normalise>(previous.blank[-1] * blank));
+    next.blank.set(-1, kept_in_range<normalise>(previous.blank[-1] * p_blank));
   }
   next.clear(end, smaller(end + group_size, band.row_end));
   INDEPENDENT
   for (int64_t i = begin; i < end; ++i) {
-    auto stay = previous.label[i];
-    auto step = previous.blank[i - 1];
-    auto jump = previous.label[i - 1];
-    jump.e += skip_exponent[i];
-    next.blank.set(i, renewed<normalise>((previous.blank[i] + stay) * blank));
-    next.label.set(i, renewed<normalise>(sum(stay, step, jump) * label[i]));
+    auto blank = previous.blank[i];
+    auto label = previous.label[i];
+    auto blank_before = previous.blank[i - 1];
+    auto label_before = previous.label[i - 1];
+    label_before.e += skip_exponent[i];
+    auto to_blank = (blank + label) * p_blank;
+    auto to_label = sum(label, blank_before, label_before) * p_label[i];
+    next.blank.set(i, kept_in_range<normalise>(to_blank));
+    next.label.set(i, kept_in_range<normalise>(to_label));
   }
 }
 
@@ -65,8 +68,8 @@ void beta_step(
     Band band,
     const Int<Real>* skip_exponent,
     ExtendedStates<Real> alpha,
-    Extended<Real> blank,
-    ExtendedRow<Real> label,
+    Extended<Real> p_blank,
+    ExtendedRow<Real> p_label,
     Extended<Real> inverse_z,
     ExtendedStates<Real> beta_p,
     ExtendedStates<Real> next) {
@@ -79,21 +82,21 @@ void beta_step(
   if (begin == 0) {
     auto beta_blank = beta_p.blank[-1] + beta_p.label[0];
     alpha.blank.m[-1] = posterior(alpha.blank[-1], beta_blank);
-    next.blank.set(-1, renewed<normalise>(beta_blank * blank));
+    next.blank.set(-1, kept_in_range<normalise>(beta_blank * p_blank));
   } else {
     alpha.blank.m[-1] = 0;
     next.clear(begin - group_size, begin);
   }
   INDEPENDENT
   for (int64_t i = begin; i < end; ++i) {
-    auto stay = beta_p.label[i];
-    auto step = beta_p.blank[i];
-    auto jump = beta_p.label[i + 1];
-    auto beta_blank = step + jump;
-    jump.e += skip_exponent[i + 1];
-    auto beta_label = sum(stay, step, jump);
-    next.blank.set(i, renewed<normalise>(beta_blank * blank));
-    next.label.set(i, renewed<normalise>(beta_label * label[i]));
+    auto blank = beta_p.blank[i];
+    auto label = beta_p.label[i];
+    auto label_after = beta_p.label[i + 1];
+    auto beta_blank = blank + label_after;
+    label_after.e += skip_exponent[i + 1];
+    auto beta_label = sum(label, blank, label_after);
+    next.blank.set(i, kept_in_range<normalise>(beta_blank * p_blank));
+    next.label.set(i, kept_in_range<normalise>(beta_label * p_label[i]));
     alpha.blank.m[i] = posterior(alpha.blank[i], beta_blank);
     alpha.label.m[i] = posterior(alpha.label[i], beta_label);
   }
@@ -109,13 +112,13 @@ class ExtendedProbabilities {
     int64_t pitch = row_pitch(frames.S);
     skip_exponent = workspace.take<Int<State>>(pitch);
     scores_ = workspace.take<Real>(pitch);
-    blank = take_row<State>(workspace, row_pitch(frames.segment_frames));
+    blank_ = take_row<State>(workspace, row_pitch(frames.segment_frames));
     label_ = take_rows<State>(workspace, frames.segment_frames, pitch);
   }
 
   // Computes those of the frames [begin, end); for logits
   // exp(score) / 2^log2_scale.
-  void find(int begin, int end) {
+  void compute(int begin, int end) {
     begin_ = begin;
     for (int64_t i = 0; i < round_up(frames_.S) + group_size; ++i) {
       skip_exponent[i] =
@@ -132,8 +135,12 @@ class ExtendedProbabilities {
       }
       exponentiate(scores_ + first, last - first, scale, label(t), first);
       std::fill_n(scores_, group_size, frames_.blank_score(t));
-      exponentiate(scores_, group_size, scale, blank, t - begin);
+      exponentiate(scores_, group_size, scale, blank_, t - begin);
     }
+  }
+
+  Extended<State> blank(int t) const {
+    return blank_[t - begin_];
   }
 
   ExtendedRow<State> label(int t) const {
@@ -141,7 +148,6 @@ class ExtendedProbabilities {
   }
 
   Int<State>* skip_exponent; // (S) see alpha_step()
-  ExtendedRow<State> blank; // (segment_frames)
 
  private:
   // Sets p[i + j] for j in [0, count), whole groups.
@@ -163,7 +169,7 @@ class ExtendedProbabilities {
       if (!frames_.with_logits || std::abs(scale) > greatest_log2_scale) {
         return;
       }
-      // The floats of which the normaliser is the sum (find_normaliser()).
+      // The floats of which the normaliser is the sum (compute_normaliser()).
       ScaledExp exp(filled(float(scale)));
       for (int64_t j = 0; j < count; j += block_size<float>) {
         Block<float> term = exp(load_block(x + j));
@@ -179,6 +185,7 @@ class ExtendedProbabilities {
   const Frames<Real>& frames_;
   int begin_ = 0; // first frame of the segment
   Real* scores_; // (S) of one frame
+  ExtendedRow<State> blank_; // (segment_frames)
   ExtendedRows<State> label_; // (segment_frames, S)
 };
 
@@ -191,6 +198,25 @@ inline void at_frame(int t, Step step) {
   } else {
     step(std::false_type());
   }
+}
+
+// alpha_step() for frame t.
+template <typename Real, typename State>
+void alpha_step_at(
+    const Frames<Real>& frames,
+    const ExtendedProbabilities<Real, State>& probabilities,
+    int t,
+    ExtendedStates<State> previous,
+    ExtendedStates<State> next) {
+  at_frame(t, [&](auto normalise) {
+    alpha_step<normalise()>(
+        frames.band(t),
+        probabilities.skip_exponent,
+        previous,
+        probabilities.blank(t),
+        probabilities.label(t),
+        next);
+  });
 }
 
 // Alpha alone, for the loss. In double for every type of scores, because the
@@ -208,17 +234,9 @@ class ExtendedForward {
 
   // Takes alpha from the frame before the segment to the last of the segment.
   void forward(int begin, int end, ExtendedStates<double>& alpha) {
-    probabilities_.find(begin, end);
+    probabilities_.compute(begin, end);
     for (int t = begin; t < end; ++t) {
-      at_frame(t, [&](auto normalise) {
-        alpha_step<normalise()>(
-            frames_.band(t),
-            probabilities_.skip_exponent,
-            alpha,
-            probabilities_.blank[t - begin],
-            probabilities_.label(t),
-            next_);
-      });
+      alpha_step_at(frames_, probabilities_, t, alpha, next_);
       std::swap(alpha, next_);
     }
   }
@@ -251,9 +269,10 @@ class ExtendedSegment {
   // segment. Always true.
   bool store_alphas(int begin, int end, ExtendedStates<Real> before) {
     begin_ = begin;
-    probabilities_.find(begin, end);
+    probabilities_.compute(begin, end);
     for (int t = begin; t < end; ++t) {
-      step_forward(t, t == begin ? before : alpha(t - 1), alpha(t));
+      auto previous = t == begin ? before : alpha(t - 1);
+      alpha_step_at(frames_, probabilities_, t, previous, alpha(t));
     }
     return true;
   }
@@ -266,14 +285,14 @@ class ExtendedSegment {
   // Computes gamma of every frame in place of the stored alpha. `beta_p` is
   // that of the frame after the segment and becomes that of its first frame.
   // Always true.
-  bool posteriors(
+  bool compute_posteriors(
       int begin,
       int end,
       Extended<Real> inverse_z,
       ExtendedStates<Real>& beta_p) {
     next_.clear(-group_size, round_up(frames_.S) + group_size);
     for (int t = end - 1; t >= begin; --t) {
-      step_back(t, inverse_z, beta_p, next_);
+      compute_beta_p(t, inverse_z, beta_p, next_);
       std::swap(beta_p, next_);
       sum_posteriors(t);
     }
@@ -296,22 +315,8 @@ class ExtendedSegment {
     return {blank_rows_[t - begin_], label_rows_[t - begin_]};
   }
 
-  void step_forward(
-      int t,
-      ExtendedStates<Real> previous,
-      ExtendedStates<Real> next) const {
-    at_frame(t, [&](auto normalise) {
-      alpha_step<normalise()>(
-          frames_.band(t),
-          probabilities_.skip_exponent,
-          previous,
-          probabilities_.blank[t - begin_],
-          probabilities_.label(t),
-          next);
-    });
-  }
-
-  void step_back(
+  // beta_step() for frame t.
+  void compute_beta_p(
       int t,
       Extended<Real> inverse_z,
       ExtendedStates<Real> beta_p,
@@ -321,7 +326,7 @@ class ExtendedSegment {
           frames_.band(t),
           probabilities_.skip_exponent,
           alpha(t),
-          probabilities_.blank[t - begin_],
+          probabilities_.blank(t),
           probabilities_.label(t),
           inverse_z,
           beta_p,

@@ -20,10 +20,11 @@ class FrameTile {
  public:
   static constexpr int frames = block_size<float>;
 
-  FrameTile(const Frames<float>& of, Workspace& workspace)
-      : frames_(of), pitch_(of.is_dense ? round_up(of.C) : 0) {
+  FrameTile(const Frames<float>& sequence_frames, Workspace& workspace)
+      : frames_(sequence_frames),
+        pitch_(frames_.is_dense ? round_up(frames_.C) : 0) {
     tiles_ = workspace.take<Block<float>>(
-        round_up(of.segment_frames) / frames * pitch_);
+        round_up(frames_.segment_frames) / frames * pitch_);
     rows_ = workspace.take<float>(frames * pitch_);
   }
 

@@ -127,7 +127,7 @@ class Frames {
 
   // Finds and saves frame t's normaliser, and multiplies the divisor by it.
   void normalise(int t, Divisor& divisor) const {
-    auto found = find_normaliser(scores.frame(t), C, scores.stored(t + 1));
+    auto found = compute_normaliser(scores.frame(t), C, scores.stored(t + 1));
     normaliser(t) = {Real(found.max), Real(found.sum)};
     divisor.multiply(found.scaled_sum, found.log2_sum);
   }
@@ -147,7 +147,8 @@ class Frames {
 
   // False if the log-probability of the blank or of a label is NaN or +inf in
   // one of the frames, also where no alignment passes: x < infinity is false
-  // for both. True for logits: Divisor::is_valid covers all of their classes.
+  // for both. Returns true for logits: Divisor::is_valid finds those of
+  // all of their classes.
   bool is_valid(int begin, int end) const {
     constexpr double infinity = std::numeric_limits<double>::infinity();
     int valid = 1;

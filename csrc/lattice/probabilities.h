@@ -30,17 +30,17 @@ class Probabilities {
   // Computes the probabilities in the frames [begin, end). With a divisor, for
   // logits, also finds the frames' normalisers. False if a frame's greatest
   // logit is too far from 0.
-  bool find(int begin, int end, Divisor* divisor) {
+  bool compute(int begin, int end, Divisor* divisor) {
     begin_ = begin;
     least_ = filled(std::numeric_limits<int32_t>::max());
     greatest_ = filled(std::numeric_limits<int32_t>::min());
     divisor = frames_.with_logits ? divisor : nullptr;
     if (!frames_.is_dense) {
-      return find_labels(end, divisor);
+      return compute_labels(end, divisor);
     }
     bool found = true;
     for (int t = begin; t < end; t += tile_.frames) {
-      found &= find_tile(t, smaller(t + tile_.frames, end), divisor);
+      found &= compute_tile(t, smaller(t + tile_.frames, end), divisor);
     }
     return found;
   }
@@ -48,7 +48,7 @@ class Probabilities {
   // Computes those of log-probabilities in the frames [begin, end) as doubles:
   // those of frame t's labels at rows + (t - begin) * pitch, and the blank's
   // before them, at index -1. False if one is out of [least, greatest].
-  bool find_doubles(
+  bool compute_doubles(
       int begin,
       int end,
       double* rows,
@@ -59,7 +59,7 @@ class Probabilities {
     begin_ = begin;
     Block<int64_t> within = filled<int64_t>(-1);
     Block<double> found = filled(1.0);
-    auto watch_row = [&](const double* row) {
+    auto track_row = [&](const double* row) {
       for (int64_t i = 0; i < frames_.S; i += width) {
         Block<double> p = load_block(row + i);
         within &= std::bit_cast<Block<int64_t>>(p <= greatest);
@@ -74,10 +74,10 @@ class Probabilities {
     for (int t = begin; t < end + delay; ++t) {
       double* row = rows + (t - begin) * pitch;
       if (t < end) {
-        find_doubles(t, row);
+        compute_doubles(t, row);
       }
       if (t >= begin + delay) {
-        watch_row(row - delay * pitch);
+        track_row(row - delay * pitch);
       }
     }
     double least_found = 1;
@@ -104,7 +104,7 @@ class Probabilities {
     return within;
   }
 
-  // The exponent of the least probability, if are_within() or find_doubles()
+  // The exponent of the least probability, if are_within() or compute_doubles()
   // has been true.
   int log2_least() const {
     return log2_least_;
@@ -133,7 +133,7 @@ class Probabilities {
  private:
   // With few classes all are exponentiated, so that the labels of a class share
   // the result.
-  void find_doubles(int t, double* row) {
+  void compute_doubles(int t, double* row) {
     constexpr int64_t width = block_size<double>;
     const int64_t S = frames_.S;
     if (frames_.is_dense && frames_.C < S) {
@@ -172,14 +172,14 @@ class Probabilities {
   }
 
   // Takes p into the least and the greatest probability.
-  void watch(Block<float> p) {
+  void track_range(Block<float> p) {
     auto bits = std::bit_cast<Block<int32_t>>(p);
     least_ = smaller(bits, least_);
     greatest_ = larger(bits, greatest_);
   }
 
   // From the scores of the target's labels and the blank alone.
-  bool find_labels(int end, Divisor* divisor) {
+  bool compute_labels(int end, Divisor* divisor) {
     int count = end - begin_;
     bool moderate = true;
     for (int j = 0; j < count; ++j) {
@@ -202,7 +202,7 @@ class Probabilities {
     auto exponentiate = [&](float* x, const ScaledExp& exp) {
       Block<float> p = exp(load_block(x));
       store_block(x, p, block_size<float>);
-      watch(p);
+      track_range(p);
     };
     for (int j = 0; j < count; ++j) {
       int t = begin_ + j;
@@ -221,7 +221,7 @@ class Probabilities {
 
   // From the probabilities of all classes, for the frames [begin, end) of a
   // tile.
-  bool find_tile(int begin, int end, Divisor* divisor) {
+  bool compute_tile(int begin, int end, Divisor* divisor) {
     constexpr int frames = FrameTile::frames;
     // The gradient uses the tiles later; the loss, which passes a divisor for
     // logits, reuses the memory of the first.
@@ -237,7 +237,7 @@ class Probabilities {
       Block<float> p[frames];
       for (int j = 0; j < frames; ++j) {
         p[j] = tile_[frames_.padded_labels[i + j]];
-        watch(p[j]);
+        track_range(p[j]);
       }
       transpose(p);
       for (int j = 0; j < frames; ++j) {
@@ -245,7 +245,7 @@ class Probabilities {
       }
     }
     auto p = tile_[frames_.blank];
-    watch(p);
+    track_range(p);
     store_block(blank_ + (begin - begin_), p, frames);
     return true;
   }

@@ -54,7 +54,7 @@ class ScaledSegment {
   // by up to 1e-7 per frame. Where the loss is below 1e6 times that, because
   // alpha falls by little, the segment is computed again with exponentials in
   // double, and the next segment starts with those. For logits see
-  // find_normaliser().
+  // compute_normaliser().
   bool
   forward(int begin, int end, ExtendedStates<double> alpha, Divisor& divisor) {
     begin_ = begin;
@@ -68,7 +68,7 @@ class ScaledSegment {
     }
     int64_t before = exponents_.greatest_exponent(work_, begin);
     if (!step_through(begin, end, [&](int t) {
-          step_forward(
+          alpha_step(
               t, probabilities_.label(t), probabilities_.blank(t), work_);
         })) {
       return false;
@@ -94,7 +94,7 @@ class ScaledSegment {
         fits = exponents_.renew_forward(t, previous, renewed);
         previous = renewed;
       }
-      step_forward(
+      alpha_step(
           t, probabilities_.label(t), probabilities_.blank(t), previous, next);
       previous = next;
     }
@@ -111,7 +111,7 @@ class ScaledSegment {
   // Computes gamma of every frame from the stored alpha. `beta_p` is that of
   // the frame after the segment and becomes that of its first frame. False,
   // with beta_p unchanged, if the segment is refused.
-  bool posteriors(
+  bool compute_posteriors(
       int begin,
       int end,
       Extended<float> inverse_z,
@@ -122,7 +122,7 @@ class ScaledSegment {
         fits = exponents_.renew_backward(t, work_);
         set_scale(t, inverse_z);
       }
-      step_back(t);
+      beta_step(t);
     }
     if (!fits || !exponents_.renew(begin, work_, work_)) {
       return false;
@@ -159,7 +159,7 @@ class ScaledSegment {
     set_may_skip();
     int64_t pitch = 2 * pitch_;
     double* rows = alphas_; // which the loss does not store
-    bool fits = probabilities_.find_doubles(
+    bool fits = probabilities_.compute_doubles(
         begin, end, rows, pitch, least_probability, greatest_probability);
     if (!fits) {
       return false;
@@ -171,7 +171,7 @@ class ScaledSegment {
     int64_t before = exponents_.greatest_exponent(work_, begin);
     if (!step_through(begin, end, [&](int t) {
           const double* p = rows + (t - begin) * pitch;
-          step_forward(t, p, p[-1], work_);
+          alpha_step(t, p, p[-1], work_);
         })) {
       return false;
     }
@@ -209,7 +209,7 @@ class ScaledSegment {
   bool prepare(int begin, int end, Divisor* divisor) {
     begin_ = begin;
     set_may_skip();
-    if (!probabilities_.find(begin, end, divisor) ||
+    if (!probabilities_.compute(begin, end, divisor) ||
         !probabilities_.are_within(least_probability, greatest_probability)) {
       return false;
     }
@@ -242,7 +242,7 @@ class ScaledSegment {
   // alpha(t - 1), `previous`, and the probabilities. They may be the same
   // memory.
   template <typename P>
-  void step_forward(
+  void alpha_step(
       int t,
       const P* p,
       double p_blank,
@@ -281,8 +281,8 @@ class ScaledSegment {
   }
 
   template <typename P>
-  void step_forward(int t, const P* p, double p_blank, ScaledStates a) const {
-    step_forward(t, p, p_blank, a, a);
+  void alpha_step(int t, const P* p, double p_blank, ScaledStates a) const {
+    alpha_step(t, p, p_blank, a, a);
   }
 
   // What enters label i + 1 from the blank after label i and, where the blank
@@ -293,10 +293,10 @@ class ScaledSegment {
   }
 
   // One frame of the backward recursion, equation 10: beta_p(t) from
-  // beta_p(t + 1), both in work_. As in beta_step(), beta(t) leaves out the
-  // probability of frame t, so that gamma = alpha * beta / z needs no division.
-  // gamma of the labels is stored in place of their probabilities.
-  void step_back(int t) {
+  // beta_p(t + 1), both in work_. As in extended_segment.h, beta(t) leaves out
+  // the probability of frame t, so that gamma = alpha * beta / z needs no
+  // division. gamma of the labels is stored in place of their probabilities.
+  void beta_step(int t) {
     constexpr int64_t width = block_size<double>;
     auto [alpha_blank, alpha_label, exponent] = alpha(t);
     float* p = probabilities_.label(t);

@@ -206,7 +206,7 @@ class ForwardBackward {
       Extended<Real> z = segment.z();
       inverse_z = {1 / z.m, -z.e};
     }
-    if (!segment.posteriors(begin, end, inverse_z, beta_p_)) {
+    if (!segment.compute_posteriors(begin, end, inverse_z, beta_p_)) {
       return false;
     }
     for (int t = begin; t < end; t += ClassSums<Real>::frames) {

@@ -7,7 +7,7 @@
 // - The recursion in its plain form, a loop over the labels of one frame:
 //   alpha_step() and beta_step() in extended_segment.h, in numbers of extended
 //   range. It is exact for any scores.
-// - The same recursion as it is mostly run: step_forward() and step_back() in
+// - The same recursion as it is mostly run: the functions of the same names in
 //   scaled_segment.h, in doubles, which is faster. exponents.h keeps the
 //   doubles in range; a segment whose scores are too far apart goes to
 //   extended_segment.h.
@@ -20,18 +20,7 @@
 // - States: extended_states.h and scaled_states.h. Memory: workspace.h.
 // - Instruction sets: dispatch.cpp.
 //
-// Words, after Graves et al. 2006:
-//
-//   T, C, S   frames, classes, labels of the target
-//   alpha     probability of all paths up to frame t, equations 5 to 8
-//   beta      probability of all paths after frame t; equations 9 to 11 without
-//             the factor of frame t itself
-//   beta_p    beta times the probability of frame t
-//   z         total probability of the target: the loss is -log z
-//   gamma     alpha * beta / z, the posterior of a state in a frame
-//   score     an element of the input, a log-probability or a logit
-//   segment   the frames between two checkpoints of alpha
-//   saved     what the loss leaves for the gradient
+// docs/architecture.md defines the words: alpha, beta_p, z, gamma, segment.
 //
 // sequence.cpp and viterbi.cpp are compiled once for each instruction set, each
 // into a table of its own; kernels() and viterbi() pick the best table that the
@@ -43,6 +32,12 @@
 #include <span>
 
 namespace mlx_ctc::cpu {
+
+constexpr size_t cache_line = 64; // bytes
+
+// Frames from one renewal of the exponents (exponents.h) to the next. A segment
+// begins with a renewal.
+constexpr int renewal_interval = 16;
 
 struct Sequence {
   const void* log_probs; // (frames, classes), strides in elements
@@ -63,7 +58,8 @@ struct Saved {
   void* mantissas; // (checkpoints, 2, pitch) Real: alpha of blanks, of labels
   void* exponents; // (checkpoints, 2, pitch) Int
   int64_t pitch; // longest target + 1: a row begins with the first blank
-  int segment_frames; // frames from one checkpoint to the next
+  // Frames from one checkpoint to the next, a multiple of renewal_interval.
+  int segment_frames;
 };
 
 struct Kernels {
@@ -71,10 +67,10 @@ struct Kernels {
   // of the blank or of a label, or any logit, is NaN or +inf.
   double (*loss)(const Sequence&, const Saved&, std::span<std::byte> workspace);
 
-  // cotangent * (softmax - gamma) for all frames, gamma summed by class:
-  // equation 16 of Graves et al. `gradient` is (frames, classes) in the input's
-  // type, `gradient_stride` elements from frame to frame. Needs a finite loss
-  // and at least one frame, as posteriors() does.
+  // cotangent * (softmax - gamma) fframes from one checkpoint to the next,
+  // gamma summed by class: equation 16 of Graves et al. `gradient` is (frames,
+  // classes) in the input's type, `gradient_stride` elements from frame to
+  // frame. Needs a finite loss and at least one frame, as posteriors() does.
   void (*gradient)(
       const Sequence&,
       const Saved&,
@@ -83,8 +79,9 @@ struct Kernels {
       int64_t gradient_stride,
       std::span<std::byte> workspace);
 
-  // gamma for all frames: `posteriors` is (frames, width) Real. A row holds the
-  // sum of all blanks and then each label, or with `by_class` each class.
+  // gamma fframes from one checkpoint to the next: `posteriors` is (frames,
+  // width) Real. A row holds the sum of all blanks and then each label, or with
+  // `by_class` each class.
   void (*posteriors)(
       const Sequence&,
       const Saved&,

@@ -43,7 +43,8 @@ inline double log2_scale_of(float max) {
 
 // Of a frame in which ScaledExp does not hold the greatest logit, or of double.
 template <typename Real>
-FoundNormaliser find_normaliser_in_doubles(const Real* x, int64_t C, Real max) {
+FoundNormaliser
+compute_normaliser_in_doubles(const Real* x, int64_t C, Real max) {
   double sum = 0;
   for (int64_t c = 0; c < C; c += block_size<double>) {
     Block<double> d = filled(-std::numeric_limits<double>::infinity());
@@ -58,8 +59,8 @@ FoundNormaliser find_normaliser_in_doubles(const Real* x, int64_t C, Real max) {
 }
 
 inline FoundNormaliser
-find_normaliser(const double* x, int64_t C, StoredFrame) {
-  return find_normaliser_in_doubles(x, C, greatest(x, C));
+compute_normaliser(const double* x, int64_t C, StoredFrame) {
+  return compute_normaliser_in_doubles(x, C, greatest(x, C));
 }
 
 // Of x (C). `next`, the frame that will be read next, is fetched meanwhile.
@@ -69,11 +70,11 @@ find_normaliser(const double* x, int64_t C, StoredFrame) {
 // than a change of the logit by as much would: by that times the gradient,
 // which is small where the loss is. Errors of the sum alone would not cancel.
 inline FoundNormaliser
-find_normaliser(const float* x, int64_t C, StoredFrame next) {
+compute_normaliser(const float* x, int64_t C, StoredFrame next) {
   float max = greatest(x, C);
   double scale = log2_scale_of(max);
   if (!(std::abs(scale) <= greatest_log2_scale)) {
-    return find_normaliser_in_doubles(x, C, max);
+    return compute_normaliser_in_doubles(x, C, max);
   }
   ScaledExp exp(filled(float(scale)));
   // The terms are below 2. So the first of two numbers that are added is the

@@ -147,8 +147,8 @@ class ViterbiRecursion {
     classes_.list();
     score_[classes_.count] = impossible;
     std::fill(
-        classes_.place_of_label + S_,
-        classes_.place_of_label + pairs_,
+        classes_.index_of_label + S_,
+        classes_.index_of_label + pairs_,
         classes_.count);
     for (int64_t i = 0; i < pairs_; ++i) {
       jumping_[i] = may_skip_blank(sequence_, i) ? 0 : impossible;
@@ -168,10 +168,10 @@ class ViterbiRecursion {
       int64_t blank_score[pass_frames];
       for (int64_t k = 0; k < count; ++k) {
         valid &= read_scores(t + k);
-        blank_score[k] = score_[classes_.place_of_blank];
+        blank_score[k] = score_[classes_.index_of_blank];
         look_up(
             score_,
-            classes_.place_of_label,
+            classes_.index_of_label,
             begin,
             end,
             label_score_ + k * pairs_);
@@ -200,7 +200,8 @@ class ViterbiRecursion {
     int64_t valid = 1;
     int64_t greatest_logit = 0;
     if (sequence_.with_logits) {
-      auto found = find_normaliser(scores_.frame(t), C_, scores_.stored(t + 1));
+      auto found =
+          compute_normaliser(scores_.frame(t), C_, scores_.stored(t + 1));
       normalisers_[t] = {found.max, found.sum};
       valid = is_valid(normalisers_[t].sum);
       greatest_logit =

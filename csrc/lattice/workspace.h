@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <span>
 
+#include "lattice/sequence.h"
+
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 class Workspace {
@@ -27,7 +29,7 @@ class Workspace {
   template <typename T>
   T* take(int64_t count) {
     auto* taken = reinterpret_cast<T*>(next_);
-    next_ += (count * sizeof(T) + line - 1) / line * line;
+    next_ += (count * sizeof(T) + cache_line - 1) / cache_line * cache_line;
     assert(next_ <= end_);
     return taken;
   }
@@ -38,10 +40,8 @@ class Workspace {
   }
 
  private:
-  static constexpr size_t line = 64;
-
-  uintptr_t begin_ = line; // not 0: no array is at a null pointer
-  uintptr_t next_ = line;
+  uintptr_t begin_ = cache_line; // not 0: no array is at a null pointer
+  uintptr_t next_ = cache_line;
   uintptr_t end_ = UINTPTR_MAX;
 };
 

@@ -7,8 +7,8 @@ namespace mlx_ctc {
 
 namespace {
 
-// inputs: CTCLoss's four, the loss's cotangent (N), and what CTCLoss saved.
-// outputs: the gradient (T, N, C).
+// inputs: the batch's four, the loss's cotangent (N), and what CTCForward
+// saved. outputs: the gradient (T, N, C).
 class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
  public:
   using OpWithoutDerivative::OpWithoutDerivative;
@@ -63,7 +63,7 @@ class CTCForward : public Op<CTCForward, Options> {
     if (on_gpu()) {
       outputs.add(gpu_step_.plan(problem(inputs))->tables);
     } else {
-      outputs.add(cpu::saved(inputs, options_));
+      outputs.add(cpu::saved_outputs(inputs, options_));
     }
     return outputs;
   }

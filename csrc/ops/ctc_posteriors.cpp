@@ -26,7 +26,7 @@ class CTCPosteriors
     if (on_gpu()) {
       outputs.add(gpu_step_.plan(problem(inputs))->tables);
     } else {
-      outputs.add(cpu::saved(inputs, options_.loss()));
+      outputs.add(cpu::saved_outputs(inputs, options_.loss()));
     }
     return outputs;
   }

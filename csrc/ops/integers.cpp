@@ -86,7 +86,7 @@ bool contains(
   return found;
 }
 
-std::string place(int64_t n, int64_t s) {
+std::string position_text(int64_t n, int64_t s) {
   return "targets[" + std::to_string(n) + ", " + std::to_string(s) + "]";
 }
 
@@ -158,7 +158,7 @@ void check_labels(
       }
       for (int64_t s = 0; s < counts[n]; ++s) {
         int64_t label = number(row[s * stride]);
-        auto where = place(n, s);
+        auto where = position_text(n, s);
         if (is_outside(label, C)) {
           fail(op, "Expected ", where, " in [0, ", C, ") but got ", label, ".");
         }

@@ -50,8 +50,9 @@ void check_fit(
     const mx::array& input_lengths,
     const mx::array& target_lengths);
 
-// Concatenated targets (sum of lengths), known or not, as rows (N, S) with S
-// the greatest length. What lies past a target's length is any label.
+// Concatenated targets (sum of lengths) as rows (N, S), with S the greatest
+// length. They may be unevaluated. Entries past a target's length are
+// arbitrary.
 mx::array pad_targets(
     const std::string& op,
     const mx::array& targets,

@@ -85,17 +85,17 @@ inline void store_narrowed(float* x, Block<double> block) {
   std::memcpy(x, &half, sizeof(half));
 }
 
-// The elements of `block` moved up by `places`; the first ones come from the
+// The elements of `block` moved up by `distance`; the first ones come from the
 // end of `before`.
-template <int places, typename T> // T is a block
+template <int distance, typename T> // T is a block
 inline T shifted(T before, T block) {
   constexpr int size = sizeof(T) / sizeof(block[0]);
   return [&]<int... j>(std::integer_sequence<int, j...>) {
 #if defined(__clang__)
-    return __builtin_shufflevector(before, block, size - places + j...);
+    return __builtin_shufflevector(before, block, size - distance + j...);
 #else
-    using Places = decltype(before < block);
-    return __builtin_shuffle(before, block, Places{size - places + j...});
+    using Indices = decltype(before < block);
+    return __builtin_shuffle(before, block, Indices{size - distance + j...});
 #endif
   }(std::make_integer_sequence<int, size>());
 }
@@ -118,11 +118,11 @@ template <int half, typename T> // T is a block
               x[i + half] = __builtin_shufflevector(
                   a, b, (j & half ? size + j : j + half)...);
 #else
-              using Places = decltype(a < b);
+              using Indices = decltype(a < b);
               x[i] = __builtin_shuffle(
-                  a, b, Places{(j & half ? size + j - half : j)...});
+                  a, b, Indices{(j & half ? size + j - half : j)...});
               x[i + half] = __builtin_shuffle(
-                  a, b, Places{(j & half ? size + j : j + half)...});
+                  a, b, Indices{(j & half ? size + j : j + half)...});
 #endif
             }
           }
@@ -297,8 +297,8 @@ inline void finish_streaming() {
 template <typename T>
 inline void stream_row(T* out, const T* x, int64_t size) {
   int64_t c = 0;
-  auto place = reinterpret_cast<uintptr_t>(out);
-  int64_t head = (-place % block_bytes) / sizeof(T);
+  auto address = reinterpret_cast<uintptr_t>(out);
+  int64_t head = (-address % block_bytes) / sizeof(T);
   for (; c < head && c < size; ++c) {
     out[c] = x[c];
   }

@@ -53,19 +53,19 @@ template <typename Real>
 inline Extended<Real>
 extended_exp(double x, double log2_scale, double ceiling) {
   // Adding and subtracting 1.5 * 2^52 rounds to the nearest integer.
-  constexpr double round = 6755399441055744.0;
+  constexpr double rounding = 6755399441055744.0;
   double y = x * log2_e - log2_scale;
   y = larger<double>(y, zero_exponent);
   y = smaller<double>(y, ceiling);
-  double n = (y + round) - round;
+  double n = (y + rounding) - rounding;
   return {exp2_fraction(Real(y - n)), Int<Real>(int32_t(n))};
 }
 
 // log2(exp(x)), rounded to an integer; for |x| below 2^20.
 inline Block<float> whole_log2(Block<float> x) {
   // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
-  const Block<float> round = filled(12582912.0f);
-  return (x * float(log2_e) + round) - round;
+  const Block<float> rounding = filled(12582912.0f);
+  return (x * float(log2_e) + rounding) - rounding;
 }
 
 // The limit of ScaledExp.
@@ -109,32 +109,32 @@ class ScaledExp {
 [[gnu::always_inline]] inline Block<float> ordinary_exp(Block<float> x) {
   // Adding 1.5 * 2^23 rounds to the nearest integer n and leaves n in the low
   // bits. With 127 added too, they are the exponent bits of 2^n.
-  const Block<float> round = filled(12582912.0f + 127.0f);
+  const Block<float> rounding = filled(12582912.0f + 127.0f);
   const Block<float> least = filled(-127.0f);
   const Block<float> most = filled(128.0f);
   Block<float> y = x * float(log2_e);
   y = least > y ? least : y;
   y = most < y ? most : y;
-  Block<float> shifted = y + round;
+  Block<float> shifted = y + rounding;
   auto power =
       std::bit_cast<Block<float>>(std::bit_cast<Block<int32_t>>(shifted) << 23);
-  return exp2_fraction(y - (shifted - round)) * power;
+  return exp2_fraction(y - (shifted - rounding)) * power;
 }
 
 // exp(x) to the precision of a double: 0 if it would be denormal, infinity if
 // it would be above the greatest double. NaN stays NaN.
 [[gnu::always_inline]] inline Block<double> exact_exp(Block<double> x) {
-  // As above, with 1.5 * 2^52 and the exponent's bias of a double.
-  const Block<double> round = filled(6755399441055744.0 + 1023.0);
+  // As in ordinary_exp(Block<float>), with 1.5 * 2^52 and the exponent's bias of a double.
+  const Block<double> rounding = filled(6755399441055744.0 + 1023.0);
   const Block<double> least = filled(-1023.0);
   const Block<double> most = filled(1024.0);
   Block<double> y = x * log2_e;
   y = least > y ? least : y;
   y = most < y ? most : y;
-  Block<double> shifted = y + round;
+  Block<double> shifted = y + rounding;
   auto power = std::bit_cast<Block<double>>(
       std::bit_cast<Block<int64_t>>(shifted) << 52);
-  return exact_exp2_fraction(y - (shifted - round)) * power;
+  return exact_exp2_fraction(y - (shifted - rounding)) * power;
 }
 
 inline Block<double> ordinary_exp(Block<double> x) {

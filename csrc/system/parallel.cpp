@@ -77,8 +77,8 @@ Value wait_for(const std::atomic<Value>& value, const Ready& ready) {
 // end: a process may exit while they wait.
 class Pool {
  public:
-  // With fewer threads than asked for if the system does not start more, as
-  // under a limit on a container's processes or on address space.
+  // Starts fewer threads if the system refuses more, for example because of a
+  // limit on a container's processes or on address space.
   explicit Pool(int threads) {
     try {
       while (started_ < threads) {
@@ -93,7 +93,7 @@ class Pool {
 
   // Wakes the threads because a loop will follow soon.
   void wake() {
-    call_ = Call{call_.load().round + 1, 0};
+    call_ = Call{call_.load().generation + 1, 0};
     call_.notify_all();
   }
 
@@ -102,7 +102,7 @@ class Pool {
     helpers = std::min(helpers, started_);
     loop_ = &loop;
     running_ = helpers;
-    call_ = Call{call_.load().round + 1, helpers};
+    call_ = Call{call_.load().generation + 1, helpers};
     call_.notify_all();
     loop.run(0);
     wait_for(running_, [](int running) { return running == 0; });
@@ -112,7 +112,7 @@ class Pool {
   // One number, so that a thread that comes late does not take one loop's
   // helpers for another's.
   struct Call {
-    uint32_t round; // may wrap around
+    uint32_t generation; // may wrap around
     int32_t helpers;
   };
 
@@ -120,8 +120,8 @@ class Pool {
     uint32_t seen = 0;
     while (true) {
       Call call =
-          wait_for(call_, [&](Call call) { return call.round != seen; });
-      seen = call.round;
+          wait_for(call_, [&](Call call) { return call.generation != seen; });
+      seen = call.generation;
       if (worker <= call.helpers) {
         loop_->run(worker);
         if (--running_ == 0) {

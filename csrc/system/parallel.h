@@ -14,9 +14,10 @@ int max_threads();
 // Wakes the threads because parallel_for will be called soon.
 void expect_parallel_for();
 
-// Calls body(i, worker) once for every i in [0, n), in any order, with worker
-// in [0, max_threads()) naming the thread. Returns when all calls have; the
-// first exception is thrown again here.
+// Calls body(i, worker) once for every i in [0, n), in any order. `worker`, in
+// [0, max_threads()), is the index of the calling thread. Returns when all
+// calls have returned, and throws the first exception that one of them has
+// thrown.
 void parallel_for(int64_t n, const std::function<void(int64_t, int)>& body);
 
 } // namespace mlx_ctc::cpu

@@ -80,7 +80,7 @@ def collate(
 
 
 def frames_needed(labels: list[int]) -> int:
-    """The fewest frames that can say them: CTC puts a blank between equal labels."""
+    """The fewest frames for these labels: equal neighbours have a blank between."""
     return len(labels) + sum(a == b for a, b in pairwise(labels))
 
 

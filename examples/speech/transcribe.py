@@ -31,7 +31,7 @@ def transcribe(
     recogniser: Recogniser, file: Path, beam_width: int | None = None
 ) -> str:
     """What a recording says, by the best path or by a beam search. Raises an
-    ``AudioError`` for a file that is none."""
+    ``AudioError`` for a file that is not audio."""
     logits = recogniser.listen(audio.read(file, recogniser.sample_rate))
     lengths = mx.array([len(logits)])
     [text] = recogniser.transcripts(logits[:, None], lengths, beam_width)

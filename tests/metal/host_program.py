@@ -1,7 +1,7 @@
 # A Metal kernel's text as C++ for the host.
 #
-# With emulator/msl/metal_stdlib.h the text is C++ nearly as it stands: address
-# spaces become empty words, attributes are ignored. Only threadgroup variables,
+# With emulator/msl/metal_stdlib.h the text is C++ nearly as it stands: the keywords of
+# address spaces are empty macros, attributes are ignored. Only threadgroup variables,
 # which all threads share, have to be rewritten, and a plain function added through
 # which the emulator calls the kernel.
 

@@ -37,8 +37,8 @@ FLAGS = [
     "-Wconditional-uninitialized",
 ]
 
-# Of `condition ? Struct{...} : function()`, since OpenCL counts the first among the
-# variables in private memory. Metal takes it.
+# The error that Clang reports for `condition ? Struct{...} : function()`: OpenCL takes
+# the first for a variable in private memory. Metal accepts it.
 OPENCL_ONLY = re.compile(r"incompatible operand types \('__private (\w+)' and '\1'\)")
 
 MAX_BUFFER_INDEX = 30

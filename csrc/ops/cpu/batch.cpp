@@ -50,10 +50,12 @@ Workspaces::Workspaces(
   size_t threads = std::max(1, std::min(N, max_threads()));
   // Memory that the system promises is not always there: no more is asked for
   // than the machine has.
-  size_t fitting = std::max<size_t>(1, physical_memory() / (bytes + line));
+  size_t fitting =
+      std::max<size_t>(1, physical_memory() / (bytes + cache_line));
   for (size_t i = 0; i < std::min(threads, fitting); ++i) {
     std::unique_ptr<std::byte[]> memory(
-        bytes <= physical_memory() ? new (std::nothrow) std::byte[bytes + line]
+        bytes <= physical_memory() ? new (std::nothrow)
+                                         std::byte[bytes + cache_line]
                                    : nullptr);
     if (!memory) {
       break;

@@ -38,12 +38,11 @@ class Workspaces {
   // A worker's memory, which begins on a cache line.
   std::span<std::byte> of(int worker) const {
     auto address = reinterpret_cast<uintptr_t>(threads_[worker].get());
-    return {threads_[worker].get() + (line - address % line), bytes_};
+    return {
+        threads_[worker].get() + (cache_line - address % cache_line), bytes_};
   }
 
  private:
-  static constexpr size_t line = 64;
-
   const size_t bytes_; // for each thread
   std::vector<std::unique_ptr<std::byte[]>> threads_;
 };

@@ -22,7 +22,6 @@ namespace {
 struct Segments {
   static constexpr int64_t cache_bytes = 1 << 20;
   static constexpr int64_t most = 256; // frames
-  static constexpr int64_t unit = 16; // frames, the renewal of exponents
 
   int64_t pitch; // of a row of states
   int frames; // of a segment
@@ -34,7 +33,8 @@ struct Segments {
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
     int64_t root = std::ceil(std::sqrt(double(T)));
     frames = std::max(std::min(cached, most), root);
-    frames = (frames + unit - 1) / unit * unit;
+    frames =
+        (frames + renewal_interval - 1) / renewal_interval * renewal_interval;
     checkpoints = T > 0 ? (T - 1) / frames : 0;
   }
 };
@@ -209,7 +209,7 @@ void queue(
 
 } // namespace
 
-Outputs saved(const std::vector<mx::array>& inputs, const Options& options) {
+Outputs saved_outputs(const std::vector<mx::array>& inputs, const Options& options) {
   int T = inputs[0].shape(0);
   int N = inputs[0].shape(1);
   auto real = computing_dtype(inputs[0].dtype());

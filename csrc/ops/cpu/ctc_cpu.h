@@ -9,9 +9,12 @@
 
 namespace mlx_ctc::cpu {
 
-// What loss() leaves for gradient(): -log Z of every sequence, the frames'
-// normalisers, and alpha at every few frames, mantissas and exponents.
-Outputs saved(const std::vector<mx::array>& inputs, const Options& options);
+// The shapes and types of what loss() saves for gradient(): -log z of every
+// sequence, the frames' normalisers, and the checkpoints of alpha, mantissas
+// and exponents.
+Outputs saved_outputs(
+    const std::vector<mx::array>& inputs,
+    const Options& options);
 
 void loss(
     const Options& options,

@@ -1,5 +1,5 @@
-# Recordings listed in tables of paths and texts: Common Voice's layout, and most
-# people's own.
+# Recordings listed in tables of paths and texts: the layout of Common Voice and of
+# many private data sets.
 
 import csv
 import zlib
