@@ -48,7 +48,7 @@ METAL_FUNC Extended product_of_lanes(Extended a) {
   return normalise(a);
 }
 
-// z, eq. 8: a path ends in the last blank or the last label.
+// z, equation 8: a path ends in the last blank or the last label.
 METAL_FUNC Extended sum_of_final_states(Shared<uint64_t> final_states) {
   return normalise(
       add(extended_from_bits(final_states[0]),

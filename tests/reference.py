@@ -1,7 +1,7 @@
 # The CTC loss and its gradient in float64 NumPy, written for clarity.
 #
 # Two implementations of Graves et al. 2006: the forward-backward recursion in the log
-# domain (section 4.1), and the definition itself (eq. 3) by enumerating every path.
+# domain (section 4.1), and the definition itself (equation 3) by enumerating every path.
 # Where all probabilities are equal, paths are only counted, at any size.
 # T frames, C classes, S labels in a target, L = 2S + 1 states; t, c, s their indices.
 
@@ -20,7 +20,7 @@ def arrivals(log_probs, labels, blank):
     """Log-sum over the paths that arrive at each state, its own emission excluded.
 
     Returns the arrivals (T, L) and the emissions log p(t, s) (T, L); their sum is
-    log alpha of eq. 6.
+    log alpha of equation 6.
     """
     T, L = len(log_probs), 2 * len(labels) + 1
     states = np.full(L, blank)
