@@ -278,15 +278,18 @@ METAL_FUNC void gammas_in_numbers(
 // Sums over lanes -------------------------------------------------------------
 
 // The first COUNT numbers of each lane are added to those of another lane,
-// which keeps one half of the sums while this lane keeps the other.
+// which keeps one half of the sums while this lane keeps the other. Both numbers
+// are loaded before one is chosen: LLVM would choose an address, and keep x in
+// memory.
 template <int COUNT, int SIZE>
 METAL_FUNC void halve(thread float (&x)[SIZE], int step, int lane) {
   const bool upper = (lane & step) != 0;
 #pragma unroll
   for (int k = 0; k < COUNT / 2; ++k) {
-    const float kept = upper ? x[k + COUNT / 2] : x[k];
-    const float given = upper ? x[k] : x[k + COUNT / 2];
-    x[k] = kept + metal::simd_shuffle_xor(given, step);
+    const float low = x[k];
+    const float high = x[k + COUNT / 2];
+    const float given = upper ? low : high;
+    x[k] = (upper ? high : low) + metal::simd_shuffle_xor(given, step);
   }
 }
 

@@ -34,35 +34,40 @@ def preamble(library):
     return data[data.rfind(b"\0", 0, place) + 1 : data.find(b"\0", place)].decode()
 
 
+def launches_with_texts(T, N, C, S, dtype, with_logits):
+    """(launch, MetalText) of every kernel of every op, for a problem's sizes."""
+    inputs = {
+        "log_probs": mx.zeros((T, N, C), dtype),
+        "targets": mx.zeros((N, S), mx.int32),
+        "input_lengths": mx.zeros(N, mx.int32),
+        "target_lengths": mx.zeros(N, mx.int32),
+    }
+    for op in OPS:
+        arrays = {**inputs, "cotangent": mx.zeros(N)}
+        options = {"blank": 0, "with_logits": with_logits}
+        for launch in launches_of(inputs.values(), op, **options):
+            yield launch, generate(launch, [arrays[name] for name in launch.arrays])
+            outputs = zip(
+                launch.output_names,
+                launch.output_shapes,
+                launch.output_dtypes,
+                strict=True,
+            )
+            for name, shape, of in outputs:
+                arrays[name] = mx.zeros(shape, of)
+
+
 def texts():
     """{name: generated text}, of all kernels that mlx_ctc.check compiles."""
     found = {}
     for T, N, C, S, _, _ in check.PROBLEMS:
         for dtype in check.DTYPES:
             for with_logits in True, False:
-                inputs = {
-                    "log_probs": mx.zeros((T, N, C), dtype),
-                    "targets": mx.zeros((N, S), mx.int32),
-                    "input_lengths": mx.zeros(N, mx.int32),
-                    "target_lengths": mx.zeros(N, mx.int32),
-                }
-                for op in OPS:
-                    arrays = {**inputs, "cotangent": mx.zeros(N)}
-                    options = {"blank": 0, "with_logits": with_logits}
-                    for launch in launches_of(inputs.values(), op, **options):
-                        named = [arrays[name] for name in launch.arrays]
-                        text = generate(launch, named).text
-                        kind = "logits" if with_logits else "log_probs"
-                        size = f"{T}x{N}x{C}x{S}_{str(dtype)[9:]}_{kind}"
-                        found[f"{launch.name}_{size}"] = text
-                        outputs = zip(
-                            launch.output_names,
-                            launch.output_shapes,
-                            launch.output_dtypes,
-                            strict=True,
-                        )
-                        for name, shape, of in outputs:
-                            arrays[name] = mx.zeros(shape, of)
+                kind = "logits" if with_logits else "log_probs"
+                size = f"{T}x{N}x{C}x{S}_{str(dtype)[9:]}_{kind}"
+                kernels = launches_with_texts(T, N, C, S, dtype, with_logits)
+                for launch, metal in kernels:
+                    found[f"{launch.name}_{size}"] = metal.text
     return found
 
 
