@@ -87,7 +87,7 @@ const auto segment = segment_of<SEGMENT>(
 if (self.index < FRAMES) {
   // Frames without a path get exp(0) * 0, invalid ones exp(0) * NaN.
   const float nan = metal::numeric_limits<float>::quiet_NaN();
-  float2 frame = float2{0.0f, self.index < sequence.invalid ? nan : 0.0f};
+  float2 frame = {0.0f, self.index < sequence.invalid ? nan : 0.0f};
   if (self.index < sequence.with_paths) {
     const int64_t at = (int64_t(n) * T + t0 + self.index) * 2;
     frame.x = LOGITS ? float(normalisers[at]) : 0.0f;

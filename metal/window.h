@@ -22,12 +22,14 @@ METAL_FUNC void store_span_to_edges(
     int level,
     thread const float (&a)[span_frames]) {
   const uint e = as_type<uint>(level);
-  *(device uint4*)to = uint4{
+  const uint4 floats = {
       as_type<uint>(a[0]),
       as_type<uint>(a[1]),
       as_type<uint>(a[2]),
       as_type<uint>(a[3])};
-  *(device uint4*)(to + frames) = uint4{e, e, e, e};
+  const uint4 levels = {e, e, e, e};
+  *(device uint4*)to = floats;
+  *(device uint4*)(to + frames) = levels;
 }
 
 // The loops over floats and levels are separate, so that each becomes one store

@@ -60,6 +60,10 @@ FAULTS = {
         "float (*q)(float) = rest;",
         "function pointer|no address space",
     ),
+    "braces after a vector's type": (
+        "total += float2{total, 1.0f}.x;",
+        "not known to compile",
+    ),
     # Library
     "std": ("total += std::exp(total);", "'std'"),
     "maximum of unequal types": (
@@ -153,7 +157,10 @@ METAL_FUNC Item make(float x) {
 }
 METAL_FUNC Item shifted(Item a, thread float& total) {
   total += a.x;
-  return a.i > 1 ? Item{a.x, a.i + 1} : make(a.x);
+  if (a.i > 1) {
+    return Item{a.x, a.i + 1};
+  }
+  return make(a.x);
 }
 METAL_FUNC float shifted(float a) {
   float total = 0.0f;
