@@ -105,17 +105,23 @@ METAL_FUNC float abs(float x) {
 METAL_FUNC float fma(float a, float b, float c) {
   return fmaf(a, b, c);
 }
+METAL_FUNC bool isnan(float x) {
+  return x != x;
+}
+
+namespace precise {
 METAL_FUNC float log(float x) {
   return logf(x);
 }
+} // namespace precise
+
+namespace fast {
 METAL_FUNC float exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-METAL_FUNC bool isnan(float x) {
-  return x != x;
-}
+} // namespace fast
 
 template <typename T>
 struct numeric_limits;

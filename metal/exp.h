@@ -49,14 +49,14 @@ METAL_FUNC float float_exp(float x) {
   return metal::isnan(x) ? x : p;
 }
 
-// exp(x) for x <= 0 by the GPU's exp2, for softmax and its sums. The relative
-// error grows with |x|, as the term's weight in the sum shrinks.
+// exp(x) for x <= 0 by the GPU's fast exp2, for softmax and its sums. The
+// relative error grows with |x|, as the term's weight in the sum shrinks.
 METAL_FUNC float softmax_exp(float x) {
-  return metal::exp2(x * log2_e);
+  return metal::fast::exp2(x * log2_e);
 }
 
 // -log(a) for a > 0, rounded once: the exponent's part is the sum of two
-// floats.
+// floats. The fast log may be off by 2^-21, four digits of a loss near 0.
 METAL_FUNC float minus_log(Extended a) {
   a = normalise(a);
   // A mantissa in [0.75, 1.5], so that for a near 1 the logarithms of mantissa
@@ -68,5 +68,5 @@ METAL_FUNC float minus_log(Extended a) {
   float high = e * ln_2;
   float low = metal::fma(e, ln_2, -high) + e * ln_2_rest +
       float(exponent - int(e)) * ln_2;
-  return -(high + (low + metal::log(m)));
+  return -(high + (low + metal::precise::log(m)));
 }

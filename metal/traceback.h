@@ -90,7 +90,7 @@ METAL_FUNC void write_path(
       if (LOGITS) {
         const int64_t at = int64_t(t) * 2;
         score = (score - float(normalisers[at])) +
-            metal::log(float(normalisers[at + 1]));
+            metal::precise::log(float(normalisers[at + 1]));
       }
       alignments[t] = y;
       scores[t] = score;

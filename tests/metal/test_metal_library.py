@@ -75,17 +75,17 @@ def test_a_last_simdgroup_with_fewer_lanes(emulator):
 
 # Functions of one float, by what NumPy makes of it.
 UNARY = {
-    "exp": np.exp,
-    "exp2": np.exp2,
-    "exp10": lambda x: 10.0**x,
-    "log": np.log,
-    "log2": np.log2,
-    "log10": np.log10,
-    "sqrt": np.sqrt,
-    "rsqrt": lambda x: 1 / np.sqrt(x),
-    "sin": np.sin,
-    "cos": np.cos,
-    "tanh": np.tanh,
+    "precise::exp": np.exp,
+    "precise::exp2": np.exp2,
+    "precise::exp10": lambda x: 10.0**x,
+    "precise::log": np.log,
+    "precise::log2": np.log2,
+    "precise::log10": np.log10,
+    "precise::sqrt": np.sqrt,
+    "precise::rsqrt": lambda x: 1 / np.sqrt(x),
+    "precise::sin": np.sin,
+    "precise::cos": np.cos,
+    "precise::tanh": np.tanh,
     "abs": np.abs,
     "fabs": np.abs,
     "floor": np.floor,
@@ -154,6 +154,29 @@ def test_values_of_functions(emulator):
     found = run(emulator, body, {"x": np.zeros(1)}, size=len(CALLS))
     found = dict(zip(CALLS, found.tolist(), strict=True))
     assert found == {call: pytest.approx(value) for call, value in CALLS.items()}
+
+
+def test_fast_exponentials_are_2_ulp_low(emulator):
+    x = np.linspace(-120, 0, 32, dtype=np.float32)
+    body = (
+        "  y[i] = metal::fast::exp2(x[i]);\n  y[32 + i] = metal::precise::exp2(x[i]);\n"
+    )
+    fast, precise = run(emulator, body, {"x": x}, size=64).reshape(2, 32)
+    ulp = np.spacing(precise.astype(np.float32) * np.float32(1 - 2**-24))
+    np.testing.assert_array_equal(fast, precise - 2 * ulp)
+
+
+def test_fast_logarithms_are_off_by_2_to_minus_21_near_1(emulator):
+    x = np.linspace(0.3, 2.2, 32, dtype=np.float32)
+    body = (
+        "  y[i] = metal::fast::log(x[i]);\n  y[32 + i] = metal::precise::log(x[i]);\n"
+    )
+    fast, precise = run(emulator, body, {"x": x}, size=64).reshape(2, 32)
+    near_1 = (x >= 0.5) & (x <= 2)
+    assert np.array_equal(fast[~near_1], precise[~near_1])
+    error = (fast - precise)[near_1]
+    np.testing.assert_allclose(np.abs(error), 2**-21, atol=2**-24)
+    assert {-1, 1} == set(np.sign(error))
 
 
 def test_as_type_keeps_the_bits(emulator):

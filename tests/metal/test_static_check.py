@@ -71,8 +71,16 @@ FAULTS = {
         "no matching function.*'max'",
     ),
     "exponential of an integer": (
-        "total += metal::exp(2);",
+        "total += metal::precise::exp(2);",
         "no matching function.*'exp'",
+    ),
+    "logarithm of either precision": (
+        "total += metal::log(total);",
+        "between metal::fast::log and metal::precise::log",
+    ),
+    "exponential of either precision, without its namespace": (
+        "total += exp2(total);",
+        "between metal::fast::exp2 and metal::precise::exp2",
     ),
     "shuffle of bool": (
         "total += metal::simd_shuffle_up(i > 4, 1);",

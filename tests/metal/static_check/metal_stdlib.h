@@ -180,17 +180,36 @@ MSL_SHUFFLE(simd_shuffle_xor)
 #define MSL_TERNARY(condition, name) \
   MSL_EVERYWHERE(MSL_TERNARY_IN_NAMESPACE(condition, name))
 
-MSL_UNARY(exp)
-MSL_UNARY(exp2)
-MSL_UNARY(exp10)
-MSL_UNARY(log)
-MSL_UNARY(log2)
-MSL_UNARY(log10)
-MSL_UNARY(sqrt)
-MSL_UNARY(rsqrt)
-MSL_UNARY(sin)
-MSL_UNARY(cos)
-MSL_UNARY(tanh)
+// Functions with two results: which one metal:: means depends on the release of
+// MLX and of macOS, so a kernel has to say fast:: or precise::.
+#define MSL_OF_FLOATS(name, parameters) \
+  template <typename T>                 \
+  MSL_IF(is_float, T)                   \
+  name parameters
+#define MSL_FAST_OR_PRECISE(name, parameters)   \
+  MSL_OF_FLOATS(name, parameters)               \
+  __attribute__((unavailable(                   \
+      "MLX decides between metal::fast::" #name \
+      " and metal::precise::" #name)));         \
+  namespace fast {                              \
+  MSL_OF_FLOATS(name, parameters);              \
+  }                                             \
+  namespace precise {                           \
+  MSL_OF_FLOATS(name, parameters);              \
+  }
+
+MSL_FAST_OR_PRECISE(exp, (T))
+MSL_FAST_OR_PRECISE(exp2, (T))
+MSL_FAST_OR_PRECISE(exp10, (T))
+MSL_FAST_OR_PRECISE(log, (T))
+MSL_FAST_OR_PRECISE(log2, (T))
+MSL_FAST_OR_PRECISE(log10, (T))
+MSL_FAST_OR_PRECISE(sqrt, (T))
+MSL_FAST_OR_PRECISE(rsqrt, (T))
+MSL_FAST_OR_PRECISE(sin, (T))
+MSL_FAST_OR_PRECISE(cos, (T))
+MSL_FAST_OR_PRECISE(tanh, (T))
+MSL_FAST_OR_PRECISE(pow, (T, T))
 MSL_UNARY(fabs)
 MSL_UNARY(floor)
 MSL_UNARY(ceil)
@@ -198,7 +217,6 @@ MSL_UNARY(round)
 MSL_UNARY(rint)
 MSL_UNARY(trunc)
 MSL_UNARY(sign)
-MSL_BINARY(is_float, pow)
 MSL_BINARY(is_float, fmod)
 MSL_BINARY(is_float, copysign)
 MSL_BINARY(is_float, fmax)

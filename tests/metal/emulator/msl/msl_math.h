@@ -32,23 +32,58 @@ concept Number = FloatingPoint<T> || Integer<T>;
   using metal::name;                   \
   }
 
-MSL_UNARY(exp, __builtin_expf)
-MSL_UNARY(exp2, __builtin_exp2f)
-MSL_UNARY(exp10, __builtin_exp10f)
-MSL_UNARY(log, __builtin_logf)
-MSL_UNARY(log2, __builtin_log2f)
-MSL_UNARY(log10, __builtin_log10f)
-MSL_UNARY(sqrt, __builtin_sqrtf)
-MSL_UNARY(rsqrt, 1.0f / __builtin_sqrtf)
-MSL_UNARY(sin, __builtin_sinf)
-MSL_UNARY(cos, __builtin_cosf)
-MSL_UNARY(tanh, __builtin_tanhf)
 MSL_UNARY(fabs, __builtin_fabsf)
 MSL_UNARY(floor, __builtin_floorf)
 MSL_UNARY(ceil, __builtin_ceilf)
 MSL_UNARY(round, __builtin_roundf)
 MSL_UNARY(rint, __builtin_rintf)
 MSL_UNARY(trunc, __builtin_truncf)
+
+// Functions that a kernel has to call by metal::fast or metal::precise, because
+// MLX decides which of them metal:: means. `error` is that of the fast one.
+#define MSL_FAST_AND_PRECISE(name, builtin, error)         \
+  namespace fast {                                         \
+  template <FloatingPoint T>                               \
+  inline T name(T x) {                                     \
+    float wide = static_cast<float>(x);                    \
+    return static_cast<T>(error(wide, builtin(wide)));     \
+  }                                                        \
+  }                                                        \
+  namespace precise {                                      \
+  template <FloatingPoint T>                               \
+  inline T name(T x) {                                     \
+    return static_cast<T>(builtin(static_cast<float>(x))); \
+  }                                                        \
+  }
+
+// As M1's fast exp2.
+inline float two_ulp_low(float, float y) {
+  bool has_room = y >= 0x1p-125f && y <= 0x1.fffffep127f;
+  return has_room ? as_type<float>(as_type<uint>(y) - 2) : y;
+}
+
+// What Metal allows a fast logarithm for x in [0.5, 2]. The sign is that of the
+// last bit of x.
+inline float off_by_2_to_minus_21(float x, float y) {
+  float error = as_type<uint>(x) & 1 ? 0x1p-21f : -0x1p-21f;
+  return x >= 0.5f && x <= 2.0f ? y + error : y;
+}
+
+inline float exact(float, float y) {
+  return y;
+}
+
+MSL_FAST_AND_PRECISE(exp, __builtin_expf, two_ulp_low)
+MSL_FAST_AND_PRECISE(exp2, __builtin_exp2f, two_ulp_low)
+MSL_FAST_AND_PRECISE(exp10, __builtin_exp10f, two_ulp_low)
+MSL_FAST_AND_PRECISE(log, __builtin_logf, off_by_2_to_minus_21)
+MSL_FAST_AND_PRECISE(log2, __builtin_log2f, off_by_2_to_minus_21)
+MSL_FAST_AND_PRECISE(log10, __builtin_log10f, off_by_2_to_minus_21)
+MSL_FAST_AND_PRECISE(sqrt, __builtin_sqrtf, exact)
+MSL_FAST_AND_PRECISE(rsqrt, 1.0f / __builtin_sqrtf, exact)
+MSL_FAST_AND_PRECISE(sin, __builtin_sinf, exact)
+MSL_FAST_AND_PRECISE(cos, __builtin_cosf, exact)
+MSL_FAST_AND_PRECISE(tanh, __builtin_tanhf, exact)
 
 // Functions of two floats.
 #define MSL_BINARY(name, builtin)         \
