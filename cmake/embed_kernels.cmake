@@ -6,6 +6,11 @@
 # include it. Its `body` is the rest, which MLX puts between the braces of a
 # kernel function. CMake runs again when one of the files changes.
 #
+# The functions are in the namespace mlx_ctc, and the body begins with a using
+# declaration for each of their names that it has. MLX's text says `using
+# namespace metal`; a type of that namespace that had the name of one of ours
+# would else make it ambiguous.
+#
 # Comments and indentation are removed, because MLX hashes the whole text of a
 # kernel at each launch.
 function(embed_kernels header namespace prelude)
@@ -21,6 +26,12 @@ function(embed_kernels header namespace prelude)
     set_property(GLOBAL PROPERTY included_text "")
     resolve_includes("${kernel}" body)
     get_property(functions GLOBAL PROPERTY included_text)
+    using_declarations("${functions}" "${body}" using)
+    set(functions "namespace mlx_ctc {${functions}} // namespace mlx_ctc\n")
+    string(PREPEND body "${using}")
+    foreach(text functions body)
+      string(REGEX REPLACE "\n +" "\n" ${text} "${${text}}")
+    endforeach()
     get_filename_component(name "${kernel}" NAME_WE)
     string(APPEND strings
            "\ninline constexpr KernelText ${name} = {R\"embedded(${functions})embedded\",\n"
@@ -49,10 +60,26 @@ function(resolve_includes file rest)
   set(${rest} "${text}" PARENT_SCOPE)
 endfunction()
 
+# A declaration of the namespace mlx_ctc begins a line with one of the words
+# below. It is named by the last word before its parameters, value or members.
+function(using_declarations functions body result)
+  string(REGEX MATCHALL "\n(METAL_FUNC|struct|using|constant)[^(={;]*"
+         declarations "${functions}")
+  list(TRANSFORM declarations REPLACE ".*[^A-Za-z0-9_]([A-Za-z0-9_]+) *$" "\\1")
+  list(REMOVE_DUPLICATES declarations)
+  set(using "")
+  foreach(name IN LISTS declarations)
+    if(body MATCHES "[^A-Za-z0-9_]${name}[^A-Za-z0-9_]")
+      string(APPEND using "using mlx_ctc::${name};\n")
+    endif()
+  endforeach()
+  set(${result} "${using}" PARENT_SCOPE)
+endfunction()
+
 function(read_without_comments file result)
   file(READ "${file}" text)
-  string(REGEX REPLACE "//[^\n]*" "" text "${text}")
-  string(REGEX REPLACE "\n[ \n]+" "\n" text "${text}")
+  string(REGEX REPLACE " *//[^\n]*" "" text "${text}")
+  string(REGEX REPLACE "\n+" "\n" text "${text}")
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${file}")
   set(${result} "${text}" PARENT_SCOPE)
 endfunction()

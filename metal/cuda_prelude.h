@@ -24,10 +24,12 @@
 typedef unsigned int uint;
 
 // See pointers.h.
+namespace mlx_ctc {
 template <typename T>
 using Shared = T*;
 template <typename T>
 using Device = T*;
+} // namespace mlx_ctc
 
 template <typename To, typename From>
 METAL_FUNC To as_type(From from) {

@@ -48,15 +48,30 @@ INDIRECT = (TypeKind.POINTER, TypeKind.LVALUEREFERENCE, TypeKind.RVALUEREFERENCE
 def problems(metal: MetalText) -> list[str]:
     """What Apple's compiler or Metal would refuse, each with its line."""
     text = as_opencl(metal)
-    unit = clang.cindex.Index.create().parse(
-        FILE, args=FLAGS, unsaved_files=[(FILE, text)]
-    )
+    unit, tops = _parse(text)
     found = [f"line {d.location.line}: {d.spelling}" for d in unit.diagnostics]
-    tops = [c for c in unit.cursor.get_children() if str(c.location.file) == FILE]
     nodes = [Node(cursor, text) for top in tops for cursor in top.walk_preorder()]
     for rule in RULES:
         found += rule(nodes)
     return found + _buffer_indices(metal) + _names_of_mlx(metal, tops)
+
+
+def names(metal: MetalText) -> set[str]:
+    """All that the text declares outside of functions and classes."""
+    return {c.spelling for c in _parse(as_opencl(metal))[1]}
+
+
+def _parse(text):
+    """Clang's unit, and the cursors of what the text declares in its namespaces."""
+    unit = clang.cindex.Index.create().parse(
+        FILE, args=FLAGS, unsaved_files=[(FILE, text)]
+    )
+    tops = []
+    for cursor in unit.cursor.get_children():
+        if str(cursor.location.file) == FILE:
+            is_namespace = cursor.kind == CursorKind.NAMESPACE
+            tops += cursor.get_children() if is_namespace else [cursor]
+    return unit, tops
 
 
 class Node:
@@ -195,7 +210,7 @@ def _buffer_indices(metal):
 
 
 def _names_of_mlx(metal, tops):
-    # MLX puts its own helpers before the text, in the same namespace.
+    # MLX puts its own helpers, macros among them, before the text.
     own = {name for _, name in metal.template_parameters}
     return [
         f"line {c.location.line}: '{c.spelling}' is a word of MLX's own Metal helpers"

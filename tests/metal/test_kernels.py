@@ -1,11 +1,14 @@
 # Every kernel of the library, as csrc/ops/gpu launches it: its text, and its results.
 
+from dataclasses import replace
+
 import ctc_on_emulator
 import mlx.core as mx
 import numpy as np
 import pytest
 from problems import assert_gradient_close, assert_loss_close, random_problem
-from static_check import problems
+from static_check import names, problems
+from translation_units import launches_with_texts
 
 # Sizes that lead to each way of launching the kernels.
 VARIANTS = {
@@ -72,3 +75,15 @@ def test_targets_in_parts(emulator, with_logits):
     edit = ctc_on_emulator.in_parts_of(32)
     blanks = [(0, 3), (0, 40), (1, 70)]
     run(emulator, sizes, edit=edit, blanks=blanks, N=3, with_logits=with_logits)
+
+
+def test_no_name_of_metals_library_is_taken_for_one_of_the_kernels():
+    # MLX says `using namespace metal`, and each release of Metal adds names.
+    kernels = launches_with_texts(30, 3, 9, 8, mx.float32, with_logits=True)
+    for launch, metal in kernels:
+        parameters = {name for _, name in metal.template_parameters}
+        own = names(metal) - parameters - {metal.function}
+        assert len(own) > 5
+        added = "".join(f"struct {name}; " for name in sorted(own))
+        text = f"namespace metal {{ {added}}} {metal.text}"
+        assert problems(replace(metal, text=text)) == [], launch.name
