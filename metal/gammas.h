@@ -278,9 +278,9 @@ METAL_FUNC void gammas_in_numbers(
 // Sums over lanes -------------------------------------------------------------
 
 // The first COUNT numbers of each lane are added to those of another lane,
-// which keeps one half of the sums while this lane keeps the other. Both numbers
-// are loaded before one is chosen: LLVM would choose an address, and keep x in
-// memory.
+// which keeps one half of the sums while this lane keeps the other. Both
+// numbers are loaded before one is chosen: LLVM would choose an address, and
+// keep x in memory.
 template <int COUNT, int SIZE>
 METAL_FUNC void halve(thread float (&x)[SIZE], int step, int lane) {
   const bool upper = (lane & step) != 0;

@@ -10,7 +10,7 @@ Launch align_launch(const Problem& problem) {
   // Here a target of S labels has S + 1 pairs: the blank before each label, and
   // the last blank.
   int windows = S / simdgroup_width + 1;
-  int max_simdgroups = problem.max_scan_windows();
+  int max_simdgroups = problem.backend == Backend::cuda ? 16 : 8;
   int simdgroups = ceil_power_of_two(windows, max_simdgroups);
   int threads = simdgroups * simdgroup_width;
   bool rounds = windows > max_simdgroups;

@@ -74,10 +74,12 @@ struct Problem {
     return std::max<int>(ceil_div(S, simdgroup_width), 1);
   }
 
-  // Windows that one threadgroup of a scan takes at once, limited by its
-  // registers and memory.
+  // Windows that one threadgroup of a scan takes at once, each with two
+  // simdgroups. Metal refuses a launch with more threads than the GPU has
+  // registers for, and what its compiler uses is not known before. An M1 or M2
+  // has the most that a thread can use, 128, for 384 threads.
   int max_scan_windows() const {
-    return backend == Backend::cuda ? 16 : 8;
+    return backend == Backend::cuda ? 16 : 6;
   }
 
   // Frames between two checkpoints. The work around a segment costs as much as
@@ -86,7 +88,8 @@ struct Problem {
   // and by the gradient, which has those of one there and a blank's alpha in
   // registers.
   int segment_frames() const {
-    return 2 * windows() <= max_scan_windows() ? 16 : 8;
+    int most = backend == Backend::cuda ? 8 : 4; // windows
+    return windows() <= most ? 16 : 8;
   }
 
   int segments() const {

@@ -1,5 +1,6 @@
 # Every kernel of the library, as csrc/ops/gpu launches it: its text, and its results.
 
+import itertools
 from dataclasses import replace
 
 import ctc_on_emulator
@@ -68,6 +69,25 @@ def test_a_batch_whose_tables_would_have_fewer_than_8_elements(emulator, with_lo
 def test_more_windows_than_simdgroups(emulator, with_logits):
     sizes = {"T": 285, "S": 270, "C": 30}
     run(emulator, sizes, N=1, with_logits=with_logits, ragged=False)
+
+
+@pytest.mark.parametrize("S", [200, 384, 600])
+def test_a_last_round_of_few_windows_or_all(emulator, S):
+    run(emulator, {"T": S + 15, "S": S, "C": 30}, N=1, ragged=False)
+
+
+def test_no_launch_has_more_threads_than_an_m1_can_have_with_128_registers():
+    # Metal refuses a launch with more threads than it has registers for.
+    for S, C in itertools.product([*range(0, 700, 31), 7500], [2, 30, 1100, 20000]):
+        inputs = [
+            mx.zeros((2 * S + 1, 3, C)),
+            mx.zeros((3, S), mx.int32),
+            *[mx.zeros(3, mx.int32)] * 2,
+        ]
+        for op in ctc_on_emulator.OPS:
+            options = {"blank": 0, "with_logits": True}
+            for launch in ctc_on_emulator.launches_of(inputs, op, **options):
+                assert np.prod(launch.threadgroup) <= 384, (launch.name, S, C)
 
 
 def test_targets_in_parts(emulator, with_logits):
