@@ -111,12 +111,6 @@ METAL_FUNC bool isnan(float x) {
   return x != x;
 }
 
-namespace precise {
-METAL_FUNC float log(float x) {
-  return logf(x);
-}
-} // namespace precise
-
 namespace fast {
 METAL_FUNC float exp2(float x) {
   float y;
@@ -124,6 +118,16 @@ METAL_FUNC float exp2(float x) {
   return y;
 }
 } // namespace fast
+
+namespace precise {
+METAL_FUNC float log(float x) {
+  return logf(x);
+}
+// CUDA's fast one is exact for 0.
+METAL_FUNC float exp2(float x) {
+  return fast::exp2(x);
+}
+} // namespace precise
 
 template <typename T>
 struct numeric_limits;

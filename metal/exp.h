@@ -49,14 +49,20 @@ METAL_FUNC float float_exp(float x) {
   return metal::isnan(x) ? x : p;
 }
 
-// exp(x) for x <= 0 by the GPU's fast exp2, for softmax and its sums. The
-// relative error grows with |x|, as the term's weight in the sum shrinks.
+// exp(x) for x <= 0 by the GPU's exp2, for softmax. The relative error grows
+// with |x|, as the term's weight in the sum shrinks.
 METAL_FUNC float softmax_exp(float x) {
   return metal::fast::exp2(x * log2_e);
 }
 
+// The same for a sum of exponentials, whose error adds up over the frames of a
+// loss. An M1's fast exp2 is 2 ulp low even for integers.
+METAL_FUNC float softmax_sum_term(float x) {
+  return metal::precise::exp2(x * log2_e);
+}
+
 // -log(a) for a > 0, rounded once: the exponent's part is the sum of two
-// floats. The fast log may be off by 2^-21, four digits of a loss near 0.
+// floats. The fast log may be off by 2^-21, the precise one by some ulp.
 METAL_FUNC float minus_log(Extended a) {
   a = normalise(a);
   // A mantissa in [0.75, 1.5], so that for a near 1 the logarithms of mantissa

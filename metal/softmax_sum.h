@@ -34,13 +34,13 @@ sum_of_thread(Scores scores, int64_t stride, int C, int first, int step) {
       new_greatest = metal::max(new_greatest, x[i]);
     }
     if (!(new_greatest <= greatest)) { // greater or NaN
-      total *= softmax_exp(greatest - new_greatest);
+      total *= softmax_sum_term(greatest - new_greatest);
       greatest = new_greatest;
     }
     if (greatest > -infinity) {
 #pragma unroll
       for (int i = 0; i < unroll; ++i) {
-        total += softmax_exp(x[i] - greatest);
+        total += softmax_sum_term(x[i] - greatest);
       }
     }
   }
@@ -54,7 +54,7 @@ METAL_FUNC SoftmaxSum sum_of_lanes(SoftmaxSum sum) {
   for (int step = LANES / 2; step > 0; step /= 2) {
     greatest = metal::max(greatest, metal::simd_shuffle_xor(greatest, step));
   }
-  float total = sum.total * softmax_exp(sum.greatest - greatest);
+  float total = sum.total * softmax_sum_term(sum.greatest - greatest);
   for (int step = LANES / 2; step > 0; step /= 2) {
     total += metal::simd_shuffle_xor(total, step);
   }
@@ -73,7 +73,8 @@ METAL_FUNC SoftmaxSum sum_of_simdgroups(
   float total = 0.0f;
   for (int i = 0; i < simdgroups; ++i) {
     const float part = totals[i];
-    total += part == 0.0f ? 0.0f : part * softmax_exp(greatests[i] - greatest);
+    total +=
+        part == 0.0f ? 0.0f : part * softmax_sum_term(greatests[i] - greatest);
   }
   return SoftmaxSum{greatest, total};
 }

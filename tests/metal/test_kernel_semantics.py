@@ -126,6 +126,13 @@ def test_the_blank_may_be_any_class(emulator, with_logits, blank):
     check(ctc_on_emulator.run(emulator, problem), *problem.expected())
 
 
+@pytest.mark.parametrize("margin", [10, 100])
+def test_small_losses_of_logits_do_not_lose_digits_in_each_frame(emulator, margin):
+    problem = random(T=60, S=1, C=5, ragged=False)
+    problem.inputs[:, range(6), problem.targets[:, 0]] += margin
+    check(ctc_on_emulator.run(emulator, problem), *problem.expected())
+
+
 def test_segments_that_floats_do_not_hold(emulator, with_logits):
     sizes = {"T": 60, "S": 40, "C": 30}
     problem = random(spread=15, with_logits=with_logits, **sizes)
