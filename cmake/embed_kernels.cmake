@@ -8,8 +8,8 @@
 #
 # The functions are in the namespace mlx_ctc, and the body begins with a using
 # declaration for each of their names that it has. MLX's text says `using
-# namespace metal`; a type of that namespace that had the name of one of ours
-# would else make it ambiguous.
+# namespace metal`, so that a type of that namespace would otherwise make ours of
+# the same name ambiguous.
 #
 # Comments and indentation are removed, because MLX hashes the whole text of a
 # kernel at each launch.
@@ -27,7 +27,7 @@ function(embed_kernels header namespace prelude)
     resolve_includes("${kernel}" body)
     get_property(functions GLOBAL PROPERTY included_text)
     using_declarations("${functions}" "${body}" using)
-    set(functions "namespace mlx_ctc {${functions}} // namespace mlx_ctc\n")
+    set(functions "namespace mlx_ctc {${functions}}\n")
     string(PREPEND body "${using}")
     foreach(text functions body)
       string(REGEX REPLACE "\n +" "\n" ${text} "${${text}}")

@@ -1,7 +1,6 @@
 # Which local arrays of the kernels a compiler built on LLVM, as Apple's is, cannot keep
 # in registers. They would be in scratch memory, which on a GPU is device memory.
 
-import functools
 import re
 import shutil
 import subprocess
@@ -11,7 +10,8 @@ import pytest
 from static_check import FLAGS, as_opencl
 from translation_units import launches_with_texts
 
-CLANG = next(filter(shutil.which, ["clang-16", "clang-17", "clang-18", "clang"]), None)
+VERSIONS = ["clang-16", "clang-17", "clang-18", "clang-19"]
+CLANG = next(filter(shutil.which, VERSIONS), None)
 TO_LLVM = ["-w", "-O2", "-S", "-emit-llvm", "-o", "-", "-"]
 # Arrays with an index that is known at run time only: `sums` of by_class.h, of which
 # a sequence writes as many as it has frames in the segment.
@@ -20,13 +20,12 @@ ALLOWED = {"ctc_posteriors by class": 1}
 SIZES = {"S=40": (60, 3, 30, 40), "S=300": (310, 9, 30, 300)}
 
 
-@functools.cache
 def skip_without_clang():
     if CLANG is None:
-        pytest.skip("needs clang, which compiles the kernels to LLVM's code")
+        pytest.skip(f"needs one of {VERSIONS}, to compile the kernels to LLVM's code")
     targets = subprocess.run([CLANG, "--print-targets"], capture_output=True, text=True)
     if "nvptx64" not in targets.stdout:
-        pytest.skip(f"needs a clang with the target nvptx64, which {CLANG} lacks")
+        pytest.skip(f"needs the target nvptx64, which {CLANG} lacks")
 
 
 def arrays_in_memory(metal) -> list[str]:
