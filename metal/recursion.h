@@ -1,4 +1,4 @@
-// The forward recursion (Graves et al. 2006, section 4.1, equation 6 to 8) in
+// The forward recursion (Graves et al. 2006, section 4.1, equations 6 to 8) in
 // extended-range numbers, which have no limits. One lane holds a pair of
 // states: pair i is the blank before label i, and label i. For a target of S
 // labels,
@@ -11,7 +11,7 @@
 // frame t. A path starts before frame 0 in blank 0 (with probability 1), and
 // ends in the last blank or the last label:
 //
-//   z = alpha(blank S) + alpha(label S-1)                            (equation 8)
+//   z = alpha(blank S) + alpha(label S-1)                      (equation 8)
 //
 // The scan computes beta_p(t, s) = beta(t, s) * p(t, s), where beta(t, s) sums
 // the continuations of a path after frame t, without the emission of frame t
