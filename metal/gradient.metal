@@ -15,6 +15,7 @@
 // out  gradient        (T, N, C)
 //
 // LOGITS, BLANK    options of ctc_loss
+// NORMALIZED       option of ctc_loss: whether gamma is subtracted from softmax
 // ELEMENT          type of the gradient
 // SEGMENT          frames between checkpoints
 // FRAMES           frames that a threadgroup writes; divides SEGMENT
@@ -91,7 +92,9 @@ if (self.index < FRAMES) {
   if (self.index < sequence.with_paths) {
     const int64_t at = (int64_t(n) * T + t0 + self.index) * 2;
     frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
-    frame.y = LOGITS ? weight * float(normalisers[at + 1]) : weight;
+    frame.y = LOGITS ? weight * float(normalisers[at + 1])
+        : NORMALIZED ? weight
+                     : 0.0f;
   }
   softmax[self.index] = frame;
 }
@@ -186,6 +189,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   rows.blank = BLANK;
   rows.count = frames_to_write;
   rows.count_with_paths = sequence.with_paths;
+  rows.has_softmax = LOGITS || NORMALIZED;
   rows.offset = int(first_element % 32);
   rows.frame_stride = log_probs_strides[0];
   rows.class_stride = log_probs_strides[2];

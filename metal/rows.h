@@ -13,6 +13,7 @@ struct Rows {
   int blank;
   int count; // frames to write
   int count_with_paths; // the first ones; the others get softmax of 0
+  bool has_softmax; // else it is 0 in all, and the scores are not read
   int offset; // of the first row from a multiple of 32 elements
 
   int64_t frame_stride; // of the scores
@@ -38,7 +39,7 @@ struct Rows {
 // WHOLE: whether all of a threadgroup's frames have paths, which is so for
 // nearly all of them. Only if not, each row is checked.
 
-// Loads the scores of class c; 0 where there is no path.
+// Loads the scores of class c; 0 where there is no path or no softmax.
 template <int COUNT, int STEP, bool WHOLE, typename Element, typename Scores>
 METAL_FUNC void load_class(
     thread float (&loaded)[COUNT],
@@ -50,7 +51,8 @@ METAL_FUNC void load_class(
 #pragma unroll
   for (int k = 0; k < COUNT; ++k) {
     loaded[k] = 0.0f;
-    if (WHOLE || first + k * STEP < rows.count_with_paths) {
+    const bool has_path = WHOLE || first + k * STEP < rows.count_with_paths;
+    if (rows.has_softmax && has_path) {
       loaded[k] = float(*from);
     }
     from += STEP * rows.frame_stride;

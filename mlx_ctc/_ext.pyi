@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import mlx.core
 
 
-def ctc_loss(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, zero_infinity: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> mlx.core.array:
+def ctc_loss(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, zero_infinity: bool, normalized: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> mlx.core.array:
     """
     The loss (N,) of log_probs (T, N, C), targets (N, S) and lengths (N,), the last three int32.
     """
@@ -48,7 +48,7 @@ def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width
     The best (labels, score) of each sequence of log_probs (N, T, C), which is evaluated, contiguous and float32.
     """
 
-def gpu_launches(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, *, blank: int, with_logits: bool, zero_infinity: bool) -> dict:
+def gpu_launches(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, *, blank: int, with_logits: bool, zero_infinity: bool, normalized: bool) -> dict:
     """
     What each op launches on Metal for inputs of these shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.
     """

@@ -40,10 +40,18 @@ PROBLEMS = [
 ]
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 
+# Kinds of scores: with_logits and normalized.
+KINDS = {
+    "logits": (True, True),
+    "log_probs": (False, True),
+    "scores": (False, False),
+}
+
 # With --quick, of logits alone: a small launch of every kernel, and the largest
 # threadgroup of the scan. Ten kernels to compile, for 0.5 to 1.5 seconds each.
 QUICK_PROBLEMS = [PROBLEMS[1], PROBLEMS[6]]
 QUICK_DTYPES = [mx.float32]
+QUICK_KINDS = {"logits": KINDS["logits"]}
 
 # What MLX's errors of a launch mean: a part of the message, and an explanation.
 EXPLANATIONS = {
@@ -122,6 +130,7 @@ def loss_and_gradient(
     target_lengths: mx.array,
     *,
     with_logits: bool,
+    normalized: bool,
     device: mx.DeviceType,
 ) -> tuple[mx.array, mx.array]:
     def losses(scores: mx.array) -> mx.array:
@@ -132,6 +141,7 @@ def loss_and_gradient(
             target_lengths,
             reduction="none",
             with_logits=with_logits,
+            normalized=normalized,
             stream=device,
         )
 
@@ -166,9 +176,11 @@ def alignment_and_posteriors(
 
 
 def run(
-    arrays: Batch, with_logits: bool, device: mx.DeviceType
+    arrays: Batch, with_logits: bool, normalized: bool, device: mx.DeviceType
 ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-    loss, gradient = loss_and_gradient(*arrays, with_logits=with_logits, device=device)
+    loss, gradient = loss_and_gradient(
+        *arrays, with_logits=with_logits, normalized=normalized, device=device
+    )
     path, posteriors = alignment_and_posteriors(
         *arrays, with_logits=with_logits, device=device
     )
@@ -187,14 +199,17 @@ def greatest_difference(a: mx.array, b: mx.array) -> float:
 
 
 def compare(
-    sizes: tuple[int, int, int, int, int], dtype: mx.Dtype, with_logits: bool
+    sizes: tuple[int, int, int, int, int],
+    dtype: mx.Dtype,
+    with_logits: bool,
+    normalized: bool,
 ) -> Difference:
     arrays = problem(*sizes, dtype)
     start = time.perf_counter()
-    loss, gradient, path, posteriors = run(arrays, with_logits, mx.gpu)
+    loss, gradient, path, posteriors = run(arrays, with_logits, normalized, mx.gpu)
     seconds = time.perf_counter() - start
     expected_loss, expected_gradient, expected_path, expected_posteriors = run(
-        arrays, with_logits, mx.cpu
+        arrays, with_logits, normalized, mx.cpu
     )
     return Difference(
         greatest_difference(loss, expected_loss),
@@ -221,8 +236,8 @@ def main(arguments: Sequence[str] = ()) -> int:
         return 1
     print(", ".join(f"{k}: {v}" for k, v in mx.device_info(mx.gpu).items()))
 
-    modes = (True,) if quick else (True, False)
-    cases = len(problems) * len(dtypes) * len(modes)
+    kinds = QUICK_KINDS if quick else KINDS
+    cases = len(problems) * len(dtypes) * len(kinds)
     # Each case compiles up to 5 kernels, for 0.5 to 3 seconds each.
     print(
         f"\n{cases} cases. The first run compiles the kernels: expect "
@@ -236,11 +251,12 @@ def main(arguments: Sequence[str] = ()) -> int:
     for T, N, C, S, spread, note in problems:
         print(f"\n{note}")
         for dtype in dtypes:
-            for with_logits in modes:
-                kind = "logits" if with_logits else "log_probs"
+            for kind, (with_logits, normalized) in kinds.items():
                 name = f"{T}x{N}x{C}x{S} {str(dtype)[9:]} {kind}"
                 try:
-                    found = compare((T, N, C, S, spread), dtype, with_logits)
+                    found = compare(
+                        (T, N, C, S, spread), dtype, with_logits, normalized
+                    )
                 except Exception as error:  # with the compiler's message
                     failures += 1
                     print(f"  FAILED {name}: {error}", flush=True)

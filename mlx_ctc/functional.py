@@ -27,6 +27,7 @@ def ctc_loss(
     zero_infinity: bool = False,
     *,
     with_logits: bool = False,
+    normalized: bool = True,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> mx.array:
     r"""The Connectionist Temporal Classification loss.
@@ -63,6 +64,11 @@ def ctc_loss(
         with_logits (bool, optional): ``log_probs`` are unnormalised logits, and the
             function includes log-softmax, which is faster than a separate one.
             Default: ``False``.
+        normalized (bool, optional): Whether ``exp(log_probs)`` sums to 1 in each
+            frame, as after a log-softmax. With ``False`` they may be any scores, for
+            example log-probabilities minus label priors; see the note on the gradient.
+            The loss is the same. Not together with ``with_logits``.
+            Default: ``True``.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
@@ -90,7 +96,9 @@ def ctc_loss(
         With ``with_logits`` the gradient is ``softmax(logits) - occupation``. Without,
         it is ``exp(log_probs) - occupation``, as in torch: this equals the gradient
         with respect to the logits, and becomes correct when it is propagated through
-        log-softmax. A loss above 1.8e8 is reported as infinite.
+        log-softmax. With ``normalized=False`` it is ``-occupation``, the derivative of
+        the loss with respect to scores of any kind, and 0 for classes that the target
+        does not have. A loss above 1.8e8 is reported as infinite.
 
     Examples:
         >>> import mlx.core as mx
@@ -103,12 +111,22 @@ def ctc_loss(
     """
     if reduction not in REDUCTIONS:
         fail("ctc_loss", f"reduction to be one of {REDUCTIONS}", repr(reduction))
+    if with_logits and not normalized:
+        fail(
+            "ctc_loss",
+            "normalized=True with with_logits=True",
+            "normalized=False: the log-softmax that with_logits=True includes is "
+            "normalized. For other scores pass with_logits=False",
+        )
     with mx.stream(stream) if stream is not None else nullcontext():
         batch = read_batch(
             "ctc_loss", log_probs, targets, input_lengths, target_lengths, blank
         )
         loss = _ext.ctc_loss(
-            *batch, with_logits=with_logits, zero_infinity=zero_infinity
+            *batch,
+            with_logits=with_logits,
+            zero_infinity=zero_infinity,
+            normalized=normalized,
         )
         if reduction == "mean":
             return mx.mean(loss / mx.maximum(batch.target_lengths, 1))

@@ -29,6 +29,8 @@ class CTCLoss(Module):
             Default: ``False``.
         with_logits (bool, optional): Whether the input is unnormalised logits
             instead of log-probabilities. Default: ``False``.
+        normalized (bool, optional): Whether the exponentials of the input sum to 1 in
+            each frame. ``False`` for scores of any other kind. Default: ``True``.
 
     Examples:
         >>> import mlx.core as mx
@@ -47,17 +49,20 @@ class CTCLoss(Module):
         zero_infinity: bool = False,
         *,
         with_logits: bool = False,
+        normalized: bool = True,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self.blank = blank
         self.reduction = reduction
         self.zero_infinity = zero_infinity
         self.with_logits = with_logits
+        self.normalized = normalized
 
     def _extra_repr(self) -> str:
         return (
             f"blank={self.blank}, reduction={self.reduction!r}, "
-            f"zero_infinity={self.zero_infinity}, with_logits={self.with_logits}"
+            f"zero_infinity={self.zero_infinity}, with_logits={self.with_logits}, "
+            f"normalized={self.normalized}"
         )
 
     def __call__(
@@ -76,4 +81,5 @@ class CTCLoss(Module):
             self.reduction,
             self.zero_infinity,
             with_logits=self.with_logits,
+            normalized=self.normalized,
         )

@@ -70,6 +70,7 @@ class Problem:
     target_lengths: np.ndarray
     blank: int
     with_logits: bool
+    normalized: bool
     nan: np.ndarray  # (N,) whether a used frame has nothing but NaN or +inf
     losses: np.ndarray = field(init=False)
     gammas: list = field(init=False)  # of classes (T_n, C), for each sequence
@@ -123,7 +124,10 @@ def random_problem(rng):
     dtype = DTYPES[rng.integers(len(DTYPES))]
     blank = rng.integers(C)
     scores = rng.choice([0.5, 3]) * rng.normal(size=(T, N, C))
-    if not with_logits:
+    normalized = with_logits or rng.random() < 0.6
+    if not normalized:
+        scores = -np.abs(scores)  # beam_search_decode takes no scores above 0
+    elif not with_logits:
         scores = reference.log_softmax(scores)
     if rng.random() < 0.2:
         masked = rng.random(scores.shape) < 0.2
@@ -153,6 +157,7 @@ def random_problem(rng):
         target_lengths,
         int(blank),
         with_logits,
+        normalized,
         nan,
     )
 
@@ -261,14 +266,18 @@ class Call:
     def options(self):
         return {"blank": self.blank, "with_logits": self.problem.with_logits}
 
+    def loss_options(self):
+        return {**self.options(), "normalized": self.problem.normalized}
+
     def __str__(self):
         p = self.problem
         return (
             f"T={p.T} N={p.N} C={p.C} S={p.targets.shape[1]} {p.dtype} "
-            f"blank={self.blank} logits={p.with_logits} unbatched={self.unbatched} "
-            f"concatenated={self.concatenated} targets={self.targets} "
-            f"input_lengths={self.input_lengths} target_lengths={self.target_lengths} "
-            f"bad={self.bad} refused={self.refused}"
+            f"blank={self.blank} logits={p.with_logits} normalized={p.normalized} "
+            f"unbatched={self.unbatched} concatenated={self.concatenated} "
+            f"targets={self.targets} input_lengths={self.input_lengths} "
+            f"target_lengths={self.target_lengths} bad={self.bad} "
+            f"refused={self.refused}"
         )
 
 
@@ -362,7 +371,7 @@ def loose(call, result, expected):
 def check_loss(rng, call):
     zero_infinity = rng.random() < 0.5
     reduction = rng.choice(["none", "mean", "sum"])
-    options = {**call.options(), "zero_infinity": zero_infinity}
+    options = {**call.loss_options(), "zero_infinity": zero_infinity}
     if rng.random() < 0.3:
         layer = nn.CTCLoss(reduction=str(reduction), **options)
         result = layer(*call.arguments())
@@ -396,7 +405,8 @@ def expected_gradient(call, cotangent):
         elif np.isnan(p.losses[n]):
             gradient[: p.input_lengths[n], n] = np.nan
         elif np.isfinite(p.losses[n]):
-            rows = np.exp(p.log_probs(n)) - p.gammas[n]
+            softmax = np.exp(p.log_probs(n)) if p.normalized else 0
+            rows = softmax - p.gammas[n]
             gradient[: p.input_lengths[n], n] = cotangent[n] * rows
     return gradient
 
@@ -410,7 +420,7 @@ def check_gradient(rng, call):
     rest = call.arguments()[1:]
 
     def loss(x):
-        losses = ctc_loss(x, *rest, reduction="none", **call.options())
+        losses = ctc_loss(x, *rest, reduction="none", **call.loss_options())
         return losses * weights[0] if call.unbatched else losses * weights
 
     def total(x):
@@ -438,7 +448,8 @@ def check_compiled(rng, call):
     scores, *rest = call.arguments()
     if not all(isinstance(values, mx.array) for values in (scores, *rest)):
         return
-    compiled = mx.compile(lambda *xs: ctc_loss(*xs, reduction="none", **call.options()))
+    options = call.loss_options()
+    compiled = mx.compile(lambda *xs: ctc_loss(*xs, reduction="none", **options))
     result = read(rng, compiled(scores, *rest))
     expected = expected_losses(call)
     result = result[None] if call.unbatched else result

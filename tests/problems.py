@@ -84,6 +84,7 @@ class Problem:
     target_lengths: np.ndarray  # (N,)
     blank: int = 0
     with_logits: bool = True
+    normalized: bool = True
 
     def arrays(self, dtype=mx.float32):
         """What ctc_loss takes, in its order."""
@@ -96,10 +97,12 @@ class Problem:
 
     @property
     def options(self):
+        """Those of every op. ctc_loss has `normalized` as well."""
         return {"blank": self.blank, "with_logits": self.with_logits}
 
     def run(self, dtype=mx.float32, **options):
-        return loss_and_gradient(*self.arrays(dtype), **self.options, **options)
+        options = {**self.options, "normalized": self.normalized, **options}
+        return loss_and_gradient(*self.arrays(dtype), **options)
 
     def expected(self, dtype=mx.float32):
         """The float64 answer for the inputs as the dtype holds them."""
@@ -109,6 +112,7 @@ class Problem:
             self.input_lengths,
             self.target_lengths,
             **self.options,
+            normalized=self.normalized,
         )
 
     def check(self, dtype=mx.float32):

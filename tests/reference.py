@@ -69,7 +69,13 @@ def ctc(log_probs, labels, blank=0):
 
 
 def ctc_loss(
-    inputs, targets, input_lengths, target_lengths, blank=0, with_logits=False
+    inputs,
+    targets,
+    input_lengths,
+    target_lengths,
+    blank=0,
+    with_logits=False,
+    normalized=True,
 ):
     """Losses (N,) and the gradient of their sum (T, N, C) for padded targets."""
     inputs = np.asarray(inputs, np.float64)
@@ -80,7 +86,7 @@ def ctc_loss(
             log_probs = log_softmax(log_probs)
         losses[n], gamma = ctc(log_probs, targets[n][:S], blank)
         if np.isfinite(losses[n]):
-            gradient[:T, n] = np.exp(log_probs) - gamma
+            gradient[:T, n] = (np.exp(log_probs) if normalized else 0) - gamma
     return losses, gradient
 
 

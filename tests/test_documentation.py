@@ -15,6 +15,7 @@ from mlx_ctc import ctc_loss
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "alignment-and-decoding.md"
+SCORES_PAGE = ROOT / "docs" / "scores.md"
 
 TEXTS = ["ab ba", "b a"]
 ALPHABET = ["", " ", "a", "b"]
@@ -97,6 +98,27 @@ def test_readme(given):
     assert page["gamma"].shape == (2, 24, 6)
     assert page["lengths"].tolist() == [5, 3]
     assert [letters(found[0].labels) for found in page["results"]] == TEXTS
+
+
+@pytest.mark.usefixtures("device")
+def test_page_on_scores(rng, given):
+    given["logits"] = mx.array(rng.normal(size=(24, 2, 4)), mx.float32)
+    page = execute(blocks(SCORES_PAGE), given)
+    logits = np.array(page["logits"], np.float64)
+    log_prior = np.log(np.exp(reference.log_softmax(logits)).mean(axis=(0, 1)))
+    lengths = page["target_lengths"]
+
+    def loss(logits):
+        scores = reference.log_softmax(logits) - 0.3 * log_prior
+        batch = page["targets"], page["input_lengths"], lengths
+        return reference.reduce(reference.ctc_loss(scores, *batch)[0], lengths, "mean")
+
+    assert page["value"].item() == pytest.approx(loss(logits), rel=1e-6)
+    for _ in range(5):
+        move = 1e-4 * rng.normal(size=logits.shape)
+        slope = (loss(logits + move) - loss(logits - move)) / 2
+        product = (np.array(page["gradient"]) * move).sum()
+        assert product == pytest.approx(slope, rel=1e-4, abs=1e-9)
 
 
 @pytest.mark.usefixtures("device")

@@ -35,7 +35,7 @@ def test_module_shows_its_options():
     assert shown.startswith("CTCLoss(")
     for option in ["blank=3", "reduction='sum'", "zero_infinity=True"]:
         assert option in shown
-    assert "with_logits=True" in shown
+    assert "with_logits=True, normalized=True" in shown
 
 
 def test_module_takes_the_functions_options():

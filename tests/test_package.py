@@ -25,6 +25,7 @@ def test_signature_is_torchs_then_ours():
         "reduction",
         "zero_infinity",
         "with_logits",
+        "normalized",
         "stream",
     ]
     assert [p.default for p in list(parameters.values())[4:]] == [
@@ -32,10 +33,11 @@ def test_signature_is_torchs_then_ours():
         "mean",
         False,
         False,
+        True,
         None,
     ]
     keyword_only = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
-    assert keyword_only == ["with_logits", "stream"]
+    assert keyword_only == ["with_logits", "normalized", "stream"]
 
 
 def test_import_gives_the_function_and_the_module():
@@ -61,5 +63,6 @@ def test_stub_describes_the_extension():
 
 
 def test_function_is_documented():
-    for word in ["Args:", "Returns:", "Graves", "with_logits", "zero_infinity"]:
+    parts = ["Args:", "Returns:", "Graves"]
+    for word in [*parts, "with_logits", "normalized", "zero_infinity"]:
         assert word in mlx_ctc.ctc_loss.__doc__

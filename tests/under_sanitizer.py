@@ -60,10 +60,15 @@ def main():
     mx.set_default_device(mx.gpu)
     rng = np.random.default_rng(0)
     for sizes in SIZES:
-        for with_logits in (True, False):
-            problem = random_problem(rng, **sizes, with_logits=with_logits)
+        log_probs = random_problem(rng, **sizes, with_logits=False)
+        problems = {
+            "logits": random_problem(rng, **sizes),
+            "log_probs": log_probs,
+            "any scores": replace(log_probs, normalized=False),
+        }
+        for name, problem in problems.items():
             for dtype in (mx.float32, mx.bfloat16):
-                print(sizes, with_logits, dtype, call_every_op(problem, dtype))
+                print(sizes, name, dtype, call_every_op(problem, dtype))
     for name, problem in bad_problems(random_problem(rng, N=9)).items():
         print(name, call_every_op(problem))
 

@@ -52,6 +52,7 @@ Launch gradient_launch(const Problem& problem) {
       .outputs = {{"gradient", {T, N, C}, problem.type}},
       .template_args =
           {{"LOGITS", problem.with_logits},
+           {"NORMALIZED", problem.normalized},
            {"BLANK", problem.blank},
            {"ELEMENT", problem.type},
            {"SEGMENT", segment},

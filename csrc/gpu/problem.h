@@ -55,6 +55,7 @@ struct Problem {
   int blank;
   bool with_logits;
   bool zero_infinity = false;
+  bool normalized = true; // for the gradient of log-probabilities
   bool by_class = false; // posteriors of classes, not of labels
   Backend backend;
 

@@ -69,27 +69,14 @@ class ClassSums {
     }
   }
 
-  // frame(j) becomes softmax * by_softmax - sums * by_sums for all classes,
-  // which must be listed.
-  void subtract_from_softmax(
-      const Block<Real>* softmax,
-      Block<Real> by_softmax,
-      Block<Real> by_sums) {
-    for (int64_t c = 0; c < C_; c += frames) {
-      Block<Real> x[frames];
-      for (int j = 0; j < frames; ++j) {
-        x[j] = softmax[c + j] * by_softmax - by_class_[c + j] * by_sums;
-      }
-      store_by_frame(x, c);
-    }
-  }
-
-  // frame(j) becomes sums * scale for the classes that are listed.
-  void scale(Block<Real> scale) {
+  // frame(j) becomes value(k) - sums * by_sums for the classes that are listed,
+  // of which k is the place.
+  template <typename Value>
+  void subtract_from(Value value, Block<Real> by_sums) {
     for (int64_t k = 0; k < classes_.count; k += frames) {
       Block<Real> x[frames];
       for (int j = 0; j < frames; ++j) {
-        x[j] = by_class_[k + j] * scale;
+        x[j] = value(k + j) - by_class_[k + j] * by_sums;
       }
       store_by_frame(x, k);
     }
@@ -100,13 +87,13 @@ class ClassSums {
     return by_frame_ + j * round_up(classes_.count);
   }
 
-  // row[c] -= what frame(j) has for class c, for the classes that are listed.
-  void subtract(int j, Real* row) const {
-    const Real* sums = frame(j);
+  // row[c] += what frame(j) has for class c, for the classes that are listed.
+  void add(int j, Real* row) const {
+    const Real* values = frame(j);
     const int32_t* classes = classes_.classes;
     UNROLLED
     for (int64_t k = 0; k < classes_.count; ++k) {
-      row[classes[k]] -= sums[k];
+      row[classes[k]] += values[k];
     }
   }
 

@@ -14,6 +14,7 @@
 // of another's.
 #include "lattice/sequence.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>
@@ -110,28 +111,30 @@ class ForwardBackward {
   }
 
   // cotangent * (softmax - gamma) with gamma summed over the states of a class,
-  // equations 15 and 16. Like posteriors(), it needs a finite loss and at least
-  // one frame.
-  void gradient(Real cotangent, GradientRows<Real> rows) {
+  // equations 15 and 16; without the softmax if the scores are not normalized.
+  // Like posteriors(), it needs a finite loss and at least one frame.
+  void gradient(Real cotangent, bool normalized, GradientRows<Real> rows) {
     frames_.prepare();
     class_sums_.prepare();
     visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
       auto [first, last] = frames_.groups_around(begin);
       class_sums_.sum(gamma, first, last);
       auto by_sums = cotangent / load_block(gamma.totals);
-      if (gamma.unnormalised) {
-        class_sums_.subtract_from_softmax(
-            gamma.unnormalised,
-            cotangent * load_block(gamma.inverse_sum),
-            by_sums);
-        for (int t = begin; t < end; ++t) {
-          rows.copy(t, class_sums_.frame(t - begin));
-        }
-        return;
+      bool has_softmax = normalized && gamma.unnormalised;
+      if (has_softmax) {
+        auto scale = cotangent * load_block(gamma.inverse_sum);
+        class_sums_.subtract_from(
+            [&](int64_t c) { return gamma.unnormalised[c] * scale; }, by_sums);
+      } else {
+        class_sums_.subtract_from(
+            [](int64_t) { return Block<Real>{}; }, by_sums);
       }
-      class_sums_.scale(by_sums);
       for (int t = begin; t < end; ++t) {
-        write_gradient(t, cotangent, t - begin, rows);
+        if (has_softmax || (!normalized && frames_.is_dense)) {
+          rows.copy(t, class_sums_.frame(t - begin));
+        } else {
+          write_gradient(t, cotangent, normalized, t - begin, rows);
+        }
       }
     });
     rows.finish();
@@ -228,20 +231,28 @@ class ForwardBackward {
     alpha.blank.set(-1, {State(1), 0});
   }
 
-  // Frame t of the gradient, from its scores and row j of class_sums_, which
-  // holds cotangent * gamma of the classes.
-  void
-  write_gradient(int t, Real cotangent, int j, const GradientRows<Real>& rows) {
-    Normaliser<Real> normaliser = {0, 1};
-    if (frames_.with_logits) {
-      normaliser = frames_.normaliser(t);
-    }
-    Real scale = cotangent / normaliser.sum;
+  // Frame t of the gradient: the softmax of all classes, or 0, and row j of
+  // class_sums_, which holds -cotangent * gamma of the classes in the target.
+  void write_gradient(
+      int t,
+      Real cotangent,
+      bool normalized,
+      int j,
+      const GradientRows<Real>& rows) {
     Real* row = rows.row(t, frames_.scores.row());
-    rows.for_each_block(t, row, frames_.scores, [&](Block<Real> x) {
-      return ordinary_exp(x - normaliser.max) * scale;
-    });
-    class_sums_.subtract(j, row);
+    if (normalized) {
+      Normaliser<Real> normaliser = {0, 1};
+      if (frames_.with_logits) {
+        normaliser = frames_.normaliser(t);
+      }
+      Real scale = cotangent / normaliser.sum;
+      rows.for_each_block(t, row, frames_.scores, [&](Block<Real> x) {
+        return ordinary_exp(x - normaliser.max) * scale;
+      });
+    } else {
+      std::fill_n(row, frames_.C, Real(0));
+    }
+    class_sums_.add(j, row);
     rows.write(t, row);
   }
 
@@ -319,12 +330,14 @@ void gradient(
     const Sequence& sequence,
     const Saved& saved,
     double cotangent,
+    bool normalized,
     void* gradient,
     int64_t gradient_stride,
     std::span<std::byte> workspace) {
   auto& type = element_type<In>;
   ForwardBackward(sequence, saved, type, Workspace(workspace))
-      .gradient(cotangent, {type, sequence, gradient, gradient_stride});
+      .gradient(
+          cotangent, normalized, {type, sequence, gradient, gradient_stride});
 }
 
 template <typename In>

@@ -67,21 +67,22 @@ struct Kernels {
   // of the blank or of a label, or any logit, is NaN or +inf.
   double (*loss)(const Sequence&, const Saved&, std::span<std::byte> workspace);
 
-  // cotangent * (softmax - gamma) fframes from one checkpoint to the next,
-  // gamma summed by class: equation 16 of Graves et al. `gradient` is (frames,
-  // classes) in the input's type, `gradient_stride` elements from frame to
-  // frame. Needs a finite loss and at least one frame, as posteriors() does.
+  // cotangent * (softmax - gamma) for all frames, gamma summed by class:
+  // equation 16 of Graves et al. Of scores that are not `normalized`, it is
+  // -cotangent * gamma, equation 15. `gradient` is (frames, classes) in the
+  // input's type, `gradient_stride` elements from frame to frame. Needs a
+  // finite loss and at least one frame, as posteriors() does.
   void (*gradient)(
       const Sequence&,
       const Saved&,
       double cotangent,
+      bool normalized,
       void* gradient,
       int64_t gradient_stride,
       std::span<std::byte> workspace);
 
-  // gamma fframes from one checkpoint to the next: `posteriors` is (frames,
-  // width) Real. A row holds the sum of all blanks and then each label, or with
-  // `by_class` each class.
+  // gamma for all frames: `posteriors` is (frames, width) Real. A row holds the
+  // sum of all blanks and then each label, or with `by_class` each class.
   void (*posteriors)(
       const Sequence&,
       const Saved&,

@@ -68,11 +68,12 @@ NB_MODULE(_ext, m) {
 
   define(
       "ctc_loss",
-      with_options<mlx_ctc::Options, bool, bool>(mlx_ctc::ctc_loss),
+      with_options<mlx_ctc::Options, bool, bool, bool>(mlx_ctc::ctc_loss),
       "The loss (N,) of log_probs (T, N, C), targets (N, S) and lengths (N,), "
       "the last three int32.",
       "with_logits"_a,
-      "zero_infinity"_a);
+      "zero_infinity"_a,
+      "normalized"_a);
   define(
       "forced_align",
       with_options<mlx_ctc::AlignOptions, bool>(mlx_ctc::forced_align),

@@ -12,6 +12,7 @@ struct Options {
   int blank;
   bool with_logits;
   bool zero_infinity;
+  bool normalized = true; // exp(log_probs) sums to 1 in each frame
 
   bool operator==(const Options&) const = default;
 };
@@ -20,9 +21,10 @@ struct Options {
  * The loss of every sequence, (N).
  *
  * log_probs is (T, N, C) of any floating type (log-probabilities, or logits
- * with `with_logits`), targets (N, S), input_lengths and target_lengths (N),
- * all three int32. A sequence with a label or a length out of range has a
- * loss and a gradient of NaN, on every device.
+ * with `with_logits`, or any scores without `normalized`), targets (N, S),
+ * input_lengths and target_lengths (N), all three int32. A sequence with a
+ * label or a length out of range has a loss and a gradient of NaN, on every
+ * device.
  */
 mx::array ctc_loss(
     const mx::array& log_probs,

@@ -52,8 +52,12 @@ class Run:
         ]
 
 
-def launches_of(arrays, op, zero_infinity=False, **options) -> list[Launch]:
-    described = _ext.gpu_launches(*arrays, zero_infinity=zero_infinity, **options)
+def launches_of(
+    arrays, op, zero_infinity=False, normalized=True, **options
+) -> list[Launch]:
+    described = _ext.gpu_launches(
+        *arrays, zero_infinity=zero_infinity, normalized=normalized, **options
+    )
     return [Launch(**launch) for part in OPS[op] for launch in described[part]]
 
 
@@ -79,7 +83,8 @@ def run(
     if not isinstance(cotangent, Buffer):
         cotangent = Buffer.of(cotangent.astype(mx.float32))
     arrays["cotangent"] = cotangent
-    launches = launches_of(inputs, op, **problem.options, **options)
+    options = {**problem.options, "normalized": problem.normalized, **options}
+    launches = launches_of(inputs, op, **options)
     launches = [edit(launch) for launch in launches]
     return Run(launches, emulator.run(launches, arrays, RESULTS[op]))
 

@@ -44,6 +44,26 @@ def run(
     return run.texts()
 
 
+def run_any_scores(emulator, sizes, dtype=mx.float32, edit=lambda launch: launch, N=3):
+    """Scores that are not normalized, of which -inf excludes some, compared with the
+    reference. Those of classes that no target has are NaN, since they are not read."""
+    rng = np.random.default_rng(7)
+    problem = random_problem(rng, N=N, with_logits=False, **sizes)
+    problem.inputs = rng.normal(size=problem.inputs.shape)
+    problem.inputs[::7, :, 1] = -np.inf
+    problem.inputs[..., -1] = np.nan
+    problem.targets = np.minimum(problem.targets, sizes["C"] - 2)
+    problem.target_lengths = np.minimum(problem.target_lengths, sizes["T"] - 2)
+    problem.normalized = False
+    run = ctc_on_emulator.run(emulator, problem, dtype, edit=edit)
+    loss, gradient = problem.expected(dtype)
+    assert_loss_close(run.loss, loss, dtype)
+    assert_gradient_close(run.gradient, gradient, dtype)
+    assert not run.gradient[..., -1].any().item()
+    for text in run.texts():
+        assert problems(text) == []
+
+
 @pytest.mark.parametrize("N", BATCHES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_kernels(emulator, variant, N, with_logits):
@@ -107,3 +127,18 @@ def test_no_name_of_metals_library_is_taken_for_one_of_the_kernels():
         added = "".join(f"struct {name}; " for name in sorted(own))
         text = f"namespace metal {{ {added}}} {metal.text}"
         assert problems(replace(metal, text=text)) == [], launch.name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradient_of_scores_that_are_not_normalized(emulator, variant):
+    run_any_scores(emulator, VARIANTS[variant], N=3)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_gradient_of_narrow_scores_that_are_not_normalized(emulator, dtype):
+    run_any_scores(emulator, VARIANTS["two simdgroups"], dtype, N=9)
+
+
+def test_gradient_in_parts_of_scores_that_are_not_normalized(emulator):
+    sizes = {"T": 90, "S": 80, "C": 40}
+    run_any_scores(emulator, sizes, edit=ctc_on_emulator.in_parts_of(32), N=3)

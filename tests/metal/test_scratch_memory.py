@@ -42,7 +42,9 @@ def arrays_in_memory(metal) -> list[str]:
 @pytest.mark.parametrize("size", SIZES)
 def test_local_arrays_are_in_registers(size, with_logits):
     skip_without_clang()
-    for launch, metal in launches_with_texts(*SIZES[size], mx.float32, with_logits):
+    for launch, metal in launches_with_texts(
+        *SIZES[size], mx.float32, with_logits=with_logits
+    ):
         by_class = ("BY_CLASS", True) in launch.template
         name = f"{launch.name} by class" if by_class else launch.name
         found = arrays_in_memory(metal)

@@ -34,7 +34,7 @@ def preamble(library):
     return data[data.rfind(b"\0", 0, place) + 1 : data.find(b"\0", place)].decode()
 
 
-def launches_with_texts(T, N, C, S, dtype, with_logits):
+def launches_with_texts(T, N, C, S, dtype, **options):
     """(launch, MetalText) of every kernel of every op, for a problem's sizes."""
     inputs = {
         "log_probs": mx.zeros((T, N, C), dtype),
@@ -44,8 +44,7 @@ def launches_with_texts(T, N, C, S, dtype, with_logits):
     }
     for op in OPS:
         arrays = {**inputs, "cotangent": mx.zeros(N)}
-        options = {"blank": 0, "with_logits": with_logits}
-        for launch in launches_of(inputs.values(), op, **options):
+        for launch in launches_of(inputs.values(), op, blank=0, **options):
             yield launch, generate(launch, [arrays[name] for name in launch.arrays])
             outputs = zip(
                 launch.output_names,
@@ -62,10 +61,11 @@ def texts():
     found = {}
     for T, N, C, S, _, _ in check.PROBLEMS:
         for dtype in check.DTYPES:
-            for with_logits in True, False:
-                kind = "logits" if with_logits else "log_probs"
+            for kind, (with_logits, normalized) in check.KINDS.items():
                 size = f"{T}x{N}x{C}x{S}_{str(dtype)[9:]}_{kind}"
-                kernels = launches_with_texts(T, N, C, S, dtype, with_logits)
+                kernels = launches_with_texts(
+                    T, N, C, S, dtype, with_logits=with_logits, normalized=normalized
+                )
                 for launch, metal in kernels:
                     found[f"{launch.name}_{size}"] = metal.text
     return found

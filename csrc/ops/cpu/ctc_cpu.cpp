@@ -130,6 +130,7 @@ void eval_gradient(
               sequence,
               batch.saved(n, inputs.data() + 5),
               cotangent,
+              options.normalized,
               gradient,
               int64_t(batch.N) * batch.C,
               workspace);

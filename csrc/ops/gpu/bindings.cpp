@@ -72,15 +72,19 @@ void bind_launches(nb::module_& m) {
          const mx::array& target_lengths,
          int blank,
          bool with_logits,
-         bool zero_infinity) {
+         bool zero_infinity,
+         bool normalized) {
         std::vector<mx::array> inputs = {
             log_probs, targets, input_lengths, target_lengths};
         auto problem = problem_of(
-            inputs, Options{blank, with_logits, zero_infinity}, Backend::metal);
+            inputs,
+            Options{blank, with_logits, zero_infinity, normalized},
+            Backend::metal);
         nb::dict result;
         result["loss"] = describe(loss_plan(problem));
         result["gradient"] = describe(gradient_plan(problem));
         problem.zero_infinity = false;
+        problem.normalized = true;
         result["align"] = describe(align_plan(problem));
         result["posteriors"] = describe(posteriors_plan(problem));
         problem.by_class = true;
@@ -95,6 +99,7 @@ void bind_launches(nb::module_& m) {
       "blank"_a,
       "with_logits"_a,
       "zero_infinity"_a,
+      "normalized"_a,
       "What each op launches on Metal for inputs of these shapes and dtypes, as "
       "keyword arguments of mx.fast.metal_kernel.");
 }

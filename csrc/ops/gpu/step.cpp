@@ -84,6 +84,7 @@ Problem problem_of(
     Backend backend) {
   auto problem = sizes_of(inputs, options.blank, options.with_logits, backend);
   problem.zero_infinity = options.zero_infinity;
+  problem.normalized = options.normalized;
   return problem;
 }
 
