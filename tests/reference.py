@@ -1,7 +1,7 @@
 # The CTC loss and its gradient in float64 NumPy, written for clarity.
 #
 # Two implementations of Graves et al. 2006: the forward-backward recursion in the log
-# domain (section 4.1), and the definition itself (equation 3) by enumerating every path.
+# domain (section 4.1), and the definition itself (equation 3) by enumeration of paths.
 # Where all probabilities are equal, paths are only counted, at any size.
 # T frames, C classes, S labels in a target, L = 2S + 1 states; t, c, s their indices.
 
