@@ -15,7 +15,7 @@ import torch
 from ctc_loss import SHAPES, Case, Ours
 from torch.profiler import ProfilerActivity, profile
 
-KERNELS = ["normalisers", "scan", "gradient"]
+KERNELS = ["normalisers", "scan", "refine", "gradient"]
 
 
 def kernel_times(shape, steps):

@@ -22,7 +22,7 @@
 //      input_lengths   (N)
 //      target_lengths  (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
-// out  loss            (N)
+// out  scan_loss       (N); refine.metal adds digits to small ones
 //      z               (N) total probability, without the frames' normalisers;
 //                      see tables.h for those of invalid sequences
 //      checkpoints, edges, classes, labels, places: see tables.h
@@ -227,5 +227,5 @@ const Extended z_n = sum_of_final_states(final_states);
 const float loss_n = is_zero(z_n)
     ? (ZERO_INFINITY ? 0.0f : metal::numeric_limits<float>::infinity())
     : loss_of(multiply_all(z_n, products, self.simdgroups()), T_n);
-loss[n] = valid ? loss_n : metal::numeric_limits<float>::quiet_NaN();
+scan_loss[n] = valid ? loss_n : metal::numeric_limits<float>::quiet_NaN();
 z[n] = extended_to_bits(choose(valid, z_n, invalid_z(lengths.in_range)));

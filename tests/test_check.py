@@ -73,3 +73,11 @@ def test_a_machine_without_gpu_compares_nothing(capsys):
 @pytest.mark.skipif(not mx.is_available(mx.gpu), reason="MLX reports no GPU")
 def test_every_variant_agrees_with_the_cpu(capsys):
     assert check.main() == 0, capsys.readouterr().out
+
+
+def test_a_model_that_is_right_has_a_small_loss(cpu_for_gpu):
+    batch = check.problem(200, 8, 40, 30, 0, mx.float32)
+    loss, _ = check.loss_and_gradient(*batch, with_logits=True, device=mx.cpu)
+    losses = sorted(loss.tolist())
+    assert losses[-1] == mx.inf  # the one that does not fit
+    assert 0 < losses[0] and losses[-2] < 200 / 100

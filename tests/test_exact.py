@@ -9,11 +9,7 @@ from problems import random_problem, to_numpy
 
 from mlx_ctc import ctc_loss
 
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(device):
-    if device == mx.gpu:
-        pytest.skip("the GPU's kernels compute the loss in floats: docs/numerics.md")
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def check(problem, dtype=mx.float32):

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
+from exact import confident
 from problems import random_problem
 
 from mlx_ctc import ctc_posteriors, forced_align, greedy_decode
@@ -69,6 +70,8 @@ def main():
         for name, problem in problems.items():
             for dtype in (mx.float32, mx.bfloat16):
                 print(sizes, name, dtype, call_every_op(problem, dtype))
+    for with_logits in (True, False):
+        print("confident", call_every_op(confident(rng, 300, 40, 60, 12, with_logits)))
     for name, problem in bad_problems(random_problem(rng, N=9)).items():
         print(name, call_every_op(problem))
 

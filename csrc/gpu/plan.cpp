@@ -88,6 +88,7 @@ Plan loss_plan(const Problem& problem) {
   std::vector<Launch> launches;
   if (problem.N > 0) { // a sequence of no frames has a loss
     launches = with_normalisers(problem, scan_launch(problem));
+    launches.push_back(refine_launch(problem));
   }
   return plan(problem, batch_names(), std::move(launches), {"loss"});
 }

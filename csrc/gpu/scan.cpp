@@ -24,7 +24,7 @@ Launch scan_launch(const Problem& problem) {
       .inputs = joined({batch_names(), {"normalisers"}}),
       // metal/tables.h has the layout, and why the last dimensions have minima.
       .outputs =
-          {{"loss", {N}, Type::float32},
+          {{"scan_loss", {N}, Type::float32},
            {"z", {N}, Type::uint64},
            {"checkpoints",
             {N, segments, 2, std::max(S, 1) + 1, 2},

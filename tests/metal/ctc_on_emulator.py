@@ -14,12 +14,14 @@ INPUTS = ["log_probs", "targets", "input_lengths", "target_lengths"]
 # What each op launches, and what comes of it.
 OPS = {
     "ctc_loss": ["loss", "gradient"],
+    "loss": ["loss"],
     "forced_align": ["align"],
     "posteriors": ["posteriors"],
     "posteriors by class": ["posteriors_by_class"],
 }
 RESULTS = {
     "ctc_loss": ["loss", "gradient"],
+    "loss": ["loss"],
     "forced_align": ["alignments", "scores"],
     "posteriors": ["by_label"],
     "posteriors by class": ["by_label", "by_class"],

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 import ctc_on_emulator
+import exact
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -84,6 +85,15 @@ def sharp(case):
     return case
 
 
+def confident(case):
+    """The case with a model that is right in each frame."""
+    T, _, C = case.problem.inputs.shape
+    S = case.problem.targets.shape[1]
+    rng = np.random.default_rng(11)
+    case.problem = exact.confident(rng, T, C, S, 6, case.problem.with_logits)
+    return case
+
+
 IN_PARTS = ctc_on_emulator.in_parts_of(32)
 # Between them, all code of each kernel is run.
 CASES = {
@@ -98,6 +108,10 @@ CASES = {
         spoilt_label(Case(T=90, S=40, C=60, ragged=False, with_logits=False)),
         Case(T=285, S=270, C=30, N=1, ragged=False),
         Case("posteriors by class", T=20, S=5, C=6),
+    ],
+    "ctc_refine": [
+        Case("loss", T=40, S=5, C=6),
+        confident(Case("loss", T=90, S=40, C=30)),
     ],
     "ctc_gradient": [
         Case(T=90, S=40, C=30),

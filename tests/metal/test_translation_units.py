@@ -17,7 +17,7 @@ def test_source_is_the_preamble_and_a_kernel(tmp_path, monkeypatch):
     translation_units.main()
     sources = {path.name: path.read_text() for path in folder.iterdir()}
     names = {name.split("_20x3x7x5")[0] for name in sources}
-    kernels = "normalisers scan gradient align posteriors"
+    kernels = "normalisers scan refine gradient align posteriors"
     assert names == {f"ctc_{kernel}" for kernel in kernels.split()}
     for text in sources.values():
         assert text.startswith(before)

@@ -1,0 +1,29 @@
+// The launch of metal/refine.metal: the loss, of confident sequences with more
+// digits than the scan's.
+#include "gpu/kernels.h"
+#include "kernel_text.h"
+
+namespace mlx_ctc::gpu {
+
+Launch refine_launch(const Problem& problem) {
+  int simdgroups = problem.max_scan_windows();
+  int threads = simdgroups * simdgroup_width;
+  return {
+      .name = "ctc_refine",
+      .inputs = joined(
+          {batch_names(), {"normalisers", "scan_loss", "z", "checkpoints"}}),
+      .outputs = {{"loss", {problem.N}, Type::float32}},
+      .template_args =
+          {{"LOGITS", problem.with_logits},
+           {"BLANK", problem.blank},
+           {"SEGMENT", problem.segment_frames()},
+           {"SIMDGROUPS", simdgroups}},
+      .grid = {threads * problem.N, 1, 1},
+      .threadgroup = {threads, 1, 1},
+      .max_threads = threads,
+      .resident = 1,
+      .functions = text::refine.functions,
+      .source = text::refine.body};
+}
+
+} // namespace mlx_ctc::gpu

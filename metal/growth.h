@@ -1,0 +1,221 @@
+// How much alpha grows in a segment, for the loss of confident sequences
+// (refine.metal). One simdgroup computes a segment.
+
+#include "boundary.h"
+#include "probabilities.h"
+#include "wide.h"
+
+struct SequenceSizes {
+  int T_n;
+  int S_n;
+  int C;
+  int blank;
+};
+
+template <typename Scores, typename Target, typename Normalisers>
+struct Sequence {
+  SequenceSizes sizes;
+  Extended z;
+  Scores scores; // (T, C)
+  int64_t frame_stride;
+  int64_t class_stride;
+  Target target; // (S)
+  int64_t target_stride;
+  Normalisers normalisers; // (T, 2)
+
+  METAL_FUNC float score(int t, int c) const {
+    return float(scores[t * frame_stride + c * class_stride]);
+  }
+};
+
+template <typename Scores, typename Target, typename Normalisers>
+METAL_FUNC Sequence<Scores, Target, Normalisers> sequence_of(
+    SequenceSizes sizes,
+    Extended z,
+    Scores scores,
+    int64_t frame_stride,
+    int64_t class_stride,
+    Target target,
+    int64_t target_stride,
+    Normalisers normalisers) {
+  return Sequence<Scores, Target, Normalisers>{
+      sizes,
+      z,
+      scores,
+      frame_stride,
+      class_stride,
+      target,
+      target_stride,
+      normalisers};
+}
+
+// Logits relative to the frame's greatest, or log-probabilities (greatest = 0).
+template <bool LOGITS>
+METAL_FUNC Wide emission(float score, float greatest) {
+  return LOGITS ? wide(exp_of_difference(score, greatest)) : wide_exp(score);
+}
+
+// The sum of a frame's exponentials: of those by which the recursion
+// multiplies, so that their rounding cancels in the loss.
+template <typename Sequence>
+METAL_FUNC TwoFloats
+sum_of_frame(thread const Sequence& sequence, int t, float greatest, int lane) {
+  TwoFloats sum = {0.0f, 0.0f};
+  for (int c = lane; c < sequence.sizes.C; c += 32) {
+    const Extended p = exp_of_difference(sequence.score(t, c), greatest);
+    const TwoFloats more = two_sum(sum.high, p.m * power_of_two(p.e));
+    sum = TwoFloats{more.high, more.low + sum.low};
+  }
+  return sum_of_lanes(two_sum_of_ordered(sum.high, sum.low));
+}
+
+// Lane f has what belongs to the segment's f-th frame.
+struct FrameEmissions {
+  float greatest;
+  Wide p_blank;
+};
+
+template <bool LOGITS, typename Sequence>
+METAL_FUNC FrameEmissions emissions_of_frames(
+    thread const Sequence& sequence,
+    int begin,
+    int count,
+    int lane) {
+  FrameEmissions frame = {0.0f, wide(extended_one())};
+  if (lane < count) {
+    const int t = begin + lane;
+    frame.greatest =
+        LOGITS ? float(sequence.normalisers[int64_t(t) * 2]) : 0.0f;
+    frame.p_blank = emission<LOGITS>(
+        sequence.score(t, sequence.sizes.blank), frame.greatest);
+  }
+  return frame;
+}
+
+// The paths before and after a segment, in each lane the sum of its states.
+struct Crossings {
+  Wide before; // alpha at the first boundary times beta_p behind it
+  Wide after; // alpha at the second boundary times beta_p behind it
+};
+
+METAL_FUNC Wide crossing(WidePair sums, Pair beta_p) {
+  return normalise(
+      add(multiply(sums.blank, wide(beta_p.blank)),
+          multiply(sums.label, wide(beta_p.label))));
+}
+
+// sum_of_predecessors() of recursion.h.
+METAL_FUNC WidePair
+sum_of_predecessors(WidePair alpha, Wide label_before, int skip) {
+  const Wide skipping = Wide{label_before.m, label_before.e + skip};
+  return WidePair{
+      add(alpha.blank, label_before),
+      add(add(alpha.label, alpha.blank), skipping)};
+}
+
+// The sums over the predecessors for the k-th frame. Lane k of `entering` has
+// the label that enters the window with it; that of `leaving` gets the one that
+// leaves.
+METAL_FUNC WidePair sums_of_frame(
+    WidePair alpha,
+    Wide entering,
+    thread Wide& leaving,
+    int skip,
+    int k,
+    int lane) {
+  const Wide from_window = value_of_lane(entering, k);
+  const Wide from_lane = shuffle_up(alpha.label);
+  leaving = choose(lane == k, value_of_lane(alpha.label, 31), leaving);
+  return sum_of_predecessors(
+      alpha, choose(lane == 0, from_window, from_lane), skip);
+}
+
+// Adds the crossings of one window of 32 pairs. `passing` is what enters it,
+// and on return what leaves it.
+template <bool LOGITS, typename Sequence>
+METAL_FUNC void add_window(
+    thread Crossings& crossings,
+    thread Wide& passing,
+    thread const Sequence& sequence,
+    Boundary before,
+    Boundary after,
+    FrameEmissions frames,
+    int i, // of this lane's pair
+    int skip,
+    int lane) {
+  const int count = after.t - before.t;
+  const bool has_label = i < sequence.sizes.S_n;
+  const int y = has_label ? int(sequence.target[i * sequence.target_stride])
+                          : sequence.sizes.blank;
+  const Wide zero = wide(extended_zero());
+  WidePair alpha = {
+      wide(before.alpha_of_blank(i)), wide(before.alpha_of_label(i))};
+  Wide leaving = zero;
+  float next_score = sequence.score(before.t, y);
+#pragma unroll 1
+  for (int k = 0; k < count; ++k) {
+    const float score = next_score;
+    if (k + 1 < count) {
+      next_score = sequence.score(before.t + k + 1, y);
+    }
+    const WidePair sums = sums_of_frame(alpha, passing, leaving, skip, k, lane);
+    if (k == 0) {
+      const Wide more = crossing(sums, before.beta_p_of(i));
+      crossings.before = add(crossings.before, more);
+    }
+    const Wide p =
+        emission<LOGITS>(score, metal::simd_broadcast(frames.greatest, k));
+    alpha.blank =
+        normalise(multiply(sums.blank, value_of_lane(frames.p_blank, k)));
+    alpha.label = normalise(multiply(sums.label, choose(has_label, p, zero)));
+  }
+  const WidePair sums =
+      sums_of_frame(alpha, passing, leaving, skip, count, lane);
+  crossings.after = add(crossings.after, crossing(sums, after.beta_p_of(i)));
+  passing = leaving;
+}
+
+// alpha's growth between two boundaries: by how much the paths that cross the
+// second are more than those that cross the first, for the same beta_p.
+template <bool LOGITS, typename Sequence>
+METAL_FUNC Wide growth_of_segment(
+    thread const Sequence& sequence,
+    Boundary before,
+    Boundary after,
+    int lane) {
+  const int S_n = sequence.sizes.S_n;
+  const FrameEmissions frames =
+      emissions_of_frames<LOGITS>(sequence, before.t, after.t - before.t, lane);
+  const Wide zero = wide(extended_zero());
+  Crossings crossings = {zero, zero};
+  Wide passing = zero;
+  const Band band = band_of(before.t, after.t, sequence.sizes.T_n, S_n);
+  const int last = metal::min(band.last, S_n) / 32;
+  for (int w = metal::max(band.first, 0) / 32; w <= last; ++w) {
+    const int i = w * 32 + lane;
+    const int skip =
+        step_if(may_skip_blank(
+            sequence.target, sequence.target_stride, S_n, i - 1, i)) -
+        allowed;
+    // A window takes more frames to pass than a segment has, so its paths are
+    // at one of the boundaries.
+    const bool has_paths = before.is_crossed(i, skip, sequence.z) ||
+        after.is_crossed(i, skip, sequence.z);
+    if (metal::simd_all(!has_paths)) {
+      passing = zero;
+    } else {
+      add_window<LOGITS>(
+          crossings, passing, sequence, before, after, frames, i, skip, lane);
+    }
+  }
+  Wide growth = sum_of_lanes(crossings.after);
+  if (before.t > 0) {
+    growth = quotient(growth, sum_of_lanes(crossings.before));
+  }
+  for (int k = 0; LOGITS && k < after.t - before.t; ++k) {
+    const float greatest = metal::simd_broadcast(frames.greatest, k);
+    const TwoFloats sum = sum_of_frame(sequence, before.t + k, greatest, lane);
+    growth = normalise(quotient(growth, Wide{sum, 0}));
+  }
+  return normalise(growth);
+}

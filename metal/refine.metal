@@ -1,0 +1,90 @@
+// The loss of confident sequences with more digits than the scan has.
+//
+// Where z is near 1, the loss is what z lacks of it, and the roundings of a
+// float in each frame, 1e-7, can be more than that. So if the loss is small for
+// the number of frames, z is computed again from the scan's checkpoints,
+//
+//   z = product over the segments of (alpha M beta_p') / (alpha beta_p)
+//
+// where alpha and beta_p are those at the segment's first boundary, beta_p'
+// those at its second, and M the recursion over its frames. M is computed in
+// numbers of two floats (wide.h). The product is exact if either the alphas or
+// the beta_ps are: an error of a stored alpha is in the numerator and in the
+// denominator. Both have errors of about 1e-6, so that of the product is about
+// 1e-12. The scales of alpha and beta_p, and of the scan's probabilities,
+// cancel.
+//
+// A threadgroup has a sequence; its simdgroups take the segments in turn.
+//
+// in   log_probs       (T, N, C) any strides
+//      targets         (N, S)
+//      input_lengths   (N)
+//      target_lengths  (N)
+//      normalisers     (N, T, 2) of logits; not read for log-probabilities
+//      scan_loss, z, checkpoints: see scan.metal
+// out  loss            (N)
+//
+// LOGITS, BLANK    options of ctc_loss
+// SEGMENT          frames between checkpoints
+// SIMDGROUPS       of the threadgroup
+
+#include "growth.h"
+
+// The scan's loss is within 1e-6 of its value if that is greater, in nats per
+// frame: its float operations have errors of 5e-7 per frame in sum.
+constexpr float confident_loss = 0.5f;
+
+threadgroup Wide growths[SIMDGROUPS];
+
+const int simdgroup = int(simdgroup_index_in_threadgroup);
+const int lane = int(thread_index_in_simdgroup);
+const bool is_first_thread = simdgroup == 0 && lane == 0;
+const int n = int(threadgroup_position_in_grid.x);
+const int T_n = input_lengths[n * input_lengths_strides[0]];
+const float scan_loss_n = scan_loss[n];
+const Extended z_n = extended_from_bits(z[n]);
+if (is_invalid(z_n) || is_zero(z_n) ||
+    scan_loss_n > confident_loss * float(T_n)) {
+  if (is_first_thread) {
+    loss[n] = scan_loss_n;
+  }
+  return;
+}
+
+const int S_n = target_lengths[n * target_lengths_strides[0]];
+const auto sequence = sequence_of(
+    SequenceSizes{T_n, S_n, log_probs_shape[2], BLANK},
+    z_n,
+    log_probs + n * log_probs_strides[1],
+    log_probs_strides[0],
+    log_probs_strides[2],
+    targets + n * targets_strides[0],
+    targets_strides[1],
+    normalisers + int64_t(n) * log_probs_shape[0] * 2);
+const auto checkpoints_n = checkpoints +
+    int64_t(n) * checkpoints_shape[1] * 2 *
+        size_of_checkpoint(targets_shape[1]);
+const int segments = (T_n + SEGMENT - 1) / SEGMENT;
+Wide product = wide(extended_one());
+for (int b = simdgroup; b < segments; b += SIMDGROUPS) {
+  const Wide growth = growth_of_segment<LOGITS>(
+      sequence,
+      boundary_before(b, SEGMENT, T_n, S_n, checkpoints_n, targets_shape[1]),
+      boundary_before(
+          b + 1, SEGMENT, T_n, S_n, checkpoints_n, targets_shape[1]),
+      lane);
+  product = normalise(multiply(product, growth));
+}
+if (lane == 0) {
+  growths[simdgroup] = product;
+}
+metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+if (is_first_thread) {
+  for (int i = 1; i < SIMDGROUPS; ++i) {
+    product = normalise(multiply(product, growths[i]));
+  }
+  // Rounding can make z greater than 1 by 1e-14 per frame. Log-probabilities
+  // can have a z greater than 1.
+  const float refined = minus_log(product);
+  loss[n] = refined == 0.0f || (LOGITS && refined < 0.0f) ? 0.0f : refined;
+}

@@ -1,0 +1,110 @@
+# The loss of confident sequences on the emulator, as near float64 as the CPU's:
+# tests/test_exact.py has the same bounds for whole calls.
+
+from dataclasses import replace
+
+import ctc_on_emulator
+import exact
+import mlx.core as mx
+import numpy as np
+import pytest
+import reference
+from static_check import problems as problems_of_text
+
+
+def check(emulator, problem, dtype=mx.float32, **options):
+    expected = exact.exact_loss(problem, dtype)
+    run = ctc_on_emulator.run(emulator, problem, dtype, "loss", **options)
+    loss = run.arrays["loss"].numpy().astype(float)
+    error = np.abs(loss - expected)
+    assert (error <= exact.allowed(expected)).all(), (loss, expected, error)
+    return run
+
+
+@pytest.mark.parametrize("eps", [1e-4, 1e-7, 1e-8])
+def test_one_label_among_certain_blanks(emulator, eps):
+    check(emulator, exact.one_label(1000, eps))
+
+
+@pytest.mark.parametrize("margin", [4, 8, 12, 20])
+@pytest.mark.parametrize("undecided", [False, True])
+def test_confident_model(emulator, rng, margin, undecided, with_logits):
+    problem = exact.confident(
+        rng, 300, 32, 40, margin, with_logits, undecided=undecided
+    )
+    run = check(emulator, problem)
+    for text in run.texts():
+        assert problems_of_text(text) == []
+
+
+def test_thousands_of_frames(emulator, rng, with_logits):
+    problem = exact.confident(rng, 3000, 32, 30, 16, with_logits, undecided=True)
+    check(emulator, problem)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_each_dtype(emulator, rng, dtype, with_logits):
+    check(emulator, exact.confident(rng, 200, 70, 20, 8, with_logits), dtype)
+
+
+@pytest.mark.parametrize(("T", "S"), [(1, 0), (40, 0), (5, 2), (70, 32), (150, 65)])
+def test_targets_of_every_size(emulator, rng, T, S, with_logits):
+    check(emulator, exact.confident(rng, T, 9, S, 12, with_logits))
+
+
+def test_segments_of_eight_frames(emulator, rng, with_logits):
+    problem = exact.confident(rng, 400, 20, 140, 14, with_logits, undecided=True)
+    check(emulator, problem)
+
+
+def test_repeated_labels_and_another_blank(emulator, rng, with_logits):
+    problem = exact.confident(rng, 200, 9, 33, 10, with_logits, undecided=True)
+    problem.targets = (problem.targets + 5) % 9  # the blank becomes class 5
+    problem.inputs = np.roll(problem.inputs, 5, axis=2)
+    problem.blank = 5
+    problem.targets[0, 10:20] = problem.targets[0, 10]
+    check(emulator, problem)
+
+
+def test_masked_classes(emulator, rng, with_logits):
+    problem = exact.confident(rng, 200, 32, 40, 12, with_logits)
+    masked = rng.random(problem.inputs.shape) < 0.2
+    masked &= problem.inputs < problem.inputs.max(axis=2, keepdims=True)
+    problem.inputs[masked] = -np.inf
+    check(emulator, problem)
+
+
+@pytest.mark.parametrize("offset", [-100, 1e5])
+def test_logits_may_lie_anywhere(emulator, rng, offset):
+    problem = exact.confident(rng, 200, 32, 20, 14, with_logits=True)
+    problem.inputs += offset
+    check(emulator, problem)
+
+
+def test_sequences_of_a_batch(emulator, rng, with_logits):
+    # Confident, shorter, at a loss, without a path, and invalid ones.
+    problem = exact.confident(rng, 90, 9, 20, 12, with_logits)
+    problem.inputs = np.repeat(problem.inputs, 6, axis=1)
+    problem.targets = np.repeat(problem.targets, 6, axis=0)
+    problem.input_lengths = np.array([90, 60, 90, 10, 90, 91])
+    problem.target_lengths = np.array([20, 13, 20, 20, 20, 20])
+    problem.inputs[:, 2] = reference.log_softmax(rng.normal(size=(90, 9)))
+    problem.inputs[40, 4, problem.targets[4, 8]] = np.nan
+    first = replace(
+        problem,
+        inputs=problem.inputs[:, :2],
+        targets=problem.targets[:2],
+        input_lengths=problem.input_lengths[:2],
+        target_lengths=problem.target_lengths[:2],
+    )
+    expected = exact.exact_loss(first)
+    for zero_infinity in False, True:
+        run = ctc_on_emulator.run(
+            emulator, problem, op="loss", zero_infinity=zero_infinity
+        )
+        loss = run.arrays["loss"].numpy()
+        error = np.abs(loss[:2] - expected)
+        assert (error <= exact.allowed(expected)).all()
+        assert loss[2] > 90 / 2
+        assert loss[3] == (0 if zero_infinity else np.inf)
+        assert np.isnan(loss[4:]).all()
