@@ -93,3 +93,35 @@ def loss_of_sequence(scores, labels, blank, with_logits):
 
 def allowed(expected, relative=RELATIVE, absolute=ABSOLUTE):
     return np.maximum(relative * np.abs(expected), absolute)
+
+
+def exact_gradient(problem, dtype=mx.float32):
+    """The gradient (T, N, C) in float64 of the inputs as the dtype holds them, and how
+    much each frame (T, N) has besides its greatest class: of softmax and gamma
+    together, at most 1, or at most exp of a score above 0.
+
+    Where a class has nearly all of both, their difference is that of what the others
+    have: float64 would lose it near 1 as well.
+    """
+    inputs = to_numpy(mx.array(problem.inputs, dtype))
+    gradient, besides = np.zeros_like(inputs), np.ones(inputs.shape[:2])
+    lengths = zip(problem.input_lengths, problem.target_lengths, strict=True)
+    for n, (T, S) in enumerate(lengths):
+        scores, frames = inputs[:T, n], np.arange(T)
+        log_probs = reference.log_softmax(scores) if problem.with_logits else scores
+        _, gamma = reference.ctc(log_probs, problem.targets[n][:S], problem.blank)
+        softmax, greatest = np.exp(log_probs), log_probs.argmax(axis=1)
+        rows = softmax - gamma
+        is_likely = (softmax[frames, greatest] > 0.5) & (gamma[frames, greatest] > 0.5)
+        rest = -np.expm1(log_probs[frames, greatest])
+        for values in (softmax, gamma):
+            values[frames, greatest] = 0
+        if problem.with_logits:
+            rest = softmax.sum(axis=1)
+        others = gamma.sum(axis=1)
+        t = frames[is_likely]
+        rows[t, greatest[t]] = (others - rest)[t]
+        gradient[:T, n] = rows
+        besides[:T, n] = np.maximum(1, np.exp(log_probs).max(axis=1))
+        besides[t, n] = np.minimum(np.abs(rest) + others, besides[:T, n])[t]
+    return gradient, besides

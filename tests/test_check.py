@@ -77,7 +77,8 @@ def test_every_variant_agrees_with_the_cpu(capsys):
 
 def test_a_model_that_is_right_has_a_small_loss(cpu_for_gpu):
     batch = check.problem(200, 8, 40, 30, 0, mx.float32)
-    loss, _ = check.loss_and_gradient(*batch, with_logits=True, device=mx.cpu)
+    kind = {"with_logits": True, "normalized": True}
+    loss, _ = check.loss_and_gradient(*batch, **kind, device=mx.cpu)
     losses = sorted(loss.tolist())
     assert losses[-1] == mx.inf  # the one that does not fit
     assert 0 < losses[0] and losses[-2] < 200 / 100

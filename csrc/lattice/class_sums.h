@@ -53,7 +53,7 @@ class ClassSums {
   // Sums gamma of `frames` frames over the labels [begin, end), whole groups,
   // and the blanks.
   void sum(Posteriors<Real> gamma, int64_t begin, int64_t end) {
-    std::fill(by_class_, by_class_ + classes_.count, Block<Real>{});
+    std::fill(by_class_, by_class_ + round_up(classes_.count), Block<Real>{});
     by_class_[classes_.index_of_blank] = load_block(gamma.blanks);
     const int32_t* index = classes_.index_of_label;
     for (int64_t i = begin; i < end; i += frames) {
@@ -69,21 +69,43 @@ class ClassSums {
     }
   }
 
-  // frame(j) becomes value(k) - sums * by_sums for the classes that are listed,
-  // of which k is the place.
+  // frame(j) becomes value(k) - sums / totals * scale for the classes that are
+  // listed, of which k is the place. Finds likely(j). `totals`: gamma of all
+  // classes together.
   template <typename Value>
-  void subtract_from(Value value, Block<Real> by_sums) {
+  void subtract_from(Value value, Real scale, Block<Real> totals) {
+    Block<Real> by_sums = scale / totals;
+    Block<Real> most = totals * Real(0.75);
+    Block<Real> others[2] = {}; // so that not every addition waits for another
+    Block<Int<Real>> likely = filled<Int<Real>>(-1);
     for (int64_t k = 0; k < classes_.count; k += frames) {
       Block<Real> x[frames];
       for (int j = 0; j < frames; ++j) {
-        x[j] = value(k + j) - by_class_[k + j] * by_sums;
+        Block<Real> sum = by_class_[k + j];
+        x[j] = value(k + j) - sum * by_sums;
+        others[j % 2] += sum > most ? Block<Real>{} : sum;
+        likely = sum > most ? filled<Int<Real>>(k + j) : likely;
       }
       store_by_frame(x, k);
     }
+    store_block(gamma_of_others_, (others[0] + others[1]) / totals, frames);
+    store_block(likely_place_, likely, frames);
+  }
+
+  // The class of a frame that has most of gamma, three quarters or more; -1 if
+  // there is none. And gamma of the others together.
+  struct Likely {
+    int32_t c;
+    Real others;
+  };
+
+  Likely likely(int j) const {
+    Int<Real> k = likely_place_[j];
+    return {k < 0 ? -1 : classes_.classes[k], gamma_of_others_[j]};
   }
 
   // (classes_.count)
-  const Real* frame(int j) const {
+  Real* frame(int j) const {
     return by_frame_ + j * round_up(classes_.count);
   }
 
@@ -112,6 +134,8 @@ class ClassSums {
   TargetClasses classes_; // those that are summed
   Block<Real>* by_class_; // (classes_.count, frames)
   Real* by_frame_; // (frames, classes_.count)
+  Real gamma_of_others_[frames]; // see likely()
+  Int<Real> likely_place_[frames];
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

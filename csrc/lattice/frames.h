@@ -125,10 +125,20 @@ class Frames {
     return normalisers_[t];
   }
 
+  // 1 - softmax of class c in frame t, without the rounding of the softmax. Its
+  // score is the frame's greatest, and its softmax between 1/2 and 2.
+  Real rest_of_greatest(int t, int32_t c) const {
+    if (!with_logits) {
+      return -expm1_near_zero(scores.at(t, c));
+    }
+    auto found = normaliser(t);
+    return found.rest / found.sum();
+  }
+
   // Finds and saves frame t's normaliser, and multiplies the divisor by it.
   void normalise(int t, Divisor& divisor) const {
     auto found = compute_normaliser(scores.frame(t), C, scores.stored(t + 1));
-    normaliser(t) = {Real(found.max), Real(found.sum)};
+    normaliser(t) = {Real(found.max), Real(found.rest)};
     divisor.multiply(found.scaled_sum, found.log2_sum);
   }
 

@@ -262,7 +262,7 @@ class Probabilities {
       for (int j = 0; j < frames; ++j) {
         auto saved = frames_.normaliser(smaller(begin + j, end - 1));
         greatest[j] = saved.max;
-        sum[j] = saved.sum;
+        sum[j] = saved.sum();
       }
     }
     auto log2_scale = whole_log2(greatest);
@@ -285,7 +285,7 @@ class Probabilities {
     for (int j = 0; j < end - begin; ++j) {
       product *= sums[j];
       frames_.normaliser(begin + j) = {
-          greatest[j], float(sums[j]) * inverse[j]};
+          greatest[j], float(sums[j] - of_greatest[j]) * inverse[j]};
     }
     divisor->multiply(product, 0);
     return true;

@@ -137,6 +137,9 @@ class Scores {
   }
 
   Real at(int t, int32_t c) const {
+    if (type.is_real) {
+      return reinterpret_cast<const Real*>(frame_begin(t))[c * class_stride];
+    }
     Real x;
     type.gather(frame_begin(t), nullptr, class_stride, &c, 1, &x);
     return x;

@@ -119,18 +119,28 @@ class ForwardBackward {
     visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
       auto [first, last] = frames_.groups_around(begin);
       class_sums_.sum(gamma, first, last);
-      auto by_sums = cotangent / load_block(gamma.totals);
-      bool has_softmax = normalized && gamma.unnormalised;
-      if (has_softmax) {
+      auto totals = load_block(gamma.totals);
+      if (normalized && gamma.unnormalised) {
         auto scale = cotangent * load_block(gamma.inverse_sum);
         class_sums_.subtract_from(
-            [&](int64_t c) { return gamma.unnormalised[c] * scale; }, by_sums);
-      } else {
-        class_sums_.subtract_from(
-            [](int64_t) { return Block<Real>{}; }, by_sums);
+            [&](int64_t c) { return gamma.unnormalised[c] * scale; },
+            cotangent,
+            totals);
+        // Some time before the rows are copied: a block of numbers one of which
+        // is still being written would be waited for.
+        for (int t = begin; t < end; ++t) {
+          int j = t - begin;
+          correct_likely_class(t, cotangent, j, class_sums_.frame(j));
+        }
+        for (int t = begin; t < end; ++t) {
+          rows.copy(t, class_sums_.frame(t - begin));
+        }
+        return;
       }
+      class_sums_.subtract_from(
+          [](int64_t) { return Block<Real>{}; }, cotangent, totals);
       for (int t = begin; t < end; ++t) {
-        if (has_softmax || (!normalized && frames_.is_dense)) {
+        if (!normalized && frames_.is_dense) {
           rows.copy(t, class_sums_.frame(t - begin));
         } else {
           write_gradient(t, cotangent, normalized, t - begin, rows);
@@ -231,6 +241,21 @@ class ForwardBackward {
     alpha.blank.set(-1, {State(1), 0});
   }
 
+  // In a frame's row of the gradient, the class for which softmax and gamma are
+  // both above 1/2. Near 1 their rounding errors would be greater than their
+  // difference, which is also that of what the other classes have of gamma and
+  // of the softmax.
+  void correct_likely_class(int t, Real cotangent, int j, Real* row) const {
+    auto [c, others] = class_sums_.likely(j);
+    if (c < 0) {
+      return;
+    }
+    Real softmax = row[c] / cotangent + (1 - others);
+    if (softmax > Real(0.5) && softmax < 2) {
+      row[c] = cotangent * (others - frames_.rest_of_greatest(t, c));
+    }
+  }
+
   // Frame t of the gradient: the softmax of all classes, or 0, and row j of
   // class_sums_, which holds -cotangent * gamma of the classes in the target.
   void write_gradient(
@@ -241,11 +266,11 @@ class ForwardBackward {
       const GradientRows<Real>& rows) {
     Real* row = rows.row(t, frames_.scores.row());
     if (normalized) {
-      Normaliser<Real> normaliser = {0, 1};
+      Normaliser<Real> normaliser = {0, 0};
       if (frames_.with_logits) {
         normaliser = frames_.normaliser(t);
       }
-      Real scale = cotangent / normaliser.sum;
+      Real scale = cotangent / normaliser.sum();
       rows.for_each_block(t, row, frames_.scores, [&](Block<Real> x) {
         return ordinary_exp(x - normaliser.max) * scale;
       });
@@ -253,6 +278,9 @@ class ForwardBackward {
       std::fill_n(row, frames_.C, Real(0));
     }
     class_sums_.add(j, row);
+    if (normalized) {
+      correct_likely_class(t, cotangent, j, row);
+    }
     rows.write(t, row);
   }
 

@@ -54,7 +54,7 @@ struct Sequence {
 // What the loss leaves for the gradient. `Real` is float, or double for double
 // input; `Int` is the integer of the same width.
 struct Saved {
-  void* normalisers; // (frames, 2) Real: max, sum of exp(x - max)
+  void* normalisers; // (frames, 2) Real, see Normaliser
   void* mantissas; // (checkpoints, 2, pitch) Real: alpha of blanks, of labels
   void* exponents; // (checkpoints, 2, pitch) Int
   int64_t pitch; // longest target + 1: a row begins with the first blank

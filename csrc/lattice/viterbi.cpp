@@ -202,8 +202,8 @@ class ViterbiRecursion {
     if (sequence_.with_logits) {
       auto found =
           compute_normaliser(scores_.frame(t), C_, scores_.stored(t + 1));
-      normalisers_[t] = {found.max, found.sum};
-      valid = is_valid(normalisers_[t].sum);
+      normalisers_[t] = {found.max, found.rest};
+      valid = is_valid(normalisers_[t].sum());
       greatest_logit =
           fixed_point<Real>(normalisers_[t].max, -nearly_impossible);
     }
@@ -226,7 +226,7 @@ class ViterbiRecursion {
   Real log_probability(int64_t t, int32_t c) const {
     Real x = scores_.at(t, c);
     if (sequence_.with_logits) {
-      return x - normalisers_[t].max - std::log(normalisers_[t].sum);
+      return x - normalisers_[t].max - std::log(normalisers_[t].sum());
     }
     return x;
   }

@@ -137,6 +137,23 @@ class ScaledExp {
   return exact_exp2_fraction(y - (shifted - rounding)) * power;
 }
 
+// exp(x) - 1 for |x| of at most ln 2: to float precision by the series
+// up to the power 9, whose remainder is below 2^-26 of it.
+inline float expm1_near_zero(float x) {
+  float p = x * (1.0f / 362880) + 1.0f / 40320;
+  p = p * x + 1.0f / 5040;
+  p = p * x + 1.0f / 720;
+  p = p * x + 1.0f / 120;
+  p = p * x + 1.0f / 24;
+  p = p * x + 1.0f / 6;
+  p = p * x + 0.5f;
+  return p * x * x + x;
+}
+
+inline double expm1_near_zero(double x) {
+  return std::expm1(x);
+}
+
 inline Block<double> ordinary_exp(Block<double> x) {
   for (int64_t j = 0; j < block_size<double>; ++j) {
     x[j] = std::exp(x[j]);

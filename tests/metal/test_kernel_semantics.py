@@ -4,6 +4,7 @@
 # touched, whatever the lengths and labels said.
 
 import ctc_on_emulator
+import exact
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -143,3 +144,12 @@ def test_segments_that_floats_do_not_hold(emulator, with_logits):
 def test_probabilities_far_below_the_range_of_float(emulator, with_logits):
     problem = random(spread=1e4, with_logits=with_logits)
     check(ctc_on_emulator.run(emulator, problem), *problem.expected())
+
+
+@pytest.mark.parametrize("margin", [12, 20])
+def test_gradient_of_a_model_that_is_nearly_certain(emulator, with_logits, margin):
+    rng = np.random.default_rng(5)
+    problem = exact.confident(rng, 60, 30, 8, margin, with_logits)
+    expected, _ = exact.exact_gradient(problem)
+    run = ctc_on_emulator.run(emulator, problem)
+    assert_gradient_close(run.gradient, expected)
