@@ -2,7 +2,6 @@
 // (refine.metal). One simdgroup computes a segment.
 
 #include "boundary.h"
-#include "probabilities.h"
 #include "wide.h"
 
 struct SequenceSizes {

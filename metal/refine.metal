@@ -81,7 +81,8 @@ if (lane == 0) {
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 if (is_first_thread) {
   for (int i = 1; i < SIMDGROUPS; ++i) {
-    product = normalise(multiply(product, growths[i]));
+    const Wide growth = growths[i];
+    product = normalise(multiply(product, growth));
   }
   // Rounding can make z greater than 1 by 1e-14 per frame. Log-probabilities
   // can have a z greater than 1.
