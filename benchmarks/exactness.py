@@ -1,7 +1,8 @@
 """Errors of the loss beside float64, of mlx_ctc and of torch, both in float32.
 
     python benchmarks/exactness.py --json benchmarks/results/exactness_cpu.json
-    python benchmarks/exactness.py --device gpu --json benchmarks/results/exactness_gpu.json
+    python benchmarks/exactness.py --device gpu \\
+        --json benchmarks/results/exactness_gpu.json
 
 For each number of frames, size of the loss and entry (log-probabilities or logits), a
 few problems whose losses have that size. An error is relative to the loss in float64 of
@@ -21,29 +22,50 @@ from ctc_loss import machine, write_report
 from mlx_ctc import ctc_loss
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-import exact  # the problems, and their losses in float64
+import exact
+from problems import random_problem
 
 FRAMES = [100, 1000, 10000, 100000]
 SIZES = [1e-6, 1e-4, 1e-2, 1, 1e2, 1e4, 1e6]
 ENTRIES = {"log-probabilities": False, "logits": True}
 CLASSES = 32
-SPREAD = 1.0  # standard deviation of the scores
+LABELS = 100, 25  # at most, and at most one in so many frames
 
 
-def margin_for(size, T):
-    """The nats by which a class has to lead in each frame for a loss of this size."""
-    others = (CLASSES - 1) * exp(SPREAD**2 / 2)
-    per_frame = size / T
-    # log(1 + others * exp(-margin)) = per_frame
-    return log(others) - (per_frame if per_frame > 30 else log(expm1(per_frame)))
+def confident(rng, T, size, with_logits):
+    """A model that is right by as many nats in each frame as this loss takes."""
+    # log(1 + others * exp(-margin)) = size / T, with scores of variance 1
+    others = (CLASSES - 1) * exp(0.5)
+    margin = log(others) - log(expm1(size / T))
+    return exact.confident(rng, T, CLASSES, labels_for(T), margin, with_logits)
 
 
-def problems(T, size, with_logits, count):
-    for seed in range(count):
-        rng = np.random.default_rng(seed)
-        yield exact.confident(
-            rng, T, CLASSES, min(T // 25, 200), margin_for(size, T), with_logits, SPREAD
-        )
+def untrained(rng, T, size, with_logits):
+    """Random scores, as far apart as this loss takes."""
+    return random_problem(
+        rng,
+        T=T,
+        N=1,
+        C=CLASSES,
+        S=labels_for(T),
+        ragged=False,
+        spread=0.6 * size / T,
+        with_logits=with_logits,
+    )
+
+
+def labels_for(T):
+    most, frames = LABELS
+    return min(most, T // frames)
+
+
+def problem_and_loss(rng, T, size, with_logits):
+    """The float64 losses of the two are exact where the loss is small or great."""
+    if size < T:
+        problem = confident(rng, T, size, with_logits)
+        return problem, exact.exact_loss(problem).item()
+    problem = untrained(rng, T, size, with_logits)
+    return problem, problem.expected(mx.float32)[0].item()
 
 
 def ours(problem):
@@ -66,9 +88,17 @@ def torchs(problem):
 
 def measure(T, size, entry, count):
     """A record: the greatest of the losses and of each library's relative errors."""
-    record = {"T": T, "size": size, "entry": entry, "loss": 0.0, "ours": 0.0, "torch": 0.0}
-    for problem in problems(T, size, ENTRIES[entry], count):
-        expected = exact.exact_loss(problem).item()
+    record = {
+        "T": T,
+        "size": size,
+        "entry": entry,
+        "loss": 0.0,
+        "ours": 0.0,
+        "torch": 0.0,
+    }
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        problem, expected = problem_and_loss(rng, T, size, ENTRIES[entry])
         record["loss"] = max(record["loss"], expected)
         for name, loss in {"ours": ours, "torch": torchs}.items():
             error = abs(loss(problem) - expected) / expected
@@ -96,7 +126,7 @@ def main():
     for T in FRAMES:
         for entry in ENTRIES:
             for size in SIZES:
-                if size / T > 100:  # nats per frame, as no model has them
+                if size / T > 100:  # nats per frame: no model is so wrong
                     continue
                 record = measure(T, size, entry, options.problems)
                 print(

@@ -1,4 +1,4 @@
-"""Writes the measured figures of docs/performance.md and README.md.
+"""Writes the measured figures of README.md, docs/performance.md and docs/numerics.md.
 
     python benchmarks/table.py            # rewrites what is out of date
     python benchmarks/table.py --check    # exits with 1 if something is
@@ -24,7 +24,14 @@ from ctc_loss import TASKS, ratios, spaced
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "performance.md",
+    ROOT / "docs" / "numerics.md",
+]
+# By the device that computed our losses; torch's are the CPU's. Not every device has
+# been measured.
+EXACTNESS = {"CPU": "exactness_cpu.json", "GPU": "exactness_gpu.json"}
 
 COMPILED = "ours compiled"
 
@@ -67,7 +74,7 @@ def gpu_table():
         [spaced(record["shape"]), *(text(record) for text in GPU_COLUMNS.values())]
         for record in load("h200.json")["records"]
     ]
-    return markdown([*GPU_COLUMNS], rows)
+    return markdown(["T x N x C x S", *GPU_COLUMNS], rows)
 
 
 def cpu_ratios():
@@ -96,7 +103,8 @@ def cpu_table():
     ]
     medians = [f"**{cell(median(column))}**" for column in columns.values()]
     rows.append(["**median**", *medians, ""])
-    return markdown([*columns, "peak memory, mlx-ctc / torch"], rows)
+    columns = ["T x N x C x S", *columns, "peak memory, mlx-ctc / torch"]
+    return markdown(columns, rows)
 
 
 def summary():
@@ -114,13 +122,40 @@ def summary():
     )
 
 
-def markdown(columns, rows):
-    header = ["T x N x C x S", *columns]
+def exactness_table():
+    """The relative errors of losses: a column for each size, a row for each library."""
+    reports = {
+        device: load(name)["records"]
+        for device, name in EXACTNESS.items()
+        if (RESULTS / name).exists()
+    }
+    sizes = sorted({record["size"] for record in reports["CPU"]})
+    libraries = [(f"mlx-ctc, {device}", device, "ours") for device in reports]
+    libraries.append(("torch, CPU", "CPU", "torch"))
+    rows = []
+    for T, entry in dict.fromkeys((r["T"], r["entry"]) for r in reports["CPU"]):
+        for library, device, key in libraries:
+            errors = {
+                record["size"]: f"{record[key]:.0e}"
+                for record in reports[device]
+                if (record["T"], record["entry"]) == (T, entry)
+            }
+            rows.append([str(T), entry, library, *(errors.get(x, "") for x in sizes)])
+    columns = ["frames", "input", "loss by", *(f"loss {size:g}" for size in sizes)]
+    return markdown(columns, rows)
+
+
+def markdown(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-FIGURES = {"summary": summary, "cpu_table": cpu_table, "gpu_table": gpu_table}
+FIGURES = {
+    "summary": summary,
+    "cpu_table": cpu_table,
+    "gpu_table": gpu_table,
+    "exactness_table": exactness_table,
+}
 
 
 def up_to_date(text):

@@ -10,6 +10,8 @@ from problems import (
     to_numpy,
 )
 
+from mlx_ctc import ctc_loss
+
 pytestmark = pytest.mark.usefixtures("device")
 
 BAD = [np.nan, np.inf]
@@ -137,3 +139,18 @@ def test_wide_logits_are_exact(device, rng, spread, with_logits):
         pytest.skip("a GPU takes exp(-2.9e6) for zero")
     # Every path's probability is far below the range of float32, and of float64.
     random_problem(rng, spread=spread, with_logits=with_logits).check()
+
+
+@pytest.mark.parametrize(("score", "is_finite"), [(-1.74e6, True), (-1.86e6, False)])
+def test_losses_above_1_74e8_or_1_85e8_are_infinite(score, is_finite):
+    log_probs = mx.full((100, 1, 2), score)
+    loss = ctc_loss(log_probs, mx.zeros((1, 0), mx.int32), 100, 0, reduction="sum")
+    expected = -100 * score if is_finite else np.inf
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_gpu_takes_a_score_below_minus_2_9e6_for_zero(device):
+    for score in -2.89e6, -2.91e6:
+        loss = ctc_loss(mx.full((1, 1, 2), score), [[1]], 1, 1, reduction="sum")
+        is_zero = device == mx.gpu and score < -2.9e6
+        assert loss.item() == (np.inf if is_zero else pytest.approx(-score))

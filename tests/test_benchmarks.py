@@ -1,10 +1,16 @@
-# The figures in the README and in docs/performance.md are those of the results.
+# The figures in the README, docs/performance.md and docs/numerics.md are those of the
+# results.
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from exact import allowed
+
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def test_pages_have_the_figures_of_the_results():
@@ -14,8 +20,18 @@ def test_pages_have_the_figures_of_the_results():
 
 
 def test_every_figure_is_used():
-    pages = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
+    names = "README.md", "docs/performance.md", "docs/numerics.md"
+    pages = [ROOT / name for name in names]
     text = "".join(page.read_text() for page in pages)
-    for name in "summary cpu_table gpu_table".split():
+    for name in "summary cpu_table gpu_table exactness_table".split():
         assert text.count(f"<!-- table.py {name} -->") == 1
-    assert text.count("<!-- table.py end -->") == 3
+    assert text.count("<!-- table.py end -->") == 4
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("exactness_*.json")), ids=lambda x: x.name
+)
+def test_measured_losses_are_exact(path):
+    for record in json.loads(path.read_text())["records"]:
+        error = record["ours"] * record["loss"]
+        assert error <= allowed(record["loss"]), record
