@@ -62,6 +62,21 @@ def assert_gradient_close(gradient, expected, dtype=mx.float32):
     np.testing.assert_allclose(to_numpy(gradient), expected, rounding, absolute)
 
 
+def assert_alignment_is_best(problem, path, scores, dtype=mx.float32, rtol=1e-6):
+    """Against the float64 reference, for the inputs as the dtype holds them."""
+    inputs = to_numpy(mx.array(problem.inputs, dtype))
+    if problem.with_logits:
+        inputs = reference.log_softmax(inputs)
+    lengths = zip(problem.input_lengths, problem.target_lengths, strict=True)
+    for n, (T, S) in enumerate(lengths):
+        x, labels = inputs[:T, n], problem.targets[n][:S]
+        expected, _ = reference.best_alignment(x, labels, problem.blank)
+        np.testing.assert_array_equal(path[n][:T], expected)
+        np.testing.assert_array_equal(path[n][T:], problem.blank)
+        np.testing.assert_allclose(scores[n][:T], x[np.arange(T), expected], rtol, 1e-6)
+        np.testing.assert_array_equal(scores[n][T:], 0)
+
+
 def loss_and_gradient(inputs, *target_and_lengths, cotangent=None, **options):
     """Losses (N,), and the gradient of their sum weighted by the cotangent (N,)."""
 

@@ -4,7 +4,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from problems import LONG, REPEATING, random_problem, to_numpy
+from problems import (
+    LONG,
+    REPEATING,
+    assert_alignment_is_best,
+    random_problem,
+    to_numpy,
+)
 
 from mlx_ctc import TokenSpan, _ext, forced_align, merge_tokens
 
@@ -14,21 +20,6 @@ pytestmark = pytest.mark.usefixtures("device")
 def align(problem, dtype=mx.float32):
     path, scores = forced_align(*problem.arrays(dtype), **problem.options)
     return np.array(path), to_numpy(scores)
-
-
-def assert_is_best(problem, path, scores, dtype=mx.float32, rtol=1e-6):
-    """Against the float64 reference, for the inputs as the dtype holds them."""
-    inputs = to_numpy(mx.array(problem.inputs, dtype))
-    if problem.with_logits:
-        inputs = reference.log_softmax(inputs)
-    lengths = zip(problem.input_lengths, problem.target_lengths, strict=True)
-    for n, (T, S) in enumerate(lengths):
-        x, labels = inputs[:T, n], problem.targets[n][:S]
-        expected, _ = reference.best_alignment(x, labels, problem.blank)
-        np.testing.assert_array_equal(path[n][:T], expected)
-        np.testing.assert_array_equal(path[n][T:], problem.blank)
-        np.testing.assert_allclose(scores[n][:T], x[np.arange(T), expected], rtol, 1e-6)
-        np.testing.assert_array_equal(scores[n][T:], 0)
 
 
 class TestTorchaudiosExamples:
@@ -134,20 +125,20 @@ def test_ties_hold_over_ten_thousand_frames():
 @pytest.mark.parametrize("blank", [0, 4, 8])
 def test_random_batch(rng, dtype, with_logits, blank):
     problem = random_problem(rng, N=9, blank=blank, with_logits=with_logits)
-    assert_is_best(problem, *align(problem, dtype), dtype)
+    assert_alignment_is_best(problem, *align(problem, dtype), dtype)
 
 
 @pytest.mark.parametrize("S", [1, 15, 16, 17, 31, 33, 100, 600])
 def test_targets_of_any_length(rng, S):
     T = 2 * S + 30
     problem = random_problem(rng, T=T, N=3, C=30, S=S, with_logits=False)
-    assert_is_best(problem, *align(problem))
+    assert_alignment_is_best(problem, *align(problem))
 
 
 @pytest.mark.parametrize("C", [2, 31, 1000])
 def test_any_number_of_classes(rng, C, with_logits):
     problem = random_problem(rng, C=C, with_logits=with_logits)
-    assert_is_best(problem, *align(problem))
+    assert_alignment_is_best(problem, *align(problem))
 
 
 @pytest.mark.parametrize("T", range(1, 10))
@@ -170,7 +161,7 @@ def test_as_many_frames_as_labels(rng):
 def test_ten_thousand_frames(rng):
     problem = random_problem(rng, T=10_000, N=2, C=20, S=900, spread=4.0)
     problem.target_lengths[:] = 900, 300
-    assert_is_best(problem, *align(problem))
+    assert_alignment_is_best(problem, *align(problem))
 
 
 def test_empty_target_is_all_blank(rng):
@@ -210,7 +201,7 @@ def test_logits_with_an_offset_have_the_same_path(rng):
     problem.inputs = np.float32(problem.inputs).astype(float)
     problem.inputs += 2.0 ** rng.integers(0, 4, size=(30, 6, 1))
     shifted, scores = align(problem)
-    assert_is_best(problem, shifted, scores)
+    assert_alignment_is_best(problem, shifted, scores)
     np.testing.assert_array_equal(shifted, path)
 
 
@@ -366,7 +357,7 @@ def test_one_sequence_has_no_batch_axis(rng):
     x, targets, *_ = problem.arrays()
     path, scores = forced_align(x[:, 0], targets[0], 30, 8, with_logits=True)
     assert path.shape == scores.shape == (30,)
-    assert_is_best(problem, np.array(path)[None], np.array(scores)[None])
+    assert_alignment_is_best(problem, np.array(path)[None], np.array(scores)[None])
 
 
 def test_any_strides(rng):
