@@ -1,5 +1,5 @@
-// How much alpha grows in a segment, for the loss of confident sequences
-// (refine.metal). One simdgroup computes a segment.
+// How much alpha grows in a segment: its factor of z, for the loss of confident
+// sequences (refine.metal). One simdgroup computes a segment.
 
 #include "boundary.h"
 #include "wide.h"
@@ -174,17 +174,15 @@ METAL_FUNC void add_window(
   passing = leaving;
 }
 
-// alpha's growth between two boundaries: by how much the paths that cross the
-// second are more than those that cross the first, for the same beta_p.
+// The crossings of all windows in which paths are.
 template <bool LOGITS, typename Sequence>
-METAL_FUNC Wide growth_of_segment(
+METAL_FUNC Crossings crossings_of_segment(
     thread const Sequence& sequence,
     Boundary before,
     Boundary after,
+    FrameEmissions frames,
     int lane) {
   const int S_n = sequence.sizes.S_n;
-  const FrameEmissions frames =
-      emissions_of_frames<LOGITS>(sequence, before.t, after.t - before.t, lane);
   const Wide zero = wide(extended_zero());
   Crossings crossings = {zero, zero};
   Wide passing = zero;
@@ -192,10 +190,9 @@ METAL_FUNC Wide growth_of_segment(
   const int last = metal::min(band.last, S_n) / 32;
   for (int w = metal::max(band.first, 0) / 32; w <= last; ++w) {
     const int i = w * 32 + lane;
-    const int skip =
-        step_if(may_skip_blank(
-            sequence.target, sequence.target_stride, S_n, i - 1, i)) -
-        allowed;
+    const bool may_skip =
+        may_skip_blank(sequence.target, sequence.target_stride, S_n, i - 1, i);
+    const int skip = step_if(may_skip) - allowed;
     // A window takes more frames to pass than a segment has, so its paths are
     // at one of the boundaries.
     const bool has_paths = before.is_crossed(i, skip, sequence.z) ||
@@ -207,11 +204,26 @@ METAL_FUNC Wide growth_of_segment(
           crossings, passing, sequence, before, after, frames, i, skip, lane);
     }
   }
+  return crossings;
+}
+
+// The segment's factor of z: the paths after it over the paths before it.
+template <bool LOGITS, typename Sequence>
+METAL_FUNC Wide growth_of_segment(
+    thread const Sequence& sequence,
+    Boundary before,
+    Boundary after,
+    int lane) {
+  const int count = after.t - before.t;
+  const FrameEmissions frames =
+      emissions_of_frames<LOGITS>(sequence, before.t, count, lane);
+  const Crossings crossings =
+      crossings_of_segment<LOGITS>(sequence, before, after, frames, lane);
   Wide growth = sum_of_lanes(crossings.after);
   if (before.t > 0) {
     growth = quotient(growth, sum_of_lanes(crossings.before));
   }
-  for (int k = 0; LOGITS && k < after.t - before.t; ++k) {
+  for (int k = 0; LOGITS && k < count; ++k) {
     const float greatest = metal::simd_broadcast(frames.greatest, k);
     const TwoFloats sum = sum_of_frame(sequence, before.t + k, greatest, lane);
     growth = normalise(quotient(growth, Wide{sum, 0}));

@@ -1,18 +1,20 @@
 // The loss of confident sequences with more digits than the scan has.
 //
-// Where z is near 1, the loss is what z lacks of it, and the roundings of a
-// float in each frame, 1e-7, can be more than that. So if the loss is small for
-// the number of frames, z is computed again from the scan's checkpoints,
+// Where z is near 1 the loss is what z lacks of it, perhaps 1e-8 per frame, and
+// the scan rounds by 1e-7 in every frame. So if the loss is small for the
+// number of frames, z is computed again from the scan's checkpoints:
 //
-//   z = product over the segments of (alpha M beta_p') / (alpha beta_p)
+//   z = alpha(0) M(0) beta_p(1)  *  alpha(1) M(1) beta_p(2)  *  ...
+//       -----------------------     -----------------------
+//                  1                   alpha(1) beta_p(1)
 //
-// where alpha and beta_p are those at the segment's first boundary, beta_p'
-// those at its second, and M the recursion over its frames. M is computed in
-// numbers of two floats (wide.h). The product is exact if either the alphas or
-// the beta_ps are: an error of a stored alpha is in the numerator and in the
-// denominator. Both have errors of about 1e-6, so that of the product is about
-// 1e-12. The scales of alpha and beta_p, and of the scan's probabilities,
-// cancel.
+// alpha(b) and beta_p(b) are what the scan has stored at the b-th boundary
+// between segments, and M(b) is the recursion over segment b, in numbers of two
+// floats (wide.h). Each stored vector is in one numerator and in one
+// denominator, so that its scale cancels. The product is z if the alphas are
+// exact, for then each numerator has the next denominator as a factor, and also
+// if the beta_ps are. So its error is that of alpha times that of beta_p, about
+// 1e-6 * 1e-6.
 //
 // A threadgroup has a sequence; its simdgroups take the segments in turn.
 //
