@@ -11,6 +11,7 @@
 //      input_lengths   (N)
 //      target_lengths  (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
+//      options         blank
 // out  alignments      (N, T) classes
 //      scores          (N, T) log-probabilities of the path
 //      moves           (N, B, S + 1) how a block's frames came into each pair
@@ -19,7 +20,7 @@
 //
 // There are B = ceil(T / 8) blocks.
 //
-// LOGITS, BLANK     options of forced_align
+// LOGITS            option of forced_align
 // ROUNDS            whether there can be more windows than simdgroups
 // MAX_SIMDGROUPS    simdgroups that the threadgroup has memory for
 
@@ -42,6 +43,7 @@ const int n = int(threadgroup_position_in_grid.x);
 const int T = log_probs_shape[0];
 const int C = log_probs_shape[2];
 const int S = targets_shape[1];
+const int blank = options[0];
 const int B = (T + block_frames - 1) / block_frames;
 
 // Check the lengths and labels. Here the blank's class is out of range as a
@@ -59,7 +61,7 @@ const Lengths lengths = checked_lengths(
     C,
     target,
     target_stride,
-    BLANK,
+    blank,
     flags,
     self);
 const int T_n = lengths.T_n;
@@ -82,7 +84,7 @@ for (int first = 0; first < windows; first += simdgroups) {
   const int i = window * 32 + lane;
   const bool has_blank = has_window && i <= S_n;
   const bool has_label = has_window && i < S_n;
-  int y = BLANK;
+  int y = blank;
   int64_t skip = impossible; // added to the score of a path over the blank
   if (has_label) {
     y = target[i * target_stride];
@@ -109,7 +111,7 @@ for (int first = 0; first < windows; first += simdgroups) {
     const bool loads = has_window && block >= -1 && block + 1 < blocks;
     const int next = t0 + block_frames;
     const BlockScores loaded = load_block<LOGITS>(
-        sequence_scores + BLANK * class_stride,
+        sequence_scores + blank * class_stride,
         sequence_scores + y * class_stride,
         frame_stride,
         sequence_normalisers,
@@ -180,7 +182,7 @@ const float infinity = metal::numeric_limits<float>::infinity();
 const float nan = metal::numeric_limits<float>::quiet_NaN();
 for (int t = self.index; t < T; t += self.count) {
   if (!found || t >= T_n) {
-    alignments[int64_t(n) * T + t] = BLANK;
+    alignments[int64_t(n) * T + t] = blank;
     const float of_frame = valid ? -infinity : nan;
     scores[int64_t(n) * T + t] =
         lengths.in_range ? (t < T_n ? of_frame : 0.0f) : nan;
@@ -199,7 +201,7 @@ write_path<LOGITS>(
     S + 1,
     target,
     target_stride,
-    BLANK,
+    blank,
     sequence_scores,
     frame_stride,
     class_stride,

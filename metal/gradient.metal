@@ -12,9 +12,10 @@
 //      cotangent       (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
 //      z, checkpoints, edges, classes, labels, places: see tables.h
+//      options         blank
 // out  gradient        (T, N, C)
 //
-// LOGITS, BLANK    options of ctc_loss
+// LOGITS           option of ctc_loss
 // NORMALIZED       option of ctc_loss: whether gamma is subtracted from softmax
 // ELEMENT          type of the gradient
 // SEGMENT          frames between checkpoints
@@ -49,6 +50,7 @@ const int T = log_probs_shape[0];
 const int N = log_probs_shape[1];
 const int C = log_probs_shape[2];
 const int S = targets_shape[1];
+const int blank = options[0];
 const int t0 = int(threadgroup_position_in_grid.x) * FRAMES;
 const int n =
     int(threadgroup_position_in_grid.y +
@@ -112,7 +114,7 @@ const auto scores = prepare_segment<LOGITS>(
     sequence_scores,
     log_probs_strides[0],
     log_probs_strides[2],
-    BLANK,
+    blank,
     normalisers + int64_t(n) * T * 2,
     memory,
     lane);
@@ -139,7 +141,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
     // A lane without a label stores its gammas after those of the part's
     // labels.
     const Label label = label_of(
-        labels + int64_t(n) * size_of_labels(S), S_n, BLANK, i, i - part_begin);
+        labels + int64_t(n) * size_of_labels(S), S_n, blank, i, i - part_begin);
     const LabelGammas label_gammas = {
         offset, offset + FRAMES, &gammas[0][label.rank], CAPACITY};
     if (segment.has_path(window)) {
@@ -186,7 +188,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
       (int64_t(n) * parts_of(S, PART) + part) * size_of_classes(C);
   Rows<ELEMENT> rows;
   rows.C = C;
-  rows.blank = BLANK;
+  rows.blank = blank;
   rows.count = frames_to_write;
   rows.count_with_paths = sequence.with_paths;
   rows.has_softmax = LOGITS || NORMALIZED;

@@ -8,13 +8,14 @@
 //      target_lengths  (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
 //      z, checkpoints, edges, classes, labels, places: see tables.h
+//      options         blank
 // out  by_label        (N, T, S + 1), the blank first
 //      by_class        (N, T, C), with BY_CLASS
 //
-// LOGITS, BLANK, BY_CLASS    options of ctc_posteriors
-// SEGMENT                    frames between checkpoints
-// PART                       labels of a part (classes.h)
-// MAX_SIMDGROUPS             simdgroups that the threadgroup has memory for
+// LOGITS, BY_CLASS    options of ctc_posteriors
+// SEGMENT             frames between checkpoints
+// PART                labels of a part (classes.h)
+// MAX_SIMDGROUPS      simdgroups that the threadgroup has memory for
 
 #include "by_class.h"
 #include "gammas.h"
@@ -37,6 +38,7 @@ const int T = log_probs_shape[0];
 const int N = log_probs_shape[1];
 const int C = log_probs_shape[2];
 const int S = targets_shape[1];
+const int blank = options[0];
 const int begin = int(threadgroup_position_in_grid.x) * SEGMENT;
 const int n =
     int(threadgroup_position_in_grid.y +
@@ -78,7 +80,7 @@ const auto scores = prepare_segment<LOGITS>(
     log_probs + n * log_probs_strides[1],
     log_probs_strides[0],
     log_probs_strides[2],
-    BLANK,
+    blank,
     normalisers + int64_t(n) * T * 2,
     memory,
     lane);
@@ -92,7 +94,7 @@ for (; window < windows_of(S_n); window += self.simdgroups()) {
   const int i = window * 32 + lane;
   if (segment.has_path(window)) {
     const Label label =
-        label_of(labels + int64_t(n) * size_of_labels(S), S_n, BLANK, i, S);
+        label_of(labels + int64_t(n) * size_of_labels(S), S_n, blank, i, S);
     const LabelGammas gammas = {
         0, SEGMENT, &label_gammas[simdgroup][0][lane], 32};
     add_window(
@@ -160,7 +162,7 @@ write_by_class<SEGMENT>(
     classes + int64_t(n) * parts_of(S, PART) * size_of_classes(C),
     places + int64_t(n) * size_of_labels(S),
     C,
-    BLANK,
+    blank,
     PART,
     by_class + first_row * C,
     self);

@@ -24,9 +24,10 @@
 //      target_lengths  (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
 //      scan_loss, z, checkpoints: see scan.metal
+//      options         blank
 // out  loss            (N)
 //
-// LOGITS, BLANK    options of ctc_loss
+// LOGITS           option of ctc_loss
 // SEGMENT          frames between checkpoints
 // SIMDGROUPS       of the threadgroup
 
@@ -55,7 +56,7 @@ if (is_invalid(z_n) || is_zero(z_n) ||
 
 const int S_n = target_lengths[n * target_lengths_strides[0]];
 const auto sequence = sequence_of(
-    SequenceSizes{T_n, S_n, log_probs_shape[2], BLANK},
+    SequenceSizes{T_n, S_n, log_probs_shape[2], options[0]},
     z_n,
     log_probs + n * log_probs_strides[1],
     log_probs_strides[0],

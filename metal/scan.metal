@@ -22,6 +22,7 @@
 //      input_lengths   (N)
 //      target_lengths  (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
+//      options         blank, zero_infinity
 // out  scan_loss       (N); refine.metal adds digits to small ones
 //      z               (N) total probability, without the frames' normalisers;
 //                      see tables.h for those of invalid sequences
@@ -30,11 +31,11 @@
 // There are B = ceil(T / SEGMENT) segments, V = ceil(S / 32) windows and
 // P = ceil(S / PART) parts, each at least 1.
 //
-// LOGITS, BLANK, ZERO_INFINITY    options of ctc_loss
-// ROUNDS                          whether a target can need several rounds
-// SEGMENT                         frames between checkpoints
-// PART                            labels of a part (classes.h)
-// MAX_WINDOWS                     windows that the threadgroup has room for
+// LOGITS         option of ctc_loss
+// ROUNDS         whether a target can need several rounds
+// SEGMENT        frames between checkpoints
+// PART           labels of a part (classes.h)
+// MAX_WINDOWS    windows that the threadgroup has room for
 
 #include "last_blank_scan.h"
 #include "loss.h"
@@ -63,6 +64,8 @@ const int task = int(threadgroup_position_in_grid.y);
 const int T = log_probs_shape[0];
 const int C = log_probs_shape[2];
 const int S = targets_shape[1];
+const int blank = options[0];
+const bool zero_infinity = options[1] != 0;
 
 // Check the lengths and labels. A sequence with one out of range is scanned as
 // an empty one.
@@ -108,7 +111,7 @@ const int B = (T + SEGMENT - 1) / SEGMENT;
 const int V = metal::max(windows_of(S), 1);
 const int64_t first_segment = int64_t(n) * B;
 const auto scores = log_probs + n * log_probs_strides[1];
-const auto blank_scores = scores + BLANK * log_probs_strides[2];
+const auto blank_scores = scores + blank * log_probs_strides[2];
 const int64_t frame_stride = log_probs_strides[0];
 const int64_t step = backward ? -frame_stride : frame_stride;
 bool valid = true;
@@ -129,7 +132,7 @@ for (int first = 0; first < windows; first += max_windows) {
       target,
       target_stride,
       slot < windows_in_round ? S_n : -1,
-      BLANK,
+      blank,
       window.index * 32 + (backward ? 31 - lane : lane),
       backward ? -1 : 1);
   const bool is_last_window = window.order == windows - 1;
@@ -225,7 +228,7 @@ if (self.index != 0) {
 // One thread writes z and the loss.
 const Extended z_n = sum_of_final_states(final_states);
 const float loss_n = is_zero(z_n)
-    ? (ZERO_INFINITY ? 0.0f : metal::numeric_limits<float>::infinity())
+    ? (zero_infinity ? 0.0f : metal::numeric_limits<float>::infinity())
     : loss_of(multiply_all(z_n, products, self.simdgroups()), T_n);
 scan_loss[n] = valid ? loss_n : metal::numeric_limits<float>::quiet_NaN();
 z[n] = extended_to_bits(choose(valid, z_n, invalid_z(lengths.in_range)));

@@ -52,3 +52,27 @@ def gpu_launches(log_probs: mlx.core.array, targets: mlx.core.array, input_lengt
     """
     What each op launches on Metal for inputs of these shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.
     """
+
+def cuda_texts(shape: Sequence[int], dtype: mlx.core.Dtype, *, blank: int = 0, with_logits: bool = True, zero_infinity: bool = False) -> dict:
+    """
+    Of each op the names and the texts that NVRTC would compile for a batch of shape (T, N, C, S).
+    """
+
+def cuda_compile(library: str, architecture: int, sources: Sequence[tuple[str, str]], folder: str = '') -> tuple:
+    """
+    The codes of sources (name, text), compiled at the same time by the NVRTC of a library for an architecture such as 90, and the counts.
+    """
+
+def cuda_compilations() -> dict:
+    """
+    Kernels that this process has compiled, has loaded from the cache folder, and has left to MLX; the last error.
+    """
+
+def load_from_cache(folder: str, key: bytes) -> object:
+    """What is stored in a folder under a key, or None."""
+
+def store_in_cache(folder: str, key: bytes, value: bytes, max_bytes: int) -> bool:
+    """Whether the value has been stored."""
+
+def cache_folder() -> str:
+    """Where compiled kernels are kept; empty if nowhere."""

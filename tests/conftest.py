@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# On a CUDA GPU each example compiles its kernels, for a few seconds:
+# On a CUDA GPU an example may compile its kernels, for a second:
 # pytest --hypothesis-profile gpu
 settings.register_profile("cpu", max_examples=150, deadline=None)
 settings.register_profile("gpu", max_examples=12, deadline=None)

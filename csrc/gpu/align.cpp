@@ -17,7 +17,7 @@ Launch align_launch(const Problem& problem) {
   int blocks = ceil_div(T, block);
   return {
       .name = "ctc_align",
-      .inputs = joined({batch_names(), {"normalisers"}}),
+      .inputs = joined({batch_names(), {"normalisers", options_name}}),
       .outputs =
           {{"alignments", {N, T}, Type::int32},
            {"scores", {N, T}, Type::float32},
@@ -25,7 +25,6 @@ Launch align_launch(const Problem& problem) {
            {"edges", {N, 2, rounds ? T : 1}, Type::int64}},
       .template_args =
           {{"LOGITS", problem.with_logits},
-           {"BLANK", problem.blank},
            {"ROUNDS", rounds},
            {"MAX_SIMDGROUPS", max_simdgroups}},
       .grid = {threads * N, 1, 1},

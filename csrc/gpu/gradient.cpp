@@ -48,12 +48,12 @@ Launch gradient_launch(const Problem& problem) {
   int side_by_side = floor_power_of_two(threads / C, std::min(frames, 4));
   return {
       .name = "ctc_gradient",
-      .inputs = joined({batch_names(), {"cotangent"}, scan_tables()}),
+      .inputs =
+          joined({batch_names(), {"cotangent"}, scan_tables(), {options_name}}),
       .outputs = {{"gradient", {T, N, C}, problem.type}},
       .template_args =
           {{"LOGITS", problem.with_logits},
            {"NORMALIZED", problem.normalized},
-           {"BLANK", problem.blank},
            {"ELEMENT", problem.type},
            {"SEGMENT", segment},
            {"FRAMES", frames},

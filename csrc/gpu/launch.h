@@ -2,6 +2,7 @@
 // types. csrc/ops/gpu runs it; the tests of the kernels give it to an emulator.
 #pragma once
 
+#include <array>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -32,6 +33,18 @@ struct Table {
   Type type;
 };
 
+// What the kernel's signature depends on.
+struct Parameter {
+  Type type;
+  int ndim;
+
+  bool operator==(const Parameter&) const = default;
+};
+
+// A last parameter of this name is not an array of the step: it has the
+// launch's options. On CUDA they are passed by value.
+constexpr const char* options_name = "options";
+
 using TemplateValue = std::variant<int, bool, Type>;
 
 struct Launch {
@@ -40,8 +53,10 @@ struct Launch {
   // For each parameter the name of the array that is passed: an input of the
   // step or an output of an earlier launch. The plan sets it.
   Names arrays = {};
+  std::vector<Parameter> parameters = {}; // of the inputs; set by the plan
   std::vector<Table> outputs;
   std::vector<std::pair<std::string, TemplateValue>> template_args;
+  std::array<int, 2> options = {}; // blank, zero_infinity; set by the plan
   std::tuple<int, int, int> grid; // in threads, as MLX counts
   std::tuple<int, int, int> threadgroup; // in threads
   // The most threads that a threadgroup has in any launch of the same text, and
@@ -50,8 +65,8 @@ struct Launch {
   // thread.
   int max_threads;
   int resident;
-  // The kernel's text: the functions that it calls, and its body. MLX writes
-  // the signature between them.
+  // The kernel's text: the functions that it calls, and its body. MLX or
+  // cuda_text.cpp writes the signature between them.
   const char* functions;
   const char* source;
 };

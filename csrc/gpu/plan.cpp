@@ -1,6 +1,7 @@
 #include "gpu/plan.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "gpu/kernels.h"
@@ -40,15 +41,35 @@ std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N) {
 
 namespace {
 
+using Parameters = std::map<std::string, Parameter>;
+
+Parameters batch_parameters(const Problem& problem) {
+  return {
+      {"log_probs", {problem.type, 3}},
+      {"targets", {Type::int32, 2}},
+      {"input_lengths", {Type::int32, 1}},
+      {"target_lengths", {Type::int32, 1}},
+      {options_name, {Type::int32, 1}}};
+}
+
+void add(Parameters& parameters, const std::vector<Table>& tables) {
+  for (const auto& table : tables) {
+    int ndim = static_cast<int>(table.shape.size());
+    parameters.insert_or_assign(table.name, Parameter{table.type, ndim});
+  }
+}
+
 // With what follows from the launches: the arrays that they are given, and the
-// tables that they write.
+// tables that they write. `parameters` are those of the step's inputs.
 Plan plan(
     const Problem& problem,
     Names inputs,
+    Parameters parameters,
     std::vector<Launch> launches,
     Names results) {
   std::vector<Table> tables;
   for (auto& launch : launches) {
+    launch.options = {problem.blank, problem.zero_infinity};
     launch.arrays = launch.inputs;
     if (!problem.has_normalisers()) {
       // The kernels do not read the array that is passed in their place.
@@ -58,6 +79,10 @@ Plan plan(
           std::string("normalisers"),
           std::string("log_probs"));
     }
+    for (const auto& name : launch.arrays) {
+      launch.parameters.push_back(parameters.at(name));
+    }
+    add(parameters, launch.outputs);
     for (const auto& output : launch.outputs) {
       if (std::find(results.begin(), results.end(), output.name) ==
           results.end()) {
@@ -90,19 +115,33 @@ Plan loss_plan(const Problem& problem) {
     launches = with_normalisers(problem, scan_launch(problem));
     launches.push_back(refine_launch(problem));
   }
-  return plan(problem, batch_names(), std::move(launches), {"loss"});
+  return plan(
+      problem,
+      batch_names(),
+      batch_parameters(problem),
+      std::move(launches),
+      {"loss"});
 }
 
 Plan gradient_plan(const Problem& problem) {
   auto inputs = joined({batch_names(), {"cotangent"}});
-  for (const auto& table : loss_plan(problem).tables) {
+  auto parameters = batch_parameters(problem);
+  parameters["cotangent"] = {Type::float32, 1};
+  auto tables = loss_plan(problem).tables;
+  for (const auto& table : tables) {
     inputs.push_back(table.name);
   }
+  add(parameters, tables);
   std::vector<Launch> launches;
   if (!problem.is_empty()) {
     launches.push_back(gradient_launch(problem));
   }
-  return plan(problem, std::move(inputs), std::move(launches), {"gradient"});
+  return plan(
+      problem,
+      std::move(inputs),
+      std::move(parameters),
+      std::move(launches),
+      {"gradient"});
 }
 
 Plan align_plan(const Problem& problem) {
@@ -111,7 +150,11 @@ Plan align_plan(const Problem& problem) {
     launches = with_normalisers(problem, align_launch(problem));
   }
   return plan(
-      problem, batch_names(), std::move(launches), {"alignments", "scores"});
+      problem,
+      batch_names(),
+      batch_parameters(problem),
+      std::move(launches),
+      {"alignments", "scores"});
 }
 
 Plan posteriors_plan(const Problem& problem) {
@@ -123,6 +166,7 @@ Plan posteriors_plan(const Problem& problem) {
   return plan(
       problem,
       batch_names(),
+      batch_parameters(problem),
       std::move(launches),
       {problem.by_class ? "by_class" : "by_label"});
 }

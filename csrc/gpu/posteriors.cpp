@@ -10,13 +10,12 @@ Launch posteriors_launch(const Problem& problem) {
   int threads = simdgroups * simdgroup_width;
   return {
       .name = "ctc_posteriors",
-      .inputs = joined({batch_names(), scan_tables()}),
+      .inputs = joined({batch_names(), scan_tables(), {options_name}}),
       .outputs =
           {{"by_label", {N, T, S + 1}, Type::float32},
            {"by_class", {N, T, problem.by_class ? C : 1}, Type::float32}},
       .template_args =
           {{"LOGITS", problem.with_logits},
-           {"BLANK", problem.blank},
            {"BY_CLASS", problem.by_class},
            {"SEGMENT", problem.segment_frames()},
            {"PART", part_labels},

@@ -11,11 +11,11 @@ Launch refine_launch(const Problem& problem) {
   return {
       .name = "ctc_refine",
       .inputs = joined(
-          {batch_names(), {"normalisers", "scan_loss", "z", "checkpoints"}}),
+          {batch_names(),
+           {"normalisers", "scan_loss", "z", "checkpoints", options_name}}),
       .outputs = {{"loss", {problem.N}, Type::float32}},
       .template_args =
           {{"LOGITS", problem.with_logits},
-           {"BLANK", problem.blank},
            {"SEGMENT", problem.segment_frames()},
            {"SIMDGROUPS", simdgroups}},
       .grid = {threads * problem.N, 1, 1},

@@ -11,17 +11,18 @@ Launch scan_launch(const Problem& problem) {
   int most = problem.max_scan_windows();
   int windows = std::min(problem.windows(), most);
   int threads = 2 * windows * simdgroup_width;
-  // Up to 8 windows are rounded up, so that only a few variants are compiled.
-  // Above 8 each number is compiled separately, because the number of threads
-  // limits the registers of each.
-  int max_windows = windows > 8 ? windows : ceil_power_of_two(windows, most);
+  // Rounded up, so that only a few variants are compiled. Above 8 the number of
+  // threads limits the registers of each: for 9 and 10 windows equally, for 11
+  // and 12, and so on.
+  int max_windows = windows > 8 ? 2 * static_cast<int>(ceil_div(windows, 2))
+                                : ceil_power_of_two(windows, most);
   int max_threads = 2 * max_windows * simdgroup_width;
   int segment = problem.segment_frames();
   int segments = problem.segments();
   int parts = std::max<int>(ceil_div(S, part_labels), 1);
   return {
       .name = "ctc_scan",
-      .inputs = joined({batch_names(), {"normalisers"}}),
+      .inputs = joined({batch_names(), {"normalisers", options_name}}),
       // metal/tables.h has the layout, and why the last dimensions have minima.
       .outputs =
           {{"scan_loss", {N}, Type::float32},
@@ -37,8 +38,6 @@ Launch scan_launch(const Problem& problem) {
            {"places", {N, std::max(S, 8)}, Type::uint16}},
       .template_args =
           {{"LOGITS", problem.with_logits},
-           {"BLANK", problem.blank},
-           {"ZERO_INFINITY", problem.zero_infinity},
            {"ROUNDS", problem.windows() > windows},
            {"SEGMENT", segment},
            {"PART", part_labels},

@@ -134,4 +134,5 @@ NB_MODULE(_ext, m) {
 
   mlx_ctc::bind_beam_search(m);
   mlx_ctc::gpu::bind_launches(m);
+  mlx_ctc::gpu::bind_cuda(m);
 }

@@ -20,6 +20,9 @@ class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
   static constexpr int results = 1;
 
   Outputs outputs(const std::vector<mx::array>& inputs) {
+    if (on_gpu()) { // compiles the kernel while the loss's are compiled
+      gpu_step_.plan(problem(inputs), stream());
+    }
     return {{inputs[0].shape()}, {inputs[0].dtype()}};
   }
 
@@ -61,7 +64,7 @@ class CTCForward : public Op<CTCForward, Options> {
     Outputs outputs;
     outputs.add({inputs[0].shape(1)}, computing_dtype(inputs[0].dtype()));
     if (on_gpu()) {
-      outputs.add(gpu_step_.plan(problem(inputs))->tables);
+      outputs.add(gpu_step_.plan(problem(inputs), stream())->tables);
     } else {
       outputs.add(cpu::saved_outputs(inputs, options_));
     }

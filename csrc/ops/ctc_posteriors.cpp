@@ -24,7 +24,7 @@ class CTCPosteriors
     Outputs outputs;
     outputs.add({x.shape(1), x.shape(0), width}, computing_dtype(x.dtype()));
     if (on_gpu()) {
-      outputs.add(gpu_step_.plan(problem(inputs))->tables);
+      outputs.add(gpu_step_.plan(problem(inputs), stream())->tables);
     } else {
       outputs.add(cpu::saved_outputs(inputs, options_.loss()));
     }

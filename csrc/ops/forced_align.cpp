@@ -24,7 +24,7 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
     outputs.add(shape, mx::int32);
     outputs.add(shape, computing_dtype(inputs[0].dtype()));
     if (on_gpu()) {
-      outputs.add(gpu_step_.plan(problem(inputs))->tables);
+      outputs.add(gpu_step_.plan(problem(inputs), stream())->tables);
     }
     return outputs;
   }

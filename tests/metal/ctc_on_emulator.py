@@ -88,6 +88,7 @@ def run(
     options = {**problem.options, "normalized": problem.normalized, **options}
     launches = launches_of(inputs, op, **options)
     launches = [edit(launch) for launch in launches]
+    arrays["options"] = Buffer.of(mx.array(launches[0].options))
     return Run(launches, emulator.run(launches, arrays, RESULTS[op]))
 
 

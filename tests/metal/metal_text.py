@@ -36,6 +36,7 @@ class Launch:
     threadgroup: tuple[int, int, int] = (32, 1, 1)
     ensure_row_contiguous: bool = True
     arrays: list[str] | None = None
+    options: list[int] = ()  # of the array "options", if the kernel has it
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ nb::dict describe(const Launch& launch) {
   result["template"] = template_args;
   result["grid"] = launch.grid;
   result["threadgroup"] = launch.threadgroup;
+  result["options"] =
+      nb::cast(std::vector<int>(launch.options.begin(), launch.options.end()));
   result["source"] = launch.source;
   result["header"] = header(launch, Backend::metal);
   result["ensure_row_contiguous"] = false;

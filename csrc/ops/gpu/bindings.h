@@ -1,4 +1,4 @@
-// For the tests of the Metal text: the launches, in Python.
+// For tests and benchmarks: the launches and their compilation, in Python.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -7,5 +7,8 @@ namespace mlx_ctc::gpu {
 
 // Adds gpu_launches() to the module.
 void bind_launches(nanobind::module_& m);
+
+// Adds cuda_texts() and the functions around it.
+void bind_cuda(nanobind::module_& m);
 
 } // namespace mlx_ctc::gpu

@@ -11,6 +11,7 @@
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/backend/metal/metal.h"
 #include "mlx/fast.h"
+#include "ops/gpu/cuda_kernel.h"
 #include "ops/gpu/step.h"
 
 namespace mlx_ctc::gpu {
@@ -52,12 +53,35 @@ Key key_of(
     key.push_back(input.ndim());
     key.push_back(input.size() < constant_elements);
   }
+  if (backend() == Backend::cuda) { // these are scalars of the node, or text
+    key.insert(key.end(), launch.options.begin(), launch.options.end());
+    for (const auto& input : inputs) {
+      key.insert(key.end(), input.shape().begin(), input.shape().end());
+      key.insert(key.end(), input.strides().begin(), input.strides().end());
+    }
+  }
   return key;
 }
 
-// MLX before 0.32.1 caches Metal's libraries by the kernel's name, so the name
-// says all that the text depends on besides the template arguments: the dtype
-// of the scores, and which inputs are in constant memory.
+bool has_options(const Launch& launch) {
+  return launch.inputs.back() == options_name;
+}
+
+// Where MLX compiles for CUDA. An array of options would be in the host's
+// memory, for which each threadgroup would wait (see in_gpu_memory).
+std::string source_with_options(const Launch& launch) {
+  std::string values;
+  for (int option : launch.options) {
+    values += std::to_string(option) + ", ";
+  }
+  return "const int " + std::string(options_name) + "[] = {" + values + "};\n" +
+      launch.source;
+}
+
+// MLX before 0.32.1 caches Metal's libraries and CUDA's modules by the kernel's
+// name, so the name says all that the text depends on besides the template
+// arguments: the dtype of the scores, which inputs are in constant memory, and
+// the options if the text has them.
 std::string unique_name(
     const Launch& launch,
     const std::vector<mx::array>& inputs) {
@@ -69,10 +93,15 @@ std::string unique_name(
   for (const auto& input : inputs) {
     name += input.size() < constant_elements ? 'c' : 'd';
   }
+  if (backend() == Backend::cuda && has_options(launch)) {
+    for (int option : launch.options) {
+      name += "_" + std::to_string(option);
+    }
+  }
   return name;
 }
 
-std::shared_ptr<mx::Primitive> make(
+std::shared_ptr<mx::Primitive> compiled_by_mlx(
     const Launch& launch,
     const std::vector<mx::array>& inputs,
     mx::Stream stream) {
@@ -97,18 +126,24 @@ std::shared_ptr<mx::Primitive> make(
       template_args.emplace_back(name, std::get<int>(value));
     }
   }
+  auto input_names = launch.inputs;
+  std::string source = launch.source;
+  if (on == Backend::cuda && has_options(launch)) {
+    input_names.pop_back();
+    source = source_with_options(launch);
+  }
   auto function = on == Backend::cuda ? mx::fast::cuda_kernel(
                                             name,
-                                            launch.inputs,
+                                            input_names,
                                             output_names,
-                                            launch.source,
+                                            source,
                                             header(launch, on),
                                             ensure_row_contiguous)
                                       : mx::fast::metal_kernel(
                                             name,
-                                            launch.inputs,
+                                            input_names,
                                             output_names,
-                                            launch.source,
+                                            source,
                                             header(launch, on),
                                             ensure_row_contiguous);
   auto outputs = function(
@@ -122,6 +157,18 @@ std::shared_ptr<mx::Primitive> make(
       false,
       stream);
   return outputs[0].primitive_ptr();
+}
+
+std::shared_ptr<mx::Primitive> make(
+    const Launch& launch,
+    const std::vector<mx::array>& inputs,
+    mx::Stream stream) {
+  if (backend() == Backend::cuda) {
+    if (auto compiled = cuda_kernel(launch, inputs, stream)) {
+      return compiled;
+    }
+  }
+  return compiled_by_mlx(launch, inputs, stream);
 }
 
 } // namespace

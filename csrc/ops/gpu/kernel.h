@@ -1,5 +1,5 @@
-// MLX's own node for a launch. MLX writes the kernel's whole text when a node
-// is made, so nodes are cached.
+// MLX's own node for a launch. It has the kernel's whole text or code, so nodes
+// are cached.
 #pragma once
 
 #include <memory>

@@ -1,11 +1,13 @@
 #include "ops/gpu/step.h"
 
+#include <array>
 #include <map>
 #include <string>
 #include <utility>
 
 #include "mlx/allocator.h"
 #include "mlx/ops.h"
+#include "ops/gpu/cuda_kernel.h"
 #include "ops/gpu/kernel.h"
 
 namespace mlx_ctc::gpu {
@@ -13,19 +15,6 @@ namespace mlx_ctc::gpu {
 namespace {
 
 using Arrays = std::map<std::string, mx::array>;
-
-Type type_of(mx::Dtype dtype) {
-  switch (dtype) {
-    case mx::float16:
-      return Type::float16;
-    case mx::bfloat16:
-      return Type::bfloat16;
-    case mx::float64:
-      return Type::float64;
-    default:
-      return Type::float32;
-  }
-}
 
 Problem sizes_of(
     const std::vector<mx::array>& inputs,
@@ -55,10 +44,30 @@ mx::array bindable(const mx::array& a, const mx::array& other) {
   return bound;
 }
 
+// Arrays of all options are kept, because a GPU reads them when the node that
+// used them may be gone.
+mx::array array_of(const std::array<int, 2>& options) {
+  static std::mutex mutex;
+  static auto* arrays = new std::map<std::array<int, 2>, mx::array>;
+  std::lock_guard lock(mutex);
+  auto found = arrays->find(options);
+  if (found == arrays->end()) {
+    mx::array values(options.begin(), {static_cast<int>(options.size())});
+    found = arrays->emplace(options, values).first;
+  }
+  return found->second;
+}
+
 // Adds what the launch writes to `arrays`.
 void run(const Launch& launch, mx::Stream stream, Arrays& arrays) {
   std::vector<mx::array> inputs;
   for (const auto& name : launch.arrays) {
+    if (name == options_name) {
+      if (backend() == Backend::metal) {
+        inputs.push_back(array_of(launch.options));
+      }
+      continue;
+    }
     inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
   }
   std::vector<mx::array> outputs;
@@ -108,6 +117,19 @@ mx::Shape shape_of(const Table& table) {
   return mx::Shape(table.shape.begin(), table.shape.end());
 }
 
+Type type_of(mx::Dtype dtype) {
+  switch (dtype) {
+    case mx::float16:
+      return Type::float16;
+    case mx::bfloat16:
+      return Type::bfloat16;
+    case mx::float64:
+      return Type::float64;
+    default:
+      return Type::float32;
+  }
+}
+
 mx::Dtype dtype_of(Type type) {
   switch (type) {
     case Type::float16:
@@ -132,11 +154,16 @@ mx::Dtype dtype_of(Type type) {
   return mx::uint64;
 }
 
-std::shared_ptr<const Plan> Step::plan(const Problem& problem) {
+std::shared_ptr<const Plan> Step::plan(
+    const Problem& problem,
+    mx::Stream stream) {
   std::lock_guard lock(mutex_);
   if (plan_ == nullptr || !(problem_ == problem)) {
     problem_ = problem;
     plan_ = std::make_shared<const Plan>(make_(problem));
+    if (problem.backend == Backend::cuda) {
+      start_compiling(*plan_, stream);
+    }
   }
   return plan_;
 }
@@ -146,7 +173,7 @@ void Step::run(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto plan = this->plan(problem);
+  auto plan = this->plan(problem, stream);
   Arrays arrays;
   for (size_t i = 0; i < plan->inputs.size(); ++i) {
     arrays.emplace(plan->inputs[i], inputs[i]);

@@ -31,6 +31,7 @@ Problem problem_of(
 
 mx::Shape shape_of(const Table& table);
 mx::Dtype dtype_of(Type type);
+Type type_of(mx::Dtype dtype); // of scores
 
 // Part of a node of MLX's graph. The plan is made when the node is, and kept;
 // a compiled function may evaluate the same node with other shapes later.
@@ -40,7 +41,8 @@ class Step {
 
   explicit Step(MakePlan make) : make_(make) {}
 
-  std::shared_ptr<const Plan> plan(const Problem& problem);
+  // Begins to compile the kernels of a new plan where that takes long, on CUDA.
+  std::shared_ptr<const Plan> plan(const Problem& problem, mx::Stream stream);
 
   // outputs: the results, then the plan's tables. Those are outputs because MLX
   // keeps outputs until the GPU has finished with them.

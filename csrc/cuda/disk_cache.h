@@ -1,0 +1,39 @@
+// Compiled kernels in a folder of the user's, for later processes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace mlx_ctc::cuda {
+
+// A file for each key. Several processes may use a folder at once: a file
+// appears complete or not at all. No failure of the file system is an error:
+// what cannot be read is not found, and what cannot be written is not kept.
+class DiskCache {
+ public:
+  // With an empty folder, nothing is found or kept.
+  DiskCache(std::string folder, int64_t max_bytes)
+      : folder_(std::move(folder)), max_bytes_(max_bytes) {}
+
+  // What was stored under the key. A file counts only if this user owns it, no
+  // other may write to it, its checksum is right, and it has the whole key.
+  std::optional<std::string> load(const std::string& key) const;
+
+  // Whether it was written. Removes those files that have not been used for the
+  // longest time, until all together have at most max_bytes.
+  bool store(const std::string& key, const std::string& value) const;
+
+ private:
+  std::string path_of(const std::string& key) const;
+  void trim() const;
+
+  std::string folder_;
+  int64_t max_bytes_;
+};
+
+// MLX_CTC_CACHE if it is set, else mlx_ctc in the user's folder for caches.
+// Empty if it is set to "off", or there is no such folder.
+std::string cache_folder();
+
+} // namespace mlx_ctc::cuda
