@@ -45,7 +45,12 @@ def compile_all(texts, **options):
 def test_buckets_of_labels_need_few_compilations():
     shapes = [(4 * S, N, 32, S) for S in range(5, 121) for N in (1, 7, 8, 64)]
     found = counts(texts_of(shapes, STEP))
-    assert found == {"ctc_normalisers": 1, "ctc_scan": 3, "ctc_gradient": 4}
+    assert found == {
+        "ctc_normalisers": 1,
+        "ctc_scan": 3,
+        "ctc_refine": 1,
+        "ctc_gradient": 4,
+    }
 
 
 def test_long_labels_need_few_compilations():
@@ -79,7 +84,7 @@ def test_other_sizes_and_options_need_no_compilation(op):
 def test_the_classes_matter_to_the_rows_only():
     shapes = [(100, 16, C, 20) for C in range(300, 900, 50)]
     found = counts(texts_of(shapes, STEP))
-    assert found == {"ctc_normalisers": 1, "ctc_scan": 1, "ctc_gradient": 1}
+    assert set(found.values()) == {1}
 
 
 SHAPES = [
@@ -110,9 +115,9 @@ def test_a_text_includes_nothing():
 def test_a_later_process_loads_what_was_compiled(tmp_path):
     texts = texts_of(SHAPES[:1], ["loss"])
     codes, done = compile_all(texts, folder=str(tmp_path))
-    assert (done["compiled"], done["loaded"]) == (2, 0)
+    assert (done["compiled"], done["loaded"]) == (3, 0)
     again, done = compile_all(texts, folder=str(tmp_path))
-    assert (done["compiled"], done["loaded"]) == (0, 2)
+    assert (done["compiled"], done["loaded"]) == (0, 3)
     assert again == codes
 
 
@@ -124,10 +129,10 @@ def test_a_broken_file_is_compiled_again(tmp_path):
     content[-1000] ^= 1
     files[0].write_bytes(content)
     again, done = compile_all(texts, folder=str(tmp_path))
-    assert (done["compiled"], done["loaded"]) == (1, 1)
+    assert (done["compiled"], done["loaded"]) == (1, 2)
     assert again == codes
     _, done = compile_all(texts, folder=str(tmp_path))
-    assert (done["compiled"], done["loaded"]) == (0, 2)
+    assert (done["compiled"], done["loaded"]) == (0, 3)
 
 
 def test_the_code_depends_on_the_device(tmp_path):
