@@ -129,6 +129,10 @@ def ctc_loss(
             normalized=normalized,
         )
         if reduction == "mean":
+            if loss.size == 0:
+                # Of the same kind as the sum: a compiled division of empty arrays ends
+                # the process in MLX 0.32.4 on CUDA.
+                return mx.sum(loss) * mx.nan
             return mx.mean(loss / mx.maximum(batch.target_lengths, 1))
         if reduction == "sum" or log_probs.ndim == 2:
             return mx.sum(loss)
