@@ -31,7 +31,7 @@ struct Boundary {
     Extended result = t == 0 && i == 0 ? extended_one() : extended_zero();
     const int neighbour = metal::max(metal::min(i, S_n - 1), 0);
     if (i <= S_n && stores(neighbour)) {
-      result = to_number(extended_from_bits(alpha[2 * i]));
+      result = to_extended(extended_from_bits(alpha[2 * i]));
     }
     return result;
   }
@@ -39,7 +39,7 @@ struct Boundary {
   METAL_FUNC Extended alpha_of_label(int i) const {
     Extended result = extended_zero();
     if (i >= 0 && i < S_n && stores(i)) {
-      result = to_number(extended_from_bits(alpha[2 * i + 1]));
+      result = to_extended(extended_from_bits(alpha[2 * i + 1]));
     }
     return result;
   }
@@ -49,7 +49,7 @@ struct Boundary {
   METAL_FUNC Extended beta_p_of_blank(int i) const {
     Extended result = t == T_n && i == S_n ? extended_one() : extended_zero();
     if (i <= S_n && stores(metal::max(i - 1, 0))) {
-      result = to_number(extended_from_bits(beta_p[2 * i]));
+      result = to_extended(extended_from_bits(beta_p[2 * i]));
     }
     return result;
   }
@@ -57,7 +57,7 @@ struct Boundary {
   METAL_FUNC Extended beta_p_of_label(int i) const {
     Extended result = extended_zero();
     if (i < S_n && stores(i)) {
-      result = to_number(extended_from_bits(beta_p[2 * i + 1]));
+      result = to_extended(extended_from_bits(beta_p[2 * i + 1]));
     }
     return result;
   }

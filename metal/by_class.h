@@ -7,15 +7,15 @@
 
 // Writes the rows of a threadgroup's frames. Each thread sums the labels of a
 // class in the order of the target, part by part.
-template <int FRAMES>
+template <int SEGMENT>
 METAL_FUNC void write_by_class(
     SequenceFrames sequence,
     int frames, // to write
-    Shared<float> blank_gammas, // (FRAMES)
+    Shared<float> blank_gammas, // (SEGMENT)
     Device<const float> by_label, // (frames, S + 1), the blank first
     int S,
     Device<const uint> classes, // (parts, max(C, 8)) of the sequence
-    Device<const uint16_t> places, // (S) of the sequence
+    Device<const uint16_t> label_of_rank, // (S) of the sequence
     int C,
     int blank,
     int part, // labels of a part
@@ -24,8 +24,8 @@ METAL_FUNC void write_by_class(
   const float nan = metal::numeric_limits<float>::quiet_NaN();
   const int parts = sequence.with_paths > 0 ? parts_of(sequence.S_n, part) : 0;
   for (int c = self.index; c < C; c += self.count) {
-    float sums[FRAMES];
-    for (int f = 0; f < FRAMES; ++f) {
+    float sums[SEGMENT];
+    for (int f = 0; f < SEGMENT; ++f) {
       sums[f] = f < sequence.invalid ? nan : 0.0f;
       if (c == blank && f < sequence.with_paths) {
         sums[f] = blank_gammas[f];
@@ -35,7 +35,7 @@ METAL_FUNC void write_by_class(
       const int64_t part_of_classes = int64_t(p) * size_of_classes(C);
       const Ranks ranks = unpack_ranks(classes[part_of_classes + c]);
       for (int rank = ranks.begin; rank < ranks.end; ++rank) {
-        const int i = p * part + int(places[p * part + rank]);
+        const int i = p * part + int(label_of_rank[p * part + rank]);
         for (int f = 0; f < sequence.with_paths; ++f) {
           sums[f] += by_label[int64_t(f) * (S + 1) + i + 1];
         }

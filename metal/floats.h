@@ -6,8 +6,9 @@
 // a sum. At the start of a span the levels are chosen anew, so that every float
 // is in [2^30, 2^31).
 //
-// In this form an Extended {m, e} is a float m and its level e. Unlike in a
-// number (extended.h), m is 0 for a state that no path has reached.
+// In this form an Extended {m, e} is a float m and its level e. Unlike in an
+// extended-range number (extended.h), m is 0 for a state that no path has
+// reached.
 //
 // The range of the floats is checked, and a segment with a value out of range
 // is computed again by recursion.h, which has no limits. The check is
@@ -45,22 +46,22 @@ METAL_FUNC float level_ratio(int from, int to, int step) {
   return as_type<float>(uint(metal::clamp(from + step - to, 0, 255)) << 23);
 }
 
-// exp(score) relative to the unit, as a float. A value outside of 2^-35 to 2^35
-// becomes NaN, which the range check finds.
-METAL_FUNC float float_probability(float score, Unit unit) {
-  const float y = score - unit.origin;
+// exp(score) relative to the scale, as a float. A value outside of 2^-35 to
+// 2^35 becomes NaN, which the range check finds.
+METAL_FUNC float float_probability(float score, Scale scale) {
+  const float y = score - scale.origin;
   const float shifted = metal::fma(y, log2_e, round_offset);
   const float k = shifted - round_offset;
   float r = metal::fma(k, -ln_2, y);
   r = metal::fma(k, -ln_2_rest, r);
-  const uint e = as_type<uint>(shifted) - uint(unit.bits);
+  const uint e = as_type<uint>(shifted) - uint(scale.bits);
   const uint p = as_type<uint>(exp_near_zero(r)) + (e << 23);
   return e + probability_exponents <= 2 * probability_exponents
       ? as_type<float>(p)
       : metal::numeric_limits<float>::quiet_NaN();
 }
 
-// Conversion between floats with levels and numbers ---------------------------
+// Conversion between floats with levels and extended-range numbers ------------
 
 METAL_FUNC Extended unreached() {
   return Extended{0.0f, zero_exponent};
@@ -74,20 +75,20 @@ METAL_FUNC bool is_reached(Extended a) {
   return a.m > 0.0f;
 }
 
-METAL_FUNC Extended to_number(Extended a) {
+METAL_FUNC Extended to_extended(Extended a) {
   return choose(is_reached(a), normalise(a), extended_zero());
 }
 
-METAL_FUNC Pair to_numbers(Pair a) {
-  return Pair{to_number(a.blank), to_number(a.label)};
+METAL_FUNC Pair to_extended(Pair a) {
+  return Pair{to_extended(a.blank), to_extended(a.label)};
 }
 
-METAL_FUNC Extended from_number(Extended a) {
+METAL_FUNC Extended from_extended(Extended a) {
   return Extended{is_zero(a) ? 0.0f : a.m, a.e};
 }
 
-METAL_FUNC Pair from_numbers(Pair a) {
-  return Pair{from_number(a.blank), from_number(a.label)};
+METAL_FUNC Pair from_extended(Pair a) {
+  return Pair{from_extended(a.blank), from_extended(a.label)};
 }
 
 METAL_FUNC Pair with_floats(Pair levels, FloatPair a) {
@@ -136,7 +137,7 @@ METAL_FUNC Extended on_levels_of_spans(Extended a) {
   const int neighbour = metal::simd_shuffle_xor(a.e, 1);
   int level = metal::simd_shuffle_xor(metal::max(a.e, neighbour), 2);
   if (!metal::simd_all(a.e == neighbour && a.e == level)) {
-    const Extended number = to_number(a);
+    const Extended number = to_extended(a);
     level = metal::max(number.e, metal::simd_shuffle_xor(number.e, 1));
     level = metal::max(level, metal::simd_shuffle_xor(level, 2));
     const float m =
@@ -215,14 +216,16 @@ predecessors_of(Pair levels, int entering_level, Place place, int lane) {
       level_ratio(levels.blank.e, levels.label.e, place.blank_to_label)};
 }
 
-METAL_FUNC FloatPair
-sum_of_predecessors(FloatPair a, float label_before, Predecessors factors) {
+METAL_FUNC FloatPair sum_of_predecessors(
+    FloatPair previous,
+    float label_before,
+    Predecessors factors) {
   return FloatPair{
-      metal::fma(factors.label_before_to_blank, label_before, a.blank),
+      metal::fma(factors.label_before_to_blank, label_before, previous.blank),
       metal::fma(
           factors.label_before_to_label,
           label_before,
-          metal::fma(factors.blank_to_label, a.blank, a.label))};
+          metal::fma(factors.blank_to_label, previous.blank, previous.label))};
 }
 
 // The factors of the steps out of a lane's pair, for beta.
@@ -263,18 +266,18 @@ METAL_FUNC FloatPair emit(FloatPair sums, float p_blank, float p_label) {
   return FloatPair{sums.blank * p_blank, sums.label * p_label};
 }
 
-// One frame of alpha, as step_of_alpha() of recursion.h.
-METAL_FUNC FloatPair step_of_alpha(
-    FloatPair before,
+// One frame of alpha, as alpha_step() of recursion.h.
+METAL_FUNC FloatPair alpha_step(
+    FloatPair previous,
     float entering,
     Predecessors factors,
     float p_blank,
     float p_label,
     int lane) {
-  const float from_lane = metal::simd_shuffle_up(before.label, 1);
+  const float from_lane = metal::simd_shuffle_up(previous.label, 1);
   const float label_before = lane == 0 ? entering : from_lane;
   return emit(
-      sum_of_predecessors(before, label_before, factors), p_blank, p_label);
+      sum_of_predecessors(previous, label_before, factors), p_blank, p_label);
 }
 
 // Range check ---------------------------------------------------------------

@@ -44,32 +44,32 @@ METAL_FUNC Factors factors_of(int d) {
 // In floats ------------------------------------------------------------------
 
 // Stores the probabilities of the lane's label.
-template <int FRAMES, typename Scores>
+template <int SEGMENT, typename Scores>
 METAL_FUNC void store_p_labels(
-    Segment<FRAMES> segment,
+    Segment<SEGMENT> segment,
     Place place,
     SegmentScores<Scores> scores,
     Shared<float> p_labels) {
-  float label_scores[FRAMES];
+  float label_scores[SEGMENT];
   load_scores(
       label_scores,
       scores.of_class(place.y),
       scores.frame_stride,
       segment.frames);
 #pragma unroll
-  for (int f = 0; f < FRAMES; ++f) {
-    const float p = float_probability(label_scores[f], scores.unit);
+  for (int f = 0; f < SEGMENT; ++f) {
+    const float p = float_probability(label_scores[f], scores.scale);
     p_labels[f * 32] = segment.frames.contains(f) ? p : p_label_after_end;
   }
 }
 
 // Stores alpha of each frame in `blank_gammas` and `gammas`, and the levels of
 // each span in `levels`.
-template <int FRAMES>
+template <int SEGMENT>
 METAL_FUNC void alpha_in_floats(
-    thread float (&blank_gammas)[FRAMES],
+    thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
-    thread Pair (&levels)[FRAMES / span_frames],
+    thread Pair (&levels)[SEGMENT / span_frames],
     thread Range& range,
     Place place,
     WindowEnds ends,
@@ -78,7 +78,7 @@ METAL_FUNC void alpha_in_floats(
   const Extended label_before = on_levels_of_spans(ends.label_before);
   Pair alpha = or_one(ends.alpha, place.has_states);
 #pragma unroll
-  for (int begin = 0; begin < FRAMES; begin += span_frames) {
+  for (int begin = 0; begin < SEGMENT; begin += span_frames) {
     const int level = metal::simd_broadcast(label_before.e, begin);
     alpha = with_levels_of_alpha(on_new_levels(alpha), level, lane);
     const Predecessors factors = predecessors_of(alpha, level, place, lane);
@@ -87,7 +87,7 @@ METAL_FUNC void alpha_in_floats(
     for (int k = 0; k < span_frames; ++k) {
       const int f = begin + k;
       const float from_window = metal::simd_broadcast(label_before.m, f);
-      floats = step_of_alpha(
+      floats = alpha_step(
           floats,
           from_window,
           factors,
@@ -116,12 +116,34 @@ next_pair(FloatPair beta_p, FloatPair entering, int lane, int edge_lane) {
       lane >= edge_lane ? entering.label : from_lane.label};
 }
 
+// What the floats of a span's alpha * beta are multiplied by: 2 to the level of
+// alpha plus that of beta_p, divided by z.
+struct GammaFactors {
+  Factors blank;
+  Factors label;
+  int greatest; // exponent
+};
+
+METAL_FUNC GammaFactors
+gamma_factors_of(Pair alpha, Pair beta_p, Extended z, bool has_states) {
+  const int blank =
+      has_states ? alpha.blank.e + beta_p.blank.e - z.e : zero_exponent;
+  const int label =
+      has_states ? alpha.label.e + beta_p.label.e - z.e : zero_exponent;
+  GammaFactors factors = GammaFactors{
+      factors_of(blank), factors_of(label), metal::max(blank, label)};
+  const float inverse_z = 1.0f / z.m;
+  factors.blank.second *= inverse_z;
+  factors.label.second *= inverse_z;
+  return factors;
+}
+
 // Multiplies alpha by beta / z. Returns whether the factors were in range.
-template <int FRAMES>
+template <int SEGMENT>
 METAL_FUNC bool multiply_by_beta_in_floats(
-    thread float (&blank_gammas)[FRAMES],
+    thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
-    thread const Pair (&alpha_levels)[FRAMES / span_frames],
+    thread const Pair (&alpha_levels)[SEGMENT / span_frames],
     thread Range& range,
     int S_n,
     Place place,
@@ -132,11 +154,10 @@ METAL_FUNC bool multiply_by_beta_in_floats(
   const Extended next_blank = on_levels_of_spans(ends.next.blank);
   const Extended next_label = on_levels_of_spans(ends.next.label);
   const int edge_lane = edge_lane_of(S_n, place, lane);
-  const float inverse_z = 1.0f / z.m;
   Pair beta_p = or_one(ends.beta_p, place.has_states);
-  int factor = 0; // the greatest exponent
+  int greatest = 0; // exponent of a factor
 #pragma unroll
-  for (int begin = FRAMES - span_frames; begin >= 0; begin -= span_frames) {
+  for (int begin = SEGMENT - span_frames; begin >= 0; begin -= span_frames) {
     const int blank_level = metal::simd_broadcast(next_blank.e, begin);
     const int label_level = metal::simd_broadcast(next_label.e, begin);
     beta_p = with_levels_of_beta_p(
@@ -146,19 +167,9 @@ METAL_FUNC bool multiply_by_beta_in_floats(
         edge_lane);
     const Successors successors =
         successors_of(beta_p, blank_level, label_level, place, lane, edge_lane);
-    // gamma's level relative to z's exponent, to be multiplied into the floats.
-    const Pair levels = alpha_levels[begin / span_frames];
-    const int of_blank = place.has_states
-        ? levels.blank.e + beta_p.blank.e - z.e
-        : zero_exponent;
-    const int of_label = place.has_states
-        ? levels.label.e + beta_p.label.e - z.e
-        : zero_exponent;
-    factor = metal::max(factor, metal::max(of_blank, of_label));
-    Factors blank_factors = factors_of(of_blank);
-    Factors label_factors = factors_of(of_label);
-    blank_factors.second *= inverse_z;
-    label_factors.second *= inverse_z;
+    const GammaFactors factors = gamma_factors_of(
+        alpha_levels[begin / span_frames], beta_p, z, place.has_states);
+    greatest = metal::max(greatest, factors.greatest);
     FloatPair floats = FloatPair{beta_p.blank.m, beta_p.label.m};
 #pragma unroll
     for (int k = 0; k < span_frames; ++k) {
@@ -168,27 +179,27 @@ METAL_FUNC bool multiply_by_beta_in_floats(
           metal::simd_broadcast(next_label.m, f)};
       const FloatPair next = next_pair(floats, entering, lane, edge_lane);
       const FloatPair beta = sum_of_successors(floats, next, successors);
-      blank_gammas[f] *= blank_factors.first;
-      blank_gammas[f] *= beta.blank * blank_factors.second;
+      blank_gammas[f] *= factors.blank.first;
+      blank_gammas[f] *= beta.blank * factors.blank.second;
       if (gammas.contains(f)) {
         const Shared<float> gamma = gammas.at(f);
         *gamma =
-            *gamma * label_factors.first * (beta.label * label_factors.second);
+            *gamma * factors.label.first * (beta.label * factors.label.second);
       }
       floats = emit(beta, memory.p_blanks[f], memory.p_labels[f * 32]);
       extend(range, floats, k);
     }
     beta_p = with_floats(beta_p, floats);
   }
-  return factor <= greatest_factor;
+  return greatest <= greatest_factor;
 }
 
 // Returns whether all floats and factors were in range.
-template <int FRAMES, typename Scores>
+template <int SEGMENT, typename Scores>
 METAL_FUNC bool gammas_in_floats(
-    thread float (&blank_gammas)[FRAMES],
+    thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
-    Segment<FRAMES> segment,
+    Segment<SEGMENT> segment,
     Place place,
     WindowEnds ends,
     SegmentScores<Scores> scores,
@@ -197,7 +208,7 @@ METAL_FUNC bool gammas_in_floats(
     int lane) {
   store_p_labels(segment, place, scores, memory.p_labels);
   Range range = empty_range();
-  Pair levels[FRAMES / span_frames];
+  Pair levels[SEGMENT / span_frames];
   alpha_in_floats(
       blank_gammas, gammas, levels, range, place, ends, memory, lane);
   const bool factors_in_range = multiply_by_beta_in_floats(
@@ -214,16 +225,16 @@ METAL_FUNC bool gammas_in_floats(
   return metal::simd_all(is_exact(range) && factors_in_range);
 }
 
-// In numbers -----------------------------------------------------------------
+// In extended range ----------------------------------------------------------
 
 // Without limits, only in frames of the sequence. It is rarely needed: rather
 // than store alpha of all frames, it computes alpha again for each frame from
 // the segment's start.
-template <int FRAMES, typename Scores>
-METAL_FUNC void gammas_in_numbers(
-    thread float (&blank_gammas)[FRAMES],
+template <int SEGMENT, typename Scores>
+METAL_FUNC void gammas_in_extended_range(
+    thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
-    Segment<FRAMES> segment,
+    Segment<SEGMENT> segment,
     Place place,
     WindowEnds ends,
     SegmentScores<Scores> scores,
@@ -232,22 +243,22 @@ METAL_FUNC void gammas_in_numbers(
   const int edge_lane = edge_lane_of(segment.S_n, place, lane);
   const Scores blank_scores = scores.of_class(scores.blank);
   const Scores label_scores = scores.of_class(place.y);
-  const Extended label_before = to_number(ends.label_before);
-  const Pair next_window = to_numbers(ends.next);
-  Pair beta_p = to_numbers(ends.beta_p);
+  const Extended label_before = to_extended(ends.label_before);
+  const Pair next_window = to_extended(ends.next);
+  Pair beta_p = to_extended(ends.beta_p);
 #pragma unroll 1
   for (int last = segment.frames.end - 1; last >= 0; --last) {
-    Pair alpha = to_numbers(ends.alpha);
+    Pair alpha = to_extended(ends.alpha);
     Extended p_blank = extended_zero();
     Extended p_label = extended_zero();
 #pragma unroll 1
     for (int f = 0; f <= last; ++f) {
       const int64_t at = f * scores.frame_stride;
-      p_blank = probability(float(blank_scores[at]), scores.unit);
+      p_blank = probability(float(blank_scores[at]), scores.scale);
       if (place.has_states) {
-        p_label = probability(float(label_scores[at]), scores.unit);
+        p_label = probability(float(label_scores[at]), scores.scale);
       }
-      alpha = step_of_alpha(
+      alpha = alpha_step(
           alpha,
           value_of_lane(label_before, f),
           place.label_before_to_label - allowed,
@@ -265,7 +276,7 @@ METAL_FUNC void gammas_in_numbers(
         sum_of_successors(beta_p, next, place.label_to_next_label - allowed);
     const float blank_gamma = gamma(alpha.blank, beta.blank, z);
 #pragma unroll
-    for (int f = 0; f < FRAMES; ++f) {
+    for (int f = 0; f < SEGMENT; ++f) {
       blank_gammas[f] = f == last ? blank_gamma : blank_gammas[f];
     }
     if (gammas.contains(last)) {
@@ -315,10 +326,10 @@ METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
 
 // Computes one window: stores gamma of the labels, and adds gamma of all states
 // to the simdgroup's sums.
-template <int FRAMES, typename Scores>
+template <int SEGMENT, typename Scores>
 METAL_FUNC void add_window(
     LabelGammas gammas,
-    Segment<FRAMES> segment,
+    Segment<SEGMENT> segment,
     Place place,
     SegmentScores<Scores> scores,
     GammaMemory memory,
@@ -326,19 +337,20 @@ METAL_FUNC void add_window(
     int window,
     int lane) {
   const WindowEnds ends = ends_of(segment, place, window, lane);
-  float blanks[FRAMES];
+  float blanks[SEGMENT];
   if (!gammas_in_floats(
           blanks, gammas, segment, place, ends, scores, memory, z, lane)) {
-    gammas_in_numbers(blanks, gammas, segment, place, ends, scores, z, lane);
+    gammas_in_extended_range(
+        blanks, gammas, segment, place, ends, scores, z, lane);
   }
-  float all[FRAMES];
+  float all[SEGMENT];
 #pragma unroll
-  for (int f = 0; f < FRAMES; ++f) {
+  for (int f = 0; f < SEGMENT; ++f) {
     all[f] = blanks[f] + (gammas.contains(f) ? *gammas.at(f) : 0.0f);
   }
   const float sum_of_all = sums_of_lanes(all, lane);
   const float sum_of_blanks = sums_of_lanes(blanks, lane);
-  constexpr int lanes = 32 / FRAMES; // that have the same sum
+  constexpr int lanes = 32 / SEGMENT; // that have the same sum
   if (lane % lanes == 0) {
     memory.blank_gammas[lane / lanes] += sum_of_blanks;
     memory.frame_gammas[lane / lanes] += sum_of_all;

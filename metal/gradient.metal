@@ -11,7 +11,7 @@
 //      target_lengths  (N)
 //      cotangent       (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
-//      z, checkpoints, edges, classes, labels, places: see tables.h
+//      z, checkpoints, edges, classes, labels, label_of_rank: see tables.h
 //      options         blank
 // out  gradient        (T, N, C)
 //
@@ -211,7 +211,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         rows,
         targets + n * targets_strides[0] + part_begin * targets_strides[1],
         targets_strides[1],
-        places + int64_t(n) * size_of_labels(S) + part_begin,
+        label_of_rank + int64_t(n) * size_of_labels(S) + part_begin,
         part_end - part_begin,
         self);
   }

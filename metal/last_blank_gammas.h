@@ -4,34 +4,34 @@
 #include "segment.h"
 
 // Adds gamma of the last blank to a simdgroup's sums.
-template <int FRAMES, typename Scores>
+template <int SEGMENT, typename Scores>
 METAL_FUNC void add_last_blank(
-    Segment<FRAMES> segment,
+    Segment<SEGMENT> segment,
     SegmentScores<Scores> scores,
     GammaMemory memory,
     Extended z,
     int lane) {
   const int window = windows_of(segment.S_n) - 1; // of the last label
-  const int f = lane % FRAMES;
+  const int f = lane % SEGMENT;
   float gamma = segment.S_n == 0 ? 1.0f : 0.0f;
   if (segment.S_n > 0 && segment.has_path(window)) {
     Extended before = unreached();
     if (segment.has_alpha(window)) {
       before = extended_from_bits(segment.alpha[2 * segment.S_n]);
     }
-    gamma = last_blank_gamma<FRAMES>(
-        to_number(before),
-        to_number(segment.edge(alpha_of_label_before, window + 1, f)),
-        p_blank_number(
+    gamma = last_blank_gamma<SEGMENT>(
+        to_extended(before),
+        to_extended(segment.edge(alpha_of_label_before, window + 1, f)),
+        extended_p_blank(
             memory.p_blanks[f],
             scores.of_class(scores.blank) + f * scores.frame_stride,
-            scores.unit),
-        to_number(segment.edge(beta_p_of_next_blank, window, f)),
+            scores.scale),
+        to_extended(segment.edge(beta_p_of_next_blank, window, f)),
         z,
         lane);
   }
   metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
-  if (lane < FRAMES) {
+  if (lane < SEGMENT) {
     memory.blank_gammas[lane] += gamma;
     memory.frame_gammas[lane] += gamma;
   }

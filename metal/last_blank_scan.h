@@ -25,15 +25,15 @@ METAL_FUNC void scan_last_blank(
   }
   last_blank = last_blank_after<SEGMENT>(
       last_blank,
-      to_number(label),
-      p_blank_number(
+      to_extended(label),
+      extended_p_blank(
           memory.p_blanks_of(turn)[k],
           blank_scores + frames.at(k) * frame_stride,
-          memory.units[turn % ring_segments]),
+          memory.scales[turn % ring_segments]),
       lane);
   if (turn < window.turns.last && lane == 0) {
     outputs.checkpoint[scan.backward ? 0 : 2 * scan.S_n] =
-        extended_to_bits(from_number(last_blank));
+        extended_to_bits(from_extended(last_blank));
   }
   advance(outputs, frames.step);
 }

@@ -4,9 +4,9 @@
 #include "recursion.h"
 
 // Logits are not normalised before the scan, and its probabilities are relative
-// to the unit of each segment. So z lacks a factor for each frame:
+// to the scale of each segment. So z lacks a factor for each frame:
 //
-//   unit / exp(greatest) * 1 / (sum of exp(logit - greatest))
+//   scale / exp(greatest) * 1 / (sum of exp(logit - greatest))
 //
 // This is their product over every `step`-th segment from `first` on. An
 // invalid normaliser makes `valid` false.
@@ -26,12 +26,12 @@ METAL_FUNC Extended product_of_normalisers(
     for (int t = begin; t < end; ++t) {
       greatest = metal::max(greatest, float(normalisers[int64_t(t) * 2]));
     }
-    const Unit unit = unit_of(greatest);
+    const Scale scale = scale_of(greatest);
     for (int t = begin; t < end; ++t) {
       const float inverse_sum = normalisers[int64_t(t) * 2 + 1];
       valid = valid && inverse_sum > 0.0f;
       const Extended p_of_greatest =
-          probability(float(normalisers[int64_t(t) * 2]), unit);
+          probability(float(normalisers[int64_t(t) * 2]), scale);
       result.m *= inverse_sum / p_of_greatest.m;
       result = normalise(Extended{result.m, result.e - p_of_greatest.e});
     }

@@ -25,7 +25,7 @@ const int thread_index = int(thread_position_in_threadgroup.x);
 const int member = thread_index % FRAME_THREADS; // of the frame's threads
 
 // Frames come in the order of memory of a contiguous (T, N, C). All threads of
-// a threadgroup make the same number of turns, so that all meet at the
+// a threadgroup run the same number of iterations, so that all meet at the
 // barriers.
 const uint all_frames = uint(T) * uint(N);
 for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all_frames;

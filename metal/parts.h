@@ -11,12 +11,13 @@ METAL_FUNC void subtract_part(
     Rows<Element> rows,
     Targets target, // from the part's first label on
     int64_t stride,
-    Device<const uint16_t> places, // of the part
+    Device<const uint16_t> label_of_rank, // of the part
     int labels, // of the part
     Threads self) {
   for (int k = self.index; k <= labels; k += self.count) {
     const bool is_label = k < labels;
-    const int y = is_label ? int(target[places[k] * stride]) : rows.blank;
+    const int y =
+        is_label ? int(target[label_of_rank[k] * stride]) : rows.blank;
     const Ranks of_class = unpack_ranks(rows.classes[y]);
     const bool is_first = is_label && k == of_class.begin;
     // The blank's class may have labels; then the first of them adds the

@@ -7,7 +7,7 @@
 //      input_lengths   (N)
 //      target_lengths  (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
-//      z, checkpoints, edges, classes, labels, places: see tables.h
+//      z, checkpoints, edges, classes, labels, label_of_rank: see tables.h
 //      options         blank
 // out  by_label        (N, T, S + 1), the blank first
 //      by_class        (N, T, C), with BY_CLASS
@@ -160,7 +160,7 @@ write_by_class<SEGMENT>(
     rows,
     S,
     classes + int64_t(n) * parts_of(S, PART) * size_of_classes(C),
-    places + int64_t(n) * size_of_labels(S),
+    label_of_rank + int64_t(n) * size_of_labels(S),
     C,
     blank,
     PART,

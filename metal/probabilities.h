@@ -12,21 +12,21 @@ constant constexpr float p_label_after_end = 0.0f;
 // Loads the scores of a lane's label in all frames of a segment, 0 in those
 // that are not in the sequence. All loads are issued before the first value is
 // used.
-template <int FRAMES, typename Scores>
+template <int SEGMENT, typename Scores>
 METAL_FUNC void load_scores(
-    thread float (&scores)[FRAMES],
+    thread float (&scores)[SEGMENT],
     Scores from,
     int64_t stride,
     Frames frames) {
-  if (frames.count() == FRAMES) {
+  if (frames.count() == SEGMENT) {
 #pragma unroll
-    for (int k = 0; k < FRAMES; ++k) {
+    for (int k = 0; k < SEGMENT; ++k) {
       scores[k] = float(*from);
       from += stride;
     }
   } else {
 #pragma unroll
-    for (int k = 0; k < FRAMES; ++k) {
+    for (int k = 0; k < SEGMENT; ++k) {
       scores[k] = 0.0f;
       if (frames.contains(k)) {
         scores[k] = float(*from);
@@ -54,17 +54,17 @@ load_frame_scores(Score blank, Normalisers normalisers, bool has_frame) {
   return scores;
 }
 
-// The segment's unit, and the blank's probabilities of all its frames.
-template <int FRAMES>
-METAL_FUNC Unit store_p_blanks(
+// The segment's scale, and the blank's probabilities of all its frames.
+template <int SEGMENT>
+METAL_FUNC Scale store_p_blanks(
     FrameScores scores,
     bool has_frame,
-    Shared<float> p_blanks, // (FRAMES)
+    Shared<float> p_blanks, // (SEGMENT)
     int lane) {
-  const Unit unit = unit_of(greatest_of_lanes(scores.greatest));
-  if (lane < FRAMES) {
+  const Scale scale = scale_of(greatest_of_lanes(scores.greatest));
+  if (lane < SEGMENT) {
     p_blanks[lane] =
-        has_frame ? float_probability(scores.blank, unit) : p_blank_after_end;
+        has_frame ? float_probability(scores.blank, scale) : p_blank_after_end;
   }
-  return unit;
+  return scale;
 }

@@ -45,20 +45,20 @@ METAL_FUNC Pair choose(bool first, Pair a, Pair b) {
 // skip the blank between the label before and this one, otherwise an exponent
 // that makes that term zero.
 METAL_FUNC Pair
-sum_of_predecessors(Pair before, Extended label_before, int skip) {
+sum_of_predecessors(Pair previous, Extended label_before, int skip) {
   Extended skipping = Extended{label_before.m, label_before.e + skip};
   return Pair{
-      add(before.blank, label_before),
-      add(before.label, before.blank, skipping)};
+      add(previous.blank, label_before),
+      add(previous.label, previous.blank, skipping)};
 }
 
 // The sums over the successors of a pair's states, which is beta from the next
 // frame's beta_p. `next` is the pair of the next label, `skip` as above between
 // this label and the next.
-METAL_FUNC Pair sum_of_successors(Pair after, Pair next, int skip) {
+METAL_FUNC Pair sum_of_successors(Pair beta_p, Pair next, int skip) {
   Extended skipping = Extended{next.label.m, next.label.e + skip};
   return Pair{
-      add(after.blank, after.label), add(after.label, next.blank, skipping)};
+      add(beta_p.blank, beta_p.label), add(beta_p.label, next.blank, skipping)};
 }
 
 // Multiplies by the frame's emission probabilities.
@@ -68,17 +68,17 @@ METAL_FUNC Pair emit(Pair sums, Extended p_blank, Extended p_label) {
 
 // One frame of alpha in a window of 32 pairs, one per lane. `entering` is alpha
 // of the label before the window's first.
-METAL_FUNC Pair step_of_alpha(
-    Pair before,
+METAL_FUNC Pair alpha_step(
+    Pair previous,
     Extended entering,
     int skip,
     Extended p_blank,
     Extended p_label,
     int lane) {
   const Extended label_before =
-      choose(lane == 0, entering, shuffle_up(before.label));
-  return normalise(
-      emit(sum_of_predecessors(before, label_before, skip), p_blank, p_label));
+      choose(lane == 0, entering, shuffle_up(previous.label));
+  return normalise(emit(
+      sum_of_predecessors(previous, label_before, skip), p_blank, p_label));
 }
 
 // gamma = alpha * beta / z as a float.
@@ -86,23 +86,23 @@ METAL_FUNC float gamma(Extended alpha, Extended beta, Extended z) {
   return alpha.m * beta.m / z.m * power_of_two(alpha.e + beta.e - z.e);
 }
 
-// Probabilities in one segment are relative to a unit, exp(origin) * 2^k, close
-// to the greatest score of the segment, so that they fit in floats. The factor
-// is exact, and cancels in gamma.
-struct Unit {
+// Probabilities in one segment are relative to a scale, exp(origin) * 2^k,
+// close to the greatest score of the segment, so that they fit in floats. The
+// factor is exact, and cancels in gamma.
+struct Scale {
   float origin; // 0, or a greatest score of 2^20 or more, whose differences to
                 // other scores are exact
   int bits; // round_offset_bits + k
 };
 
-METAL_FUNC Unit unit_of(float greatest_score) {
+METAL_FUNC Scale scale_of(float greatest_score) {
   float origin =
       metal::abs(greatest_score) < 1048576.0f ? 0.0f : greatest_score;
-  return Unit{
+  return Scale{
       origin,
       as_type<int>(metal::fma(greatest_score - origin, log2_e, round_offset))};
 }
 
-METAL_FUNC Extended probability(float score, Unit unit) {
-  return extended_exp(score - unit.origin, unit.bits);
+METAL_FUNC Extended probability(float score, Scale scale) {
+  return extended_exp(score - scale.origin, scale.bits);
 }

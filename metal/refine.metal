@@ -9,8 +9,8 @@
 //                  1                   alpha(1) beta_p(1)
 //
 // alpha(b) and beta_p(b) are what the scan has stored at the b-th boundary
-// between segments, and M(b) is the recursion over segment b, in numbers of two
-// floats (wide.h). Each stored vector is in one numerator and in one
+// between segments, and M(b) is the recursion over segment b, with mantissas of
+// two floats (wide.h). Each stored vector is in one numerator and in one
 // denominator, so that its scale cancels. The product is z if the alphas are
 // exact, for then each numerator has the next denominator as a factor, and also
 // if the beta_ps are. So its error is that of alpha times that of beta_p, about

@@ -26,7 +26,7 @@
 // out  scan_loss       (N); refine.metal adds digits to small ones
 //      z               (N) total probability, without the frames' normalisers;
 //                      see tables.h for those of invalid sequences
-//      checkpoints, edges, classes, labels, places: see tables.h
+//      checkpoints, edges, classes, labels, label_of_rank: see tables.h
 //
 // There are B = ceil(T / SEGMENT) segments, V = ceil(S / 32) windows and
 // P = ceil(S / PART) parts, each at least 1.
@@ -47,7 +47,7 @@ static_assert(ring_segments >= MAX_WINDOWS + 3, "all segments in use fit");
 
 threadgroup float p_labels[MAX_WINDOWS * 2 * SEGMENT * 32];
 threadgroup float p_blanks[ring_segments * SEGMENT];
-threadgroup Unit units[ring_segments];
+threadgroup Scale scales[ring_segments];
 threadgroup uint inbox[MAX_WINDOWS * 2 * 2 * SEGMENT];
 threadgroup uint64_t final_states[2]; // the last blank and the last label
 threadgroup uint64_t products[2 * MAX_WINDOWS]; // of normalisers
@@ -97,7 +97,7 @@ if (task == 2) {
       parts,
       classes + int64_t(n) * parts * size_of_classes(C),
       labels + int64_t(n) * size_of_labels(S),
-      places + int64_t(n) * size_of_labels(S),
+      label_of_rank + int64_t(n) * size_of_labels(S),
       self);
   return;
 }
@@ -106,7 +106,7 @@ if (task == 2) {
 const bool backward = task == 1;
 const int segments = (T_n + SEGMENT - 1) / SEGMENT;
 const Scan<SEGMENT> scan = {T_n, S_n, segments, backward};
-const ScanMemory<SEGMENT> memory = {p_labels, p_blanks, units, inbox};
+const ScanMemory<SEGMENT> memory = {p_labels, p_blanks, scales, inbox};
 const int B = (T + SEGMENT - 1) / SEGMENT;
 const int V = metal::max(windows_of(S), 1);
 const int64_t first_segment = int64_t(n) * B;
@@ -198,7 +198,7 @@ for (int first = 0; first < windows; first += max_windows) {
     }
   }
   if (!is_second && place.has_states && place.label == S_n - 1) {
-    final_states[1] = extended_to_bits(to_number(state.label));
+    final_states[1] = extended_to_bits(to_extended(state.label));
   }
 }
 

@@ -70,7 +70,7 @@ template <int SEGMENT>
 struct ScanMemory {
   Shared<float> p_labels; // (windows, 2, SEGMENT, 32)
   Shared<float> p_blanks; // (ring_segments, SEGMENT)
-  Shared<Unit> units; // (ring_segments)
+  Shared<Scale> scales; // (ring_segments)
   // (windows, 2, 2, SEGMENT) labels that enter each window. The first window's
   // receives the last label, which enters the last blank.
   Shared<uint> inbox;
@@ -125,11 +125,11 @@ METAL_FUNC Loader<SEGMENT, Scores, Normalisers> loader_of(
 // No valid log-probability is greater (extended_exp).
 constant constexpr float score_limit = 2.9e6f;
 
-// The segment's unit. The first window also stores it and the blank's
+// The segment's scale. The first window also stores it and the blank's
 // probabilities, which are the same for all windows. Invalid logits are found
 // by their normalisers, invalid log-probabilities here.
 template <bool LOGITS, int SEGMENT, typename Loader>
-METAL_FUNC Unit store_blanks_and_unit(
+METAL_FUNC Scale store_blanks_and_unit(
     Scan<SEGMENT> scan,
     ScanWindow window,
     int turn,
@@ -137,21 +137,21 @@ METAL_FUNC Unit store_blanks_and_unit(
     ScanMemory<SEGMENT> memory,
     thread bool& valid,
     int lane) {
-  Unit unit = {0.0f, 0};
+  Scale scale = {0.0f, 0};
   if (window.slot > 0 && window.turns.contains(turn)) {
-    unit = memory.units[turn % ring_segments];
+    scale = memory.scales[turn % ring_segments];
   }
   if (window.slot == 0 && turn >= 0 && turn < scan.segments) {
     const FrameScores scores = loader.frame_scores;
     const bool has_frame = scan.frames(turn).contains(lane);
-    unit = store_p_blanks<SEGMENT>(
+    scale = store_p_blanks<SEGMENT>(
         scores, has_frame, memory.p_blanks_of(turn), lane);
     if (lane == 0) {
-      memory.units[turn % ring_segments] = unit;
+      memory.scales[turn % ring_segments] = scale;
     }
     valid = valid && (LOGITS || !has_frame || scores.blank < score_limit);
   }
-  return unit;
+  return scale;
 }
 
 // The probabilities of this lane's label in all frames of the segment.
@@ -159,14 +159,14 @@ template <bool LOGITS, int SEGMENT, typename Loader>
 METAL_FUNC void store_labels(
     Frames frames,
     bool has_states,
-    Unit unit,
+    Scale scale,
     thread const Loader& loader,
     Shared<float> p_labels, // (SEGMENT) of this lane, with a stride of 32
     thread bool& valid) {
 #pragma unroll
   for (int k = 0; k < SEGMENT; ++k) {
     const float score = loader.label_scores[k];
-    p_labels[k * 32] = float_probability(score, unit);
+    p_labels[k * 32] = float_probability(score, scale);
     valid = valid && (LOGITS || score < score_limit);
   }
   if (frames.count() < SEGMENT) {
@@ -216,7 +216,7 @@ METAL_FUNC void prepare_probabilities(
     ScanMemory<SEGMENT> memory,
     thread bool& valid,
     int lane) {
-  const Unit unit = store_blanks_and_unit<LOGITS>(
+  const Scale scale = store_blanks_and_unit<LOGITS>(
       scan, window, turn, loader, memory, valid, lane);
   if (window.slot == 0 && turn + 1 < scan.segments) {
     load_frame_scores_of<LOGITS>(scan, turn + 1, loader, lane);
@@ -225,7 +225,7 @@ METAL_FUNC void prepare_probabilities(
     store_labels<LOGITS, SEGMENT>(
         scan.frames(turn),
         place.has_states,
-        unit,
+        scale,
         loader,
         memory.p_labels_of(window.slot, turn) + lane,
         valid);
@@ -373,7 +373,7 @@ METAL_FUNC void scan_segment(
       lane);
   if (!exact) {
     const int64_t at = frames.first * frame_stride;
-    scan_in_numbers<SEGMENT>(
+    scan_in_extended_range<SEGMENT>(
         state,
         entering,
         place,
@@ -381,7 +381,7 @@ METAL_FUNC void scan_segment(
         label_scores + at,
         scan.backward ? -frame_stride : frame_stride,
         frames,
-        memory.units[turn % ring_segments],
+        memory.scales[turn % ring_segments],
         exits,
         lane);
   }

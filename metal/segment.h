@@ -33,7 +33,7 @@ METAL_FUNC SequenceFrames frames_of_sequence(
       with_paths > 0 ? target_length : 0};
 }
 
-template <int FRAMES>
+template <int SEGMENT>
 struct Segment {
   int T_n;
   int S_n;
@@ -50,22 +50,22 @@ struct Segment {
   // Whether the scan has stored the window's states at the segment's ends: it
   // skips segments without a path.
   METAL_FUNC bool has_alpha(int window) const {
-    return frames.first > 0 && 32 * window <= band.last - FRAMES;
+    return frames.first > 0 && 32 * window <= band.last - SEGMENT;
   }
   METAL_FUNC bool has_beta_p(int window) const {
-    return frames.first + FRAMES < T_n && 32 * window >= band.first + FRAMES;
+    return frames.first + SEGMENT < T_n && 32 * window >= band.first + SEGMENT;
   }
   // What enters the window with the segment's f-th frame.
   METAL_FUNC Extended edge(int row, int window, int f) const {
-    const int k = row == alpha_of_label_before ? f : FRAMES - 1 - f;
-    const int at = edge_offset(window, row, FRAMES) + k;
-    return edge_value(edges[at], edges[at + FRAMES]);
+    const int k = row == alpha_of_label_before ? f : SEGMENT - 1 - f;
+    const int at = edge_offset(window, row, SEGMENT) + k;
+    return edge_value(edges[at], edges[at + SEGMENT]);
   }
 };
 
 // The segment that begins with frame `begin`.
-template <int FRAMES>
-METAL_FUNC Segment<FRAMES> segment_of(
+template <int SEGMENT>
+METAL_FUNC Segment<SEGMENT> segment_of(
     SequenceFrames sequence,
     int begin,
     int64_t first_segment, // of the sequence, in `checkpoints` and `edges`
@@ -74,31 +74,31 @@ METAL_FUNC Segment<FRAMES> segment_of(
     int S,
     int receivers) { // V + 1
   const int T_n = sequence.with_paths > 0 ? sequence.T_n : begin;
-  const int64_t index = first_segment + begin / FRAMES;
+  const int64_t index = first_segment + begin / SEGMENT;
   const int checkpoint = size_of_checkpoint(S);
   const Device<const uint64_t> at = checkpoints + index * (2 * checkpoint);
-  return Segment<FRAMES>{
+  return Segment<SEGMENT>{
       T_n,
       sequence.S_n,
-      frames_of(begin / FRAMES, T_n, FRAMES, 0, false),
-      band_of(begin, begin + FRAMES, T_n, sequence.S_n),
+      frames_of(begin / SEGMENT, T_n, SEGMENT, 0, false),
+      band_of(begin, begin + SEGMENT, T_n, sequence.S_n),
       at - 2 * checkpoint,
       at + 3 * checkpoint,
-      edges + index * size_of_edges(receivers - 1, FRAMES)};
+      edges + index * size_of_edges(receivers - 1, SEGMENT)};
 }
 
 // The states around one window of the segment.
 struct WindowEnds {
   Pair alpha; // before the segment
   Pair beta_p; // after it
-  // Lane f has what enters with frame f % FRAMES:
+  // Lane f has what enters with frame f % SEGMENT:
   Extended label_before; // alpha
   Pair next; // beta_p
 };
 
-template <int FRAMES>
+template <int SEGMENT>
 METAL_FUNC WindowEnds
-ends_of(Segment<FRAMES> segment, Place place, int window, int lane) {
+ends_of(Segment<SEGMENT> segment, Place place, int window, int lane) {
   WindowEnds ends = {
       unreached_pair(), unreached_pair(), unreached(), unreached_pair()};
   const int first = 32 * window; // label
@@ -119,7 +119,7 @@ ends_of(Segment<FRAMES> segment, Place place, int window, int lane) {
       ends.beta_p.blank = extended_from_bits(segment.beta_p[2 * place.blank]);
     }
   }
-  const int f = lane % FRAMES;
+  const int f = lane % SEGMENT;
   if (label_enters) {
     ends.label_before = segment.edge(alpha_of_label_before, window, f);
   }
@@ -130,14 +130,14 @@ ends_of(Segment<FRAMES> segment, Place place, int window, int lane) {
   return ends;
 }
 
-// The scores of the segment's frames, and the unit of their probabilities.
+// The scores of the segment's frames, and the scale of their probabilities.
 template <typename Scores>
 struct SegmentScores {
   Scores scores; // from the segment's first frame on
   int64_t frame_stride;
   int64_t class_stride;
   int blank;
-  Unit unit;
+  Scale scale;
 
   METAL_FUNC Scores of_class(int c) const {
     return scores + c * class_stride;
@@ -146,17 +146,17 @@ struct SegmentScores {
 
 // Threadgroup memory of one simdgroup.
 struct GammaMemory {
-  Shared<float> p_blanks; // (FRAMES)
-  Shared<float> p_labels; // (FRAMES) of this lane, with a stride of 32
-  Shared<float> blank_gammas; // (FRAMES) sums of the blanks
-  Shared<float> frame_gammas; // (FRAMES) sums of all states
+  Shared<float> p_blanks; // (SEGMENT)
+  Shared<float> p_labels; // (SEGMENT) of this lane, with a stride of 32
+  Shared<float> blank_gammas; // (SEGMENT) sums of the blanks
+  Shared<float> frame_gammas; // (SEGMENT) sums of all states
 };
 
 // Stores what is the same for all windows, if the simdgroup takes part in them:
 // the blank's probabilities, and sums of 0.
-template <bool LOGITS, int FRAMES, typename Scores, typename Normalisers>
+template <bool LOGITS, int SEGMENT, typename Scores, typename Normalisers>
 METAL_FUNC SegmentScores<Scores> prepare_segment(
-    Segment<FRAMES> segment,
+    Segment<SEGMENT> segment,
     bool takes_part,
     Scores scores, // (T, C) of the sequence
     int64_t frame_stride,
@@ -165,7 +165,7 @@ METAL_FUNC SegmentScores<Scores> prepare_segment(
     Normalisers normalisers, // (T, 2) of the sequence
     GammaMemory memory,
     int lane) {
-  Unit unit = {0.0f, 0};
+  Scale scale = {0.0f, 0};
   if (takes_part) {
     const bool has_frame = segment.frames.contains(lane);
     const int64_t t = segment.frames.at(lane);
@@ -173,8 +173,8 @@ METAL_FUNC SegmentScores<Scores> prepare_segment(
         scores + blank * class_stride + t * frame_stride,
         normalisers + t * 2,
         has_frame);
-    unit = store_p_blanks<FRAMES>(frame, has_frame, memory.p_blanks, lane);
-    if (lane < FRAMES) {
+    scale = store_p_blanks<SEGMENT>(frame, has_frame, memory.p_blanks, lane);
+    if (lane < SEGMENT) {
       memory.blank_gammas[lane] = 0.0f;
       memory.frame_gammas[lane] = 0.0f;
     }
@@ -184,5 +184,5 @@ METAL_FUNC SegmentScores<Scores> prepare_segment(
       frame_stride,
       class_stride,
       blank,
-      unit};
+      scale};
 }

@@ -18,7 +18,8 @@ METAL_FUNC void sort_by_class(
     int parts,
     Device<uint> classes, // (parts, max(C, 8)) ranks of each class
     Device<uint64_t> labels, // (S) a Label each
-    Device<uint16_t> places, // (S) index in its part of the label of each rank
+    Device<uint16_t>
+        label_of_rank, // (S) index in its part of the label of each rank
     Threads self) {
   const int64_t all_classes = int64_t(parts) * size_of_classes(C);
   for (int64_t i = self.index; i < all_classes; i += self.count) {
@@ -45,7 +46,7 @@ METAL_FUNC void sort_by_class(
             rank,
             may_skip_blank(target, stride, S_n, i - 1, i),
             may_skip_blank(target, stride, S_n, i, i + 1)});
-    places[begin + rank] = uint16_t(i - begin);
+    label_of_rank[begin + rank] = uint16_t(i - begin);
     if (same_before == 0) {
       classes[int64_t(i / part) * size_of_classes(C) + y] =
           pack_ranks(less, same);

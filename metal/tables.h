@@ -7,7 +7,7 @@
 //   edges        (N, B, V + 1, 3, 2, frames)
 //   classes      (N, P, max(C, 8))
 //   labels       (N, max(S, 8))
-//   places       (N, max(S, 8))
+//   label_of_rank       (N, max(S, 8))
 //
 // The minima make each array but z at least 8 elements long. MLX then passes it
 // in device memory whatever the sizes of the batch, so that it has one type.

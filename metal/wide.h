@@ -48,7 +48,7 @@ METAL_FUNC TwoFloats quotient(TwoFloats a, TwoFloats b) {
 }
 
 // A power of two times the floats.
-METAL_FUNC TwoFloats scale(TwoFloats a, float factor) {
+METAL_FUNC TwoFloats scaled(TwoFloats a, float factor) {
   return TwoFloats{a.high * factor, a.low * factor};
 }
 
@@ -82,7 +82,8 @@ METAL_FUNC Wide normalise(Wide a) {
 METAL_FUNC Wide add(Wide a, Wide b) {
   const int e = metal::max(a.e, b.e);
   return Wide{
-      add(scale(a.m, power_of_two(a.e - e)), scale(b.m, power_of_two(b.e - e))),
+      add(scaled(a.m, power_of_two(a.e - e)),
+          scaled(b.m, power_of_two(b.e - e))),
       e};
 }
 
@@ -101,7 +102,7 @@ METAL_FUNC float minus_log(Wide a) {
 // exp(r) for |r| <= ln(2) / 2: a Taylor series for r / 8, of which the terms
 // from r^4 on need one float only, and three squares.
 METAL_FUNC TwoFloats exp_near_zero(TwoFloats r) {
-  const TwoFloats x = scale(r, 0.125f);
+  const TwoFloats x = scaled(r, 0.125f);
   float terms = metal::fma(x.high, 1.0f / 5040.0f, 1.0f / 720.0f);
   terms = metal::fma(terms, x.high, 1.0f / 120.0f);
   terms = metal::fma(terms, x.high, 1.0f / 24.0f);

@@ -1,5 +1,5 @@
 // The scan of one window of 32 pairs over one segment of frames: in floats
-// (floats.h), or if those are out of range, in numbers (recursion.h).
+// (floats.h), or if those are out of range, in extended range (recursion.h).
 
 #include "pointers.h"
 #include "probabilities.h"
@@ -49,7 +49,7 @@ METAL_FUNC void store_span_to_inbox(
   }
 }
 
-template <int FRAMES>
+template <int SEGMENT>
 METAL_FUNC void store_span(
     Exits exits,
     int begin,
@@ -58,31 +58,31 @@ METAL_FUNC void store_span(
     thread const float (&labels)[span_frames]) {
   if (exits.stores_label) {
     const int level = levels.label.e;
-    store_span_to_inbox(exits.inbox + begin, FRAMES, level, labels);
-    store_span_to_edges(exits.labels + begin, FRAMES, level, labels);
+    store_span_to_inbox(exits.inbox + begin, SEGMENT, level, labels);
+    store_span_to_edges(exits.labels + begin, SEGMENT, level, labels);
   }
   if (exits.stores_blank) {
     const int level = levels.blank.e;
-    store_span_to_edges(exits.blanks + begin, FRAMES, level, blanks);
+    store_span_to_edges(exits.blanks + begin, SEGMENT, level, blanks);
   }
 }
 
 // Advances the lanes' states over a segment and returns true, if all floats are
-// in range. Lane f has what enters the window with frame f % FRAMES.
-template <int FRAMES>
+// in range. Lane f has what enters the window with frame f % SEGMENT.
+template <int SEGMENT>
 METAL_FUNC bool scan_in_floats(
     thread Pair& state,
     Extended entering,
     Place place,
-    Shared<float> p_blanks, // (FRAMES)
-    Shared<float> p_labels, // (FRAMES) of this lane, with a stride of 32
+    Shared<float> p_blanks, // (SEGMENT)
+    Shared<float> p_labels, // (SEGMENT) of this lane, with a stride of 32
     Exits exits,
     int lane) {
   const Extended enters = on_levels_of_spans(entering);
   Pair scanned = state;
   Range range = empty_range();
 #pragma unroll
-  for (int begin = 0; begin < FRAMES; begin += span_frames) {
+  for (int begin = 0; begin < SEGMENT; begin += span_frames) {
     const int level = metal::simd_broadcast(enters.e, begin);
     scanned = with_levels_of_alpha(on_new_levels(scanned), level, lane);
     const Predecessors factors = predecessors_of(scanned, level, place, lane);
@@ -101,11 +101,11 @@ METAL_FUNC bool scan_in_floats(
       blanks[k] = floats.blank;
       labels[k] = floats.label;
       const float from_window = metal::simd_broadcast(enters.m, begin + k);
-      floats = step_of_alpha(
+      floats = alpha_step(
           floats, from_window, factors, p_blank[k], p_label[k], lane);
       extend(range, floats, k);
     }
-    store_span<FRAMES>(exits, begin, scanned, blanks, labels);
+    store_span<SEGMENT>(exits, begin, scanned, blanks, labels);
     scanned = with_floats(scanned, floats);
   }
   const bool exact = metal::simd_all(is_exact(range));
@@ -115,7 +115,7 @@ METAL_FUNC bool scan_in_floats(
   return exact;
 }
 
-// Scan in numbers -------------------------------------------------------------
+// Scan in extended range ------------------------------------------------------
 
 METAL_FUNC void store_frame(Exits exits, int k, int frames, Pair a) {
   if (exits.stores_label) {
@@ -130,8 +130,8 @@ METAL_FUNC void store_frame(Exits exits, int k, int frames, Pair a) {
   }
 }
 
-template <int FRAMES, typename Scores>
-METAL_FUNC void scan_in_numbers(
+template <int SEGMENT, typename Scores>
+METAL_FUNC void scan_in_extended_range(
     thread Pair& state,
     Extended entering,
     Place place,
@@ -139,23 +139,23 @@ METAL_FUNC void scan_in_numbers(
     Scores label_scores,
     int64_t stride, // to the next frame in scan order
     Frames frames,
-    Unit unit,
+    Scale scale,
     Exits exits,
     int lane) {
-  const Extended enters = to_number(entering);
-  Pair numbers = or_zero(to_numbers(state), place.has_states);
+  const Extended enters = to_extended(entering);
+  Pair numbers = or_zero(to_extended(state), place.has_states);
 #pragma unroll 1
-  for (int k = 0; k < FRAMES; ++k) {
-    store_frame(exits, k, FRAMES, from_numbers(numbers));
+  for (int k = 0; k < SEGMENT; ++k) {
+    store_frame(exits, k, SEGMENT, from_extended(numbers));
     Extended p_blank = extended_one(); // p_blank_after_end
     Extended p_label = extended_zero(); // p_label_after_end
     if (frames.contains(k)) {
-      p_blank = probability(float(blank_scores[k * stride]), unit);
+      p_blank = probability(float(blank_scores[k * stride]), scale);
       if (place.has_states) {
-        p_label = probability(float(label_scores[k * stride]), unit);
+        p_label = probability(float(label_scores[k * stride]), scale);
       }
     }
-    numbers = step_of_alpha(
+    numbers = alpha_step(
         numbers,
         value_of_lane(enters, k),
         place.label_before_to_label - allowed,
@@ -163,5 +163,5 @@ METAL_FUNC void scan_in_numbers(
         p_label,
         lane);
   }
-  state = or_one(from_numbers(numbers), place.has_states);
+  state = or_one(from_extended(numbers), place.has_states);
 }

@@ -28,7 +28,7 @@ Names scan_tables() {
       "edges",
       "classes",
       "labels",
-      "places"};
+      "label_of_rank"};
 }
 
 std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N) {

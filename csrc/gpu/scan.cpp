@@ -35,7 +35,7 @@ Launch scan_launch(const Problem& problem) {
             Type::uint32},
            {"classes", {N, parts, std::max(C, 8)}, Type::uint32},
            {"labels", {N, std::max(S, 8)}, Type::uint64},
-           {"places", {N, std::max(S, 8)}, Type::uint16}},
+           {"label_of_rank", {N, std::max(S, 8)}, Type::uint16}},
       .template_args =
           {{"LOGITS", problem.with_logits},
            {"ROUNDS", problem.windows() > windows},

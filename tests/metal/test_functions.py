@@ -28,6 +28,7 @@ def call(emulator, expression, *inputs):
         output_dtypes=[mx.float32, mx.int32],
         header=refine.header,
         source=f"""
+  using namespace mlx_ctc;
   const int i = int(thread_position_in_grid.x);
   const Wide result = {expression};
   m[2 * i] = result.m.high;
