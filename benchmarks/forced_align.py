@@ -3,9 +3,11 @@
 The libraries take turns within one process. torchaudio, where it is installed, aligns
 one sequence at a time, because it takes no batch. The NumPy loop goes over frames, with
 all states of a sequence in one operation. `reading` is the part of it that reads the
-scores of the labels, which every alignment needs.
+scores of the labels, which every alignment needs. `one table` is the CPU's
+forced_align without checkpoints: it keeps the moves of all frames.
 
     python benchmarks/forced_align.py
+    python benchmarks/forced_align.py --only mlx-ctc "one table"
     python benchmarks/forced_align.py --device gpu --shapes 1500x32x64x150
 """
 
@@ -18,7 +20,7 @@ from statistics import median
 import mlx.core as mx
 import numpy as np
 
-from mlx_ctc import forced_align
+from mlx_ctc import _ext, forced_align
 
 # T x N x C x S: frames, sequences, classes, labels.
 SHAPES = ["500x32x32x50", "1500x32x64x150", "500x32x5000x50", "10000x1x32x1000"]
@@ -65,10 +67,16 @@ def contenders(device, shape):
     x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
     targets = rng.integers(1, C, (N, S), np.int32)
 
-    arrays = [mx.array(a) for a in (x, targets, np.full(N, T), np.full(N, S))]
+    lengths = np.full(N, T, np.int32), np.full(N, S, np.int32)
+    arrays = [mx.array(a) for a in (x, targets, *lengths)]
     mx.eval(arrays)
+
+    def one_table():
+        mx.eval(_ext.forced_align(*arrays, 0, with_logits=False, segment_frames=T))
+
     result = {"mlx-ctc": lambda: mx.eval(forced_align(*arrays))}
     if device == "cpu":
+        result["one table"] = one_table
         result["NumPy"] = lambda: numpy_align(x, targets)
         result["reading"] = lambda: numpy_read(x, targets)
     if find_spec("torchaudio"):
@@ -105,12 +113,17 @@ parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="TxNxCxS")
 parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
 parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--only", nargs="+", metavar="NAME", help="of mlx-ctc and these")
 args = parser.parse_args()
 mx.set_default_device(mx.gpu if args.device == "gpu" else mx.cpu)
 
 print(f"{platform.machine()}, {args.device}, MLX {mx.__version__}")
 for shape in args.shapes:
-    times = seconds(contenders(args.device, shape), args.rounds)
+    functions = contenders(args.device, shape)
+    if args.only:
+        kept = {"mlx-ctc", *args.only}
+        functions = {name: f for name, f in functions.items() if name in kept}
+    times = seconds(functions, args.rounds)
     ours = times["mlx-ctc"]
     row = [f"{name} {1e3 * t:9.2f} ms ({t / ours:6.1f}x)" for name, t in times.items()]
     print(f"{shape:>18}  " + "   ".join(row))

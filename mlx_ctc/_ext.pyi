@@ -12,8 +12,10 @@ def ctc_loss(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: 
     The loss (N,) of log_probs (T, N, C), targets (N, S) and lengths (N,), the last three int32.
     """
 
-def forced_align(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> list[mlx.core.array]:
-    """Alignments (N, T) and scores (N, T) of what ctc_loss takes."""
+def forced_align(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, segment_frames: int = 0, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> list[mlx.core.array]:
+    """
+    Alignments (N, T) and scores (N, T) of what ctc_loss takes. segment_frames: between two checkpoints on the CPU, on which the result does not depend; 0: as many as suit the shapes.
+    """
 
 def ctc_posteriors(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, by_class: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> mlx.core.array:
     """Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes."""
@@ -51,6 +53,11 @@ def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width
 def gpu_launches(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, *, blank: int, with_logits: bool, zero_infinity: bool, normalized: bool) -> dict:
     """
     What each op launches on Metal for inputs of these shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.
+    """
+
+def check_gpu_memory(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, limit: int) -> None:
+    """
+    Refuses an alignment whose tables take more than `limit` bytes on a GPU.
     """
 
 def cuda_texts(shape: Sequence[int], dtype: mlx.core.Dtype, *, blank: int = 0, with_logits: bool = True, zero_infinity: bool = False) -> dict:

@@ -259,6 +259,85 @@ class TestNoAlignment:
         assert path.tolist() == [1, 0, 0, 2, 0, 0]
 
 
+def align_in_segments(problem, segment_frames):
+    """Of so many frames, between checkpoints; the GPU has none."""
+    arrays = [array.astype(mx.int32) for array in problem.arrays()[1:]]
+    path, scores = _ext.forced_align(
+        mx.array(problem.inputs, mx.float32),
+        *arrays,
+        problem.blank,
+        with_logits=problem.with_logits,
+        segment_frames=segment_frames,
+        stream=mx.cpu,
+    )
+    return np.array(path), np.array(scores)
+
+
+class TestSegments:
+    """The path does not depend on the frames from one checkpoint to the next."""
+
+    @pytest.mark.parametrize("segment_frames", [1, 2, 3, 4, 5, 8, 13, 64, 199, 300])
+    def test_of_any_length(self, rng, with_logits, segment_frames):
+        for T, S in [(200, 20), (200, 99), (61, 60), (9, 1), (1, 1), (130, 3)]:
+            problem = random_problem(rng, T=T, C=70, S=S, with_logits=with_logits)
+            expected = align_in_segments(problem, T)
+            assert_alignment_is_best(problem, *expected)
+            result = align_in_segments(problem, segment_frames)
+            np.testing.assert_array_equal(result, expected)
+
+    @pytest.mark.parametrize("segment_frames", [1, 3, 4, 10])
+    @pytest.mark.parametrize("levels", [1, 2, 3])
+    def test_among_ties(self, rng, levels, segment_frames):
+        problem = random_problem(rng, T=90, S=30, C=4, with_logits=False)
+        problem.inputs = -rng.integers(0, levels, problem.inputs.shape).astype(float)
+        expected = align_in_segments(problem, 90)
+        assert_alignment_is_best(problem, *expected)
+        result = align_in_segments(problem, segment_frames)
+        np.testing.assert_array_equal(result, expected)
+
+    @pytest.mark.parametrize("frame", [0, 5, 28])
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_without_a_path(self, rng, with_logits, value, frame):
+        problem = random_problem(rng, with_logits=with_logits, ragged=False)
+        problem.inputs[frame, 2] = value
+        path, scores = align_in_segments(problem, 7)
+        none = np.isneginf if value == -np.inf and not with_logits else np.isnan
+        assert none(scores[2]).all()
+        np.testing.assert_array_equal(path[2], problem.blank)
+        np.testing.assert_array_equal((path, scores), align_in_segments(problem, 30))
+
+    def test_are_chosen_for_a_long_recording(self, rng):
+        # Moves of all its frames would take 40 MB.
+        problem = random_problem(rng, T=40_000, N=1, C=20, S=2000, spread=4.0)
+        expected = align_in_segments(problem, 40_000)
+        np.testing.assert_array_equal(align_in_segments(problem, 0), expected)
+
+
+def test_a_gpu_without_memory_for_the_moves_is_refused():
+    # T / 8 words of 4 bytes for each of S + 1 pairs, and two edges of 8 bytes.
+    arrays = [mx.zeros((1600, 3, 5)), mx.ones((3, 99), mx.int32)]
+    arrays += [mx.full((3,), 1600), mx.full((3,), 99)]
+    needed = 3 * (1600 // 8 * 100 * 4 + 2 * 8)
+    _ext.check_gpu_memory(*arrays, 0, with_logits=False, limit=needed)
+    said = (
+        rf"^\[forced_align\] Expected .* at most {needed - 1} bytes .* T = 1600 frames "
+        rf"of N = 3 sequences and S = 99 labels need {needed}\."
+    )
+    with pytest.raises(ValueError, match=said):
+        _ext.check_gpu_memory(*arrays, 0, with_logits=False, limit=needed - 1)
+
+
+def test_the_memory_limit_is_that_of_mlx(device):
+    if device != mx.gpu:
+        pytest.skip("the CPU has checkpoints instead of a table")
+    limit = mx.set_memory_limit(1_000_000)
+    try:
+        with pytest.raises(ValueError, match=r"at most 1000000 bytes on the GPU"):
+            forced_align(mx.zeros((1600, 3, 5)), mx.ones((3, 99), mx.int32), 1600, 99)
+    finally:
+        mx.set_memory_limit(limit)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_bad_number_makes_its_item_nan(rng, value, with_logits):
     problem = random_problem(rng, with_logits=with_logits, ragged=False)

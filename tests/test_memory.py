@@ -105,6 +105,39 @@ def test_a_batch_has_no_table_of_states():
     assert peak_of_a_process(PROBLEM.format(steps=1, **shape)) < without + 40
 
 
+ALIGNMENT = """
+import mlx.core as mx, numpy as np
+from mlx_ctc import forced_align
+T, S, C = {T}, {S}, 32
+rng = np.random.default_rng(0)
+log_probs = rng.standard_normal((T, C), np.float32) - 20
+labels = 1 + np.arange(S) % (C - 1)
+path = np.zeros(T, int)
+path[np.sort(rng.choice(T, S, replace=False))] = labels
+log_probs[np.arange(T), path] = 0
+log_probs = mx.array(log_probs[:, None])
+if {aligned}:
+    aligned, _ = forced_align(log_probs, labels[None], T, S, stream=mx.cpu)
+    assert np.array_equal(aligned[0], path)
+"""
+
+
+def bytes_of_an_alignment(T, S):
+    without = peak_of_a_process(ALIGNMENT.format(T=T, S=S, aligned=False))
+    return MiB * (peak_of_a_process(ALIGNMENT.format(T=T, S=S, aligned=True)) - without)
+
+
+def test_an_alignment_has_no_table_of_moves():
+    # 2 bits for each frame and state would take 200 MB.
+    assert bytes_of_an_alignment(T=50_000, S=8000) < 30e6
+
+
+@pytest.mark.slow
+def test_ten_hours_are_aligned_within_two_gigabytes():
+    """50 frames a second and 4 labels; a table of moves would take 135 GB."""
+    assert bytes_of_an_alignment(T=1_800_000, S=150_000) < 1e9
+
+
 @pytest.mark.slow
 def test_ten_thousand_labels_in_a_hundred_thousand_frames():
     """Closed form at a size whose tables would take 32 GB; in a few hundred MiB."""

@@ -46,9 +46,8 @@ inline void look_up(
   }
 }
 
-// How many passes take so many frames.
-constexpr int64_t passes(int64_t frames) {
-  return (frames + pass_frames - 1) / pass_frames;
+constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
 }
 
 // How many pairs a target of S labels has, S + 1, rounded up to whole blocks.
@@ -56,11 +55,29 @@ constexpr int64_t padded_pairs(int64_t S) {
   return S / block_pairs * block_pairs + block_pairs;
 }
 
+// The first pair of the block that pair i is in.
+constexpr int64_t block_begin(int64_t i) {
+  return i / block_pairs * block_pairs;
+}
+
+// A path's state: label i, or the blank before it.
+struct State {
+  int64_t i;
+  bool in_label;
+};
+
+// Where paths have to be after t frames: in pair i, or in the label before it.
+struct Goal {
+  int64_t t;
+  int64_t i;
+};
+
 template <typename Real>
 class ViterbiRecursion {
  public:
   ViterbiRecursion(
       const Sequence& sequence,
+      int segment_frames,
       const ElementType<Real>& type,
       Workspace workspace)
       : sequence_(sequence),
@@ -69,6 +86,8 @@ class ViterbiRecursion {
         C_(sequence.classes),
         S_(sequence.target_length),
         pairs_(padded_pairs(S_)),
+        segment_frames_(segment_frames),
+        segments_(larger<int64_t>(1, ceil_div(T_, segment_frames))),
         classes_(sequence, pairs_, workspace) {
     row_ = workspace.take<Real>(C_);
     normalisers_ = workspace.take<Normaliser<double>>(T_);
@@ -77,59 +96,64 @@ class ViterbiRecursion {
     label_score_ = workspace.take<int64_t>(pass_frames * pairs_);
     best_.blank = workspace.take<int64_t>(pairs_);
     best_.label = workspace.take<int64_t>(pairs_);
-    moves_ = workspace.take<Moves>(passes(T_) * pairs_);
+    checkpoints_ = workspace.take<int64_t>((segments_ - 1) * 2 * pairs_);
+    // A path enters at most one pair in a frame.
+    int64_t frames = std::min<int64_t>(segment_frames, T_);
+    width_ = std::min(pairs_, block_begin(frames) + 2 * block_pairs);
+    moves_ = workspace.take<Moves>(ceil_div(frames, pass_frames) * width_);
     bytes_ = workspace.bytes();
   }
 
-  // Bytes of workspace for a sequence of at most so many frames and labels. No
-  // array is longer for fewer.
-  static size_t bytes(int frames, int classes, int target_length) {
+  // Bytes of workspace for a sequence of at most so many frames and labels, and
+  // for fewer.
+  static size_t
+  bytes(int frames, int classes, int target_length, int segment_frames) {
     Sequence sequence = {};
     sequence.frames = frames;
     sequence.classes = classes;
     sequence.target_length = target_length;
-    return ViterbiRecursion(sequence, element_type<Real>, Workspace()).bytes_;
+    return ViterbiRecursion(
+               sequence, segment_frames, element_type<Real>, Workspace())
+        .bytes_;
   }
 
-  // Runs the recursion, then follows the moves back from the last frame.
+  // Runs the recursion, with checkpoints between the segments. Then follows the
+  // path back, segment by segment: each but the last is run again from its
+  // checkpoint, for the moves of the pairs from which the path can have come.
   void align(int32_t* alignment, Real* scores) {
     prepare();
-    bool valid = find_best_path();
+    bool valid = true;
+    Goal end = {T_, S_};
+    int64_t last = segments_ - 1;
+    for (int64_t k = 0; k < last; ++k) {
+      valid &= run<false>(k, end);
+      save_checkpoint(k + 1);
+    }
+    valid &= run<true>(last, end);
     // A path ends in the last label or in the blank after it.
-    int64_t i = S_;
-    bool in_label = S_ > 0 && best_.label[S_ - 1] >= best_.blank[S_];
-    int64_t score = in_label ? best_.label[--i] : best_.blank[i];
+    State state = {S_, false};
+    int64_t score = best_.blank[S_];
+    if (S_ > 0 && best_.label[S_ - 1] >= score) {
+      state = {S_ - 1, true};
+      score = best_.label[S_ - 1];
+    }
     if (!valid || score <= nearly_impossible) {
-      std::fill_n(alignment, T_, sequence_.blank);
-      std::fill_n(
-          scores,
-          T_,
-          valid ? -std::numeric_limits<Real>::infinity()
-                : std::numeric_limits<Real>::quiet_NaN());
+      write_none(valid, alignment, scores);
       return;
     }
-    for (int64_t t = T_ - 1; t >= 0; --t) {
-      alignment[t] = in_label ? sequence_.labels[i] : sequence_.blank;
-      scores[t] = log_probability(t, alignment[t]);
-      Moves word = moves_[t / pass_frames * pairs_ + i];
-      int move = word >> move_bits * (t % pass_frames);
-      if (in_label) {
-        i -= move & jump ? 1 : 0;
-        in_label = move & jump || !(move & step);
-      } else if (move & to_blank) {
-        --i;
-        in_label = true;
-      }
+    state = follow(last, end, state, alignment, scores);
+    for (int64_t k = last - 1; k >= 0; --k) {
+      Goal goal = {segment_end(k), state.i};
+      load_checkpoint(k);
+      run<true>(k, goal);
+      state = follow(k, goal, state, alignment, scores);
     }
   }
 
  private:
   void prepare() {
     prepare_target();
-    std::fill_n(best_.blank, pairs_, impossible);
-    std::fill_n(best_.label, pairs_, impossible);
-    // Before the first frame all paths are at the first blank.
-    best_.blank[0] = 0;
+    load_checkpoint(0);
     // The sum of T scores must not exceed -nearly_impossible: the limit of one
     // is halved for every doubling of T. Logits less the greatest need no
     // limit, as they are never above 0.
@@ -155,28 +179,62 @@ class ViterbiRecursion {
     }
   }
 
-  // Fills moves_ and leaves the scores of the last frame in best_. False if a
-  // score was NaN or +inf.
-  bool find_best_path() {
+  int64_t segment_end(int64_t k) const {
+    return std::min((k + 1) * segment_frames_, T_);
+  }
+
+  // The states before segment k, which is not the first.
+  int64_t* checkpoint(int64_t k) const {
+    return checkpoints_ + (k - 1) * 2 * pairs_;
+  }
+
+  void save_checkpoint(int64_t k) {
+    std::copy_n(best_.blank, pairs_, checkpoint(k));
+    std::copy_n(best_.label, pairs_, checkpoint(k) + pairs_);
+  }
+
+  void load_checkpoint(int64_t k) {
+    if (k > 0) {
+      std::copy_n(checkpoint(k), pairs_, best_.blank);
+      std::copy_n(checkpoint(k) + pairs_, pairs_, best_.label);
+    } else { // before the first frame all paths are at the first blank
+      std::fill_n(best_.blank, pairs_, impossible);
+      std::fill_n(best_.label, pairs_, impossible);
+      best_.blank[0] = 0;
+    }
+  }
+
+  // The first pair that a path must be in before frame t to reach the goal: a
+  // frame adds at most one label.
+  static int64_t first_pair(int64_t t, Goal goal) {
+    return block_begin(larger<int64_t>(0, goal.i - (goal.t - t) - 1));
+  }
+
+  // Takes best_ over the frames of segment k; with `record`, fills moves_.
+  // False if a score was NaN or +inf.
+  template <bool record>
+  bool run(int64_t k, Goal goal) {
     bool valid = true;
-    for (int64_t t = 0; t < T_; t += pass_frames) {
-      int64_t count = std::min<int64_t>(pass_frames, T_ - t);
-      // The pairs that a path can be at: a frame adds at most one label.
-      int64_t begin = larger<int64_t>(0, S_ - (T_ - t) - 1);
-      begin -= begin % block_pairs;
-      int64_t end = padded_pairs(std::min(t + count - 1, S_));
+    const int64_t t0 = k * segment_frames_;
+    const int64_t t1 = segment_end(k);
+    const int64_t first = first_pair(t0, goal);
+    Moves* moves = moves_;
+    for (int64_t t = t0; t < t1; t += pass_frames, moves += width_) {
+      int64_t count = std::min<int64_t>(pass_frames, t1 - t);
+      int64_t begin = first_pair(t, goal);
+      int64_t end = padded_pairs(std::min(t + count - 1, goal.i));
       int64_t blank_score[pass_frames];
-      for (int64_t k = 0; k < count; ++k) {
-        valid &= read_scores(t + k);
-        blank_score[k] = score_[classes_.index_of_blank];
+      for (int64_t j = 0; j < count; ++j) {
+        valid &= read_scores(t + j);
+        blank_score[j] = score_[classes_.index_of_blank];
         look_up(
             score_,
             classes_.index_of_label,
             begin,
             end,
-            label_score_ + k * pairs_);
+            label_score_ + j * pairs_);
       }
-      viterbi_passes[count - 1](
+      viterbi_passes<record>[count - 1](
           begin,
           end,
           jumping_,
@@ -184,9 +242,44 @@ class ViterbiRecursion {
           label_score_,
           pairs_,
           best_,
-          moves_ + t / pass_frames * pairs_);
+          moves + (begin - first));
     }
     return valid;
+  }
+
+  // Writes the path through segment k, from its state in the segment's last
+  // frame, and returns its state in the frame before the segment.
+  State follow(
+      int64_t k,
+      Goal goal,
+      State state,
+      int32_t* alignment,
+      Real* scores) const {
+    const int64_t t0 = k * segment_frames_;
+    const int64_t first = first_pair(t0, goal);
+    auto [i, in_label] = state;
+    for (int64_t t = segment_end(k) - 1; t >= t0; --t) {
+      alignment[t] = in_label ? sequence_.labels[i] : sequence_.blank;
+      scores[t] = log_probability(t, alignment[t]);
+      int64_t frame = t - t0;
+      Moves word = moves_[frame / pass_frames * width_ + (i - first)];
+      int move = word >> move_bits * (frame % pass_frames);
+      if (in_label) {
+        i -= move & jump ? 1 : 0;
+        in_label = move & jump || !(move & step);
+      } else if (move & to_blank) {
+        --i;
+        in_label = true;
+      }
+    }
+    return {i, in_label};
+  }
+
+  // For a sequence without a path. `valid`: no score was NaN or +inf.
+  void write_none(bool valid, int32_t* alignment, Real* scores) const {
+    using Limits = std::numeric_limits<Real>;
+    std::fill_n(alignment, T_, sequence_.blank);
+    std::fill_n(scores, T_, valid ? -Limits::infinity() : Limits::quiet_NaN());
   }
 
   // Neither NaN nor +inf.
@@ -200,9 +293,12 @@ class ViterbiRecursion {
     int64_t valid = 1;
     int64_t greatest_logit = 0;
     if (sequence_.with_logits) {
-      auto found =
-          compute_normaliser(scores_.frame(t), C_, scores_.stored(t + 1));
-      normalisers_[t] = {found.max, found.rest};
+      if (t == normalised_) {
+        auto found =
+            compute_normaliser(scores_.frame(t), C_, scores_.stored(t + 1));
+        normalisers_[t] = {found.max, found.rest};
+        ++normalised_;
+      }
       valid = is_valid(normalisers_[t].sum());
       greatest_logit =
           fixed_point<Real>(normalisers_[t].max, -nearly_impossible);
@@ -237,26 +333,33 @@ class ViterbiRecursion {
   const int64_t C_;
   const int64_t S_;
   const int64_t pairs_; // S + 1, and more for whole blocks
+  const int64_t segment_frames_;
+  const int64_t segments_;
   TargetClasses classes_; // whose scores are read
   Real* row_; // (classes_.count) a frame's scores
-  Normaliser<double>* normalisers_; // (T) of logits
   int64_t* score_; // (classes_.count + 1) the same, in units of 2^-32 nats
+  Normaliser<double>* normalisers_; // (T) of logits
+  int64_t normalised_ = 0; // frames whose normalisers have been found
   int64_t* jumping_; // (pairs) 0 if the blank may be skipped, else `impossible`
   int64_t* label_score_; // (pass_frames, pairs)
   Real greatest_; // limit of a score in units of 2^-32 nats
   ViterbiStates best_;
-  Moves* moves_; // (T / pass_frames, pairs)
+  int64_t* checkpoints_; // (segments - 1, 2, pairs) blanks, labels
+  int64_t width_; // pairs that one path can be in within a segment
+  Moves* moves_; // (segment_frames / pass_frames, width)
   size_t bytes_; // of the workspace
 };
 
 template <typename In>
 void align(
     const Sequence& sequence,
+    int segment_frames,
     int32_t* alignment,
     void* scores,
     std::span<std::byte> workspace) {
   using Real = typename Computing<In>::Real;
-  ViterbiRecursion(sequence, element_type<In>, Workspace(workspace))
+  ViterbiRecursion(
+      sequence, segment_frames, element_type<In>, Workspace(workspace))
       .align(alignment, static_cast<Real*>(scores));
 }
 

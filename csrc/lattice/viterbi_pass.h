@@ -46,10 +46,10 @@ typedef Moves BlockMoves
     __attribute__((vector_size(block_pairs * sizeof(Moves))));
 
 // Takes `states` over `frames` frames, for the pairs [begin, end), which are
-// whole blocks, and writes the moves. Of equal scores staying wins over a step,
-// a step over a jump. jumping[i] is 0 if a path may jump to label[i], else
-// `impossible`.
-template <int frames>
+// whole blocks, and with `record` writes the moves. Of equal scores staying
+// wins over a step, a step over a jump. jumping[i] is 0 if a path may jump to
+// label[i], else `impossible`.
+template <int frames, bool record>
 void viterbi_pass(
     int64_t begin,
     int64_t end,
@@ -58,7 +58,7 @@ void viterbi_pass(
     const int64_t* label_score, // (frames, pitch)
     int64_t pitch,
     ViterbiStates states,
-    Moves* moves) { // (pairs)
+    Moves* moves) { // (end - begin)
   Pairs labels_before[frames];
   for (Pairs& before : labels_before) {
     before = filled(impossible);
@@ -73,10 +73,12 @@ void viterbi_pass(
       labels_before[k] = label;
       Pairs jumped = left + jump_score;
       Pairs stepped = larger(label, blank);
-      int shift = move_bits * k;
-      bits |= (left > blank) & (to_blank << shift);
-      bits |= (blank > label) & (step << shift);
-      bits |= (jumped > stepped) & (jump << shift);
+      if constexpr (record) {
+        int shift = move_bits * k;
+        bits |= (left > blank) & (to_blank << shift);
+        bits |= (blank > label) & (step << shift);
+        bits |= (jumped > stepped) & (jump << shift);
+      }
       blank = larger(blank, left) + blank_score[k];
       label = larger(stepped, jumped) + load_block(label_score + k * pitch + i);
       blank = larger(blank, filled(impossible));
@@ -84,16 +86,19 @@ void viterbi_pass(
     }
     store_block(states.blank + i, blank, block_pairs);
     store_block(states.label + i, label, block_pairs);
-    BlockMoves words = __builtin_convertvector(bits, BlockMoves);
-    std::memcpy(moves + i, &words, sizeof(words));
+    if constexpr (record) {
+      BlockMoves words = __builtin_convertvector(bits, BlockMoves);
+      std::memcpy(moves + (i - begin), &words, sizeof(words));
+    }
   }
 }
 
-// viterbi_passes[n - 1] is the pass over n frames.
-constexpr decltype(&viterbi_pass<1>) viterbi_passes[pass_frames] = {
-    viterbi_pass<1>,
-    viterbi_pass<2>,
-    viterbi_pass<3>,
-    viterbi_pass<4>};
+// viterbi_passes<record>[n - 1] is the pass over n frames.
+template <bool record>
+constexpr decltype(&viterbi_pass<1, record>) viterbi_passes[pass_frames] = {
+    viterbi_pass<1, record>,
+    viterbi_pass<2, record>,
+    viterbi_pass<3, record>,
+    viterbi_pass<4, record>};
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

@@ -76,9 +76,12 @@ NB_MODULE(_ext, m) {
       "normalized"_a);
   define(
       "forced_align",
-      with_options<mlx_ctc::AlignOptions, bool>(mlx_ctc::forced_align),
-      "Alignments (N, T) and scores (N, T) of what ctc_loss takes.",
-      "with_logits"_a);
+      with_options<mlx_ctc::AlignOptions, bool, int>(mlx_ctc::forced_align),
+      "Alignments (N, T) and scores (N, T) of what ctc_loss takes. "
+      "segment_frames: between two checkpoints on the CPU, on which the result "
+      "does not depend; 0: as many as suit the shapes.",
+      "with_logits"_a,
+      "segment_frames"_a = 0);
   define(
       "ctc_posteriors",
       with_options<mlx_ctc::PosteriorOptions, bool, bool>(

@@ -1,5 +1,6 @@
 #include "ops/forced_align.h"
 
+#include "mlx/memory.h"
 #include "ops/cpu/align_cpu.h"
 #include "ops/op.h"
 
@@ -24,7 +25,10 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
     outputs.add(shape, mx::int32);
     outputs.add(shape, computing_dtype(inputs[0].dtype()));
     if (on_gpu()) {
-      outputs.add(gpu_step_.plan(problem(inputs), stream())->tables);
+      auto sizes = problem(inputs);
+      auto plan = gpu_step_.plan(sizes, stream());
+      gpu::check_memory(op, sizes, *plan, mx::get_memory_limit());
+      outputs.add(plan->tables);
     }
     return outputs;
   }

@@ -13,6 +13,8 @@ namespace mx = mlx::core;
 struct AlignOptions {
   int blank;
   bool with_logits;
+  // Frames between two checkpoints on the CPU; 0: as many as suit the shapes.
+  int segment_frames = 0;
 
   bool operator==(const AlignOptions&) const = default;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <span>
+#include <tuple>
 
 #include "lattice/viterbi.h"
 #include "ops/cpu/batch.h"
@@ -16,11 +17,16 @@ void align(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
   auto& kernels = viterbi(element_of(inputs[0].dtype()));
-  size_t bytes = kernels.workspace_bytes(
-      inputs[0].shape(0), inputs[0].shape(2), inputs[1].shape(1));
+  auto [T, C, S] =
+      std::tuple(inputs[0].shape(0), inputs[0].shape(2), inputs[1].shape(1));
+  int segment_frames = options.segment_frames > 0
+      ? options.segment_frames
+      : viterbi_segment_frames(T, S);
+  size_t bytes = kernels.workspace_bytes(T, C, S, segment_frames);
   auto workspaces =
       std::make_shared<Workspaces>("forced_align", bytes, inputs[0], inputs[1]);
-  auto task = [options, &kernels, workspaces](auto& inputs, auto& outputs) {
+  auto task = [options, segment_frames, &kernels, workspaces](
+                  auto& inputs, auto& outputs) {
     Batch batch(inputs, options.blank, options.with_logits, false);
     int32_t* alignments = outputs[0].template data<int32_t>();
     char* scores = outputs[1].template data<char>();
@@ -35,7 +41,7 @@ void align(
             fill_with_nan(outputs[1].dtype(), score, batch.T);
             return;
           }
-          kernels.align(sequence, alignment, score, workspace);
+          kernels.align(sequence, segment_frames, alignment, score, workspace);
           std::fill(
               alignment + sequence.frames, alignment + batch.T, options.blank);
           std::fill(score + sequence.frames * item, score + batch.T * item, 0);

@@ -104,6 +104,31 @@ void bind_launches(nb::module_& m) {
       "normalized"_a,
       "What each op launches on Metal for inputs of these shapes and dtypes, as "
       "keyword arguments of mx.fast.metal_kernel.");
+
+  m.def(
+      "check_gpu_memory",
+      [](const mx::array& log_probs,
+         const mx::array& targets,
+         const mx::array& input_lengths,
+         const mx::array& target_lengths,
+         int blank,
+         bool with_logits,
+         size_t limit) {
+        auto problem = problem_of(
+            {log_probs, targets, input_lengths, target_lengths},
+            AlignOptions{blank, with_logits},
+            Backend::metal);
+        check_memory("forced_align", problem, align_plan(problem), limit);
+      },
+      "log_probs"_a,
+      "targets"_a,
+      "input_lengths"_a,
+      "target_lengths"_a,
+      "blank"_a,
+      nb::kw_only(),
+      "with_logits"_a,
+      "limit"_a,
+      "Refuses an alignment whose tables take more than `limit` bytes on a GPU.");
 }
 
 } // namespace mlx_ctc::gpu

@@ -7,6 +7,7 @@
 
 #include "mlx/allocator.h"
 #include "mlx/ops.h"
+#include "ops/arguments.h"
 #include "ops/gpu/cuda_kernel.h"
 #include "ops/gpu/kernel.h"
 
@@ -152,6 +153,36 @@ mx::Dtype dtype_of(Type type) {
       break;
   }
   return mx::uint64;
+}
+
+void check_memory(
+    const std::string& op,
+    const Problem& problem,
+    const Plan& plan,
+    size_t limit) {
+  size_t bytes = 0;
+  for (const auto& table : plan.tables) {
+    size_t of_table = dtype_of(table.type).size();
+    for (int length : table.shape) {
+      of_table *= length;
+    }
+    bytes += of_table;
+  }
+  if (bytes > limit) {
+    fail(
+        op,
+        "Expected to need at most ",
+        limit,
+        " bytes on the GPU, MLX's memory limit, but T = ",
+        problem.T,
+        " frames of N = ",
+        problem.N,
+        " sequences and S = ",
+        problem.S,
+        " labels need ",
+        bytes,
+        ". Pass stream=mx.cpu, which needs less, or fewer sequences at once.");
+  }
 }
 
 std::shared_ptr<const Plan> Step::plan(

@@ -2,8 +2,10 @@
 // with MLX's kernels.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "gpu/plan.h"
@@ -32,6 +34,13 @@ Problem problem_of(
 mx::Shape shape_of(const Table& table);
 mx::Dtype dtype_of(Type type);
 Type type_of(mx::Dtype dtype); // of scores
+
+// Refuses a problem whose plan's tables take more than `limit` bytes.
+void check_memory(
+    const std::string& op,
+    const Problem& problem,
+    const Plan& plan,
+    size_t limit);
 
 // Part of a node of MLX's graph. The plan is made when the node is, and kept;
 // a compiled function may evaluate the same node with other shapes later.
