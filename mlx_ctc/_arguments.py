@@ -11,6 +11,8 @@ others would force an evaluation: the ops check them and answer with NaN.
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 from collections.abc import Sequence
 from contextlib import suppress
@@ -113,9 +115,11 @@ def read_batch(
     blank: int,
     *,
     for_alignment: bool = False,
+    with_star: bool = False,
 ) -> Batch:
     frames = read_frames(op, log_probs, input_lengths, blank)
     T, N, C = frames.log_probs.shape
+    C += with_star  # a label, but not of the scores
     labels = read_integers(op, "targets", targets)
     scores, is_batched = frames.log_probs, frames.is_batched
     lengths = read_lengths(op, "target_lengths", target_lengths, scores, is_batched)
@@ -186,6 +190,14 @@ def read_blank(op: str, blank: int, C: int) -> int:
     if not -C <= number < C:
         fail(op, f"blank in [{-C}, {C})", number)
     return number % C
+
+
+def read_star(op: str, star: Any) -> float:
+    """The log-probability of a star in each frame."""
+    is_number = isinstance(star, numbers.Real) and not isinstance(star, bool)
+    if not is_number or not -math.inf < star <= 0:
+        fail(op, "star as a finite number of at most 0", repr(star))
+    return float(star)
 
 
 def read_integers(op: str, name: str, values: Integers) -> Values:

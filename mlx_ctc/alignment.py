@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import mlx.core as mx
 
 from mlx_ctc import _ext
-from mlx_ctc._arguments import fail, read_batch
+from mlx_ctc._arguments import fail, read_batch, read_star
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ def forced_align(
     blank: int = 0,
     *,
     with_logits: bool = False,
+    star: float | None = None,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> tuple[mx.array, mx.array]:
     """The most probable alignment of each target with its frames.
@@ -43,6 +44,9 @@ def forced_align(
             from the last class. Default: ``0``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits. The
             returned scores are log-probabilities in either case. Default: ``False``.
+        star (float, optional): Makes ``C``, the number of classes, a label that stands
+            for any text: it matches one frame or more, whatever is in them, each with
+            this log-probability, 0 or less. Default: ``None``, no such label.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
@@ -66,6 +70,11 @@ def forced_align(
         score that the target uses is NaN or ``+inf``. They are ``-inf`` if the target
         needs more frames than there are, or if every path has a class of probability 0.
 
+        With ``star=0.0``, as in torchaudio, a star costs nothing and takes every frame
+        that it can: its neighbours keep the one that they need. With -0.5 or -1 it
+        takes the frames that the text explains badly. ``log_probs`` are copied, with a
+        column for the star.
+
         Log-probabilities are added as integers, in units of 2**-32 nats. The sums are
         exact for any number of frames, and every device finds the same path. Ties are
         broken from the last frame to the first: the path ends in a label rather than in
@@ -82,6 +91,12 @@ def forced_align(
         array([1, 1, 2], dtype=int32)
         >>> merge_tokens(path, mx.exp(scores))[1]
         TokenSpan(token=2, start=2, end=3, score=0.699999988079071)
+
+        The star, here label 3, for an unknown beginning:
+
+        >>> path, scores = forced_align(mx.log(probs), [3, 2], 3, 2, star=-0.5)
+        >>> path
+        array([3, 3, 2], dtype=int32)
     """
     with mx.stream(stream) if stream is not None else nullcontext():
         batch = read_batch(
@@ -92,9 +107,25 @@ def forced_align(
             target_lengths,
             blank,
             for_alignment=True,
+            with_star=star is not None,
         )
+        if star is not None:
+            of_star = read_star("forced_align", star)
+            appended = append_star(batch.log_probs, of_star, with_logits)
+            batch = batch._replace(log_probs=appended)
+            with_logits = False
         path, scores = _ext.forced_align(*batch, with_logits=with_logits)
         return (path, scores) if log_probs.ndim == 3 else (path[0], scores[0])
+
+
+def append_star(scores: mx.array, star: float, with_logits: bool) -> mx.array:
+    """Log-probabilities (T, N, C + 1) of scores (T, N, C), with the star's as last."""
+    if scores.dtype != mx.float64:
+        scores = scores.astype(mx.float32)
+    if with_logits and scores.size > 0:
+        scores = scores - mx.logsumexp(scores, axis=2, keepdims=True)
+    column = mx.full((*scores.shape[:2], 1), star, scores.dtype)
+    return mx.concatenate([scores, column], axis=2)
 
 
 def ctc_posteriors(

@@ -129,6 +129,8 @@ def test_page_on_alignment_and_decoding(given):
     page = execute(ours, given)
     plt.close("all")
     assert letters(span.token for span in page["spans"]) == TEXTS[0]
+    assert letters(span.token for span in page["parts"]) == TEXTS[0][2:]
+    assert np.isfinite(page["loss"].item())
     assert page["start"] == 0
     assert page["end"] == pytest.approx(3 / 20)  # of a second
     assert page["gamma"].shape == (2, 24, 6)
