@@ -216,11 +216,11 @@ class ViterbiRecursion {
   bool run(int64_t k, Goal goal) {
     bool valid = true;
     const int64_t t0 = k * segment_frames_;
-    const int64_t t1 = segment_end(k);
+    const int64_t frames = segment_end(k) - t0;
     const int64_t first = first_pair(t0, goal);
-    Moves* moves = moves_;
-    for (int64_t t = t0; t < t1; t += pass_frames, moves += width_) {
-      int64_t count = std::min<int64_t>(pass_frames, t1 - t);
+    for (int64_t done = 0; done < frames; done += pass_frames) {
+      int64_t t = t0 + done;
+      int64_t count = std::min<int64_t>(pass_frames, frames - done);
       int64_t begin = first_pair(t, goal);
       int64_t end = padded_pairs(std::min(t + count - 1, goal.i));
       int64_t blank_score[pass_frames];
@@ -242,7 +242,7 @@ class ViterbiRecursion {
           label_score_,
           pairs_,
           best_,
-          moves + (begin - first));
+          moves_ + done / pass_frames* width_ + (begin - first));
     }
     return valid;
   }
