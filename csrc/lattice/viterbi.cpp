@@ -50,14 +50,14 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// How many pairs a target of S labels has, S + 1, rounded up to whole blocks.
-constexpr int64_t padded_pairs(int64_t S) {
-  return S / block_pairs * block_pairs + block_pairs;
-}
-
 // The first pair of the block that pair i is in.
 constexpr int64_t block_begin(int64_t i) {
   return i / block_pairs * block_pairs;
+}
+
+// How many pairs a target of S labels has, S + 1, rounded up to whole blocks.
+constexpr int64_t padded_pairs(int64_t S) {
+  return block_begin(S) + block_pairs;
 }
 
 // A path's state: label i, or the blank before it.
