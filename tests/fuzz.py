@@ -25,7 +25,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import mlx.core as mx
@@ -72,6 +72,7 @@ class Problem:
     with_logits: bool
     normalized: bool
     nan: np.ndarray  # (N,) whether a used frame has nothing but NaN or +inf
+    star: float | None = None  # the log-probability of label C
     losses: np.ndarray = field(init=False)
     gammas: list = field(init=False)  # of classes (T_n, C), for each sequence
 
@@ -107,7 +108,10 @@ class Problem:
 
     def log_probs(self, n):
         scores = self.scores[: self.input_lengths[n], n]
-        return reference.log_softmax(scores) if self.with_logits else scores
+        log_probs = reference.log_softmax(scores) if self.with_logits else scores
+        if self.star is None:
+            return log_probs
+        return np.pad(log_probs, ((0, 0), (0, 1)), constant_values=self.star)
 
     def fits(self, n):
         labels = self.labels(n)
@@ -160,6 +164,14 @@ def random_problem(rng):
         normalized,
         nan,
     )
+
+
+def starred(rng, problem):
+    """The problem with the star in place of some labels."""
+    targets = problem.targets.copy()
+    targets[rng.random(targets.shape) < 0.4] = problem.C
+    star = rng.choice([0.0, -0.5, -3.0, np.round(-rng.exponential(), 3)])
+    return replace(problem, targets=targets, star=float(star))
 
 
 # --- Forms ----------------------------------------------------------------------------
@@ -269,15 +281,18 @@ class Call:
     def loss_options(self):
         return {**self.options(), "normalized": self.problem.normalized}
 
+    def align_options(self):
+        return {**self.options(), "star": self.problem.star}
+
     def __str__(self):
         p = self.problem
         return (
             f"T={p.T} N={p.N} C={p.C} S={p.targets.shape[1]} {p.dtype} "
             f"blank={self.blank} logits={p.with_logits} normalized={p.normalized} "
-            f"unbatched={self.unbatched} concatenated={self.concatenated} "
-            f"targets={self.targets} input_lengths={self.input_lengths} "
-            f"target_lengths={self.target_lengths} bad={self.bad} "
-            f"refused={self.refused}"
+            f"star={p.star} unbatched={self.unbatched} "
+            f"concatenated={self.concatenated} targets={self.targets} "
+            f"input_lengths={self.input_lengths} target_lengths={self.target_lengths} "
+            f"bad={self.bad} refused={self.refused}"
         )
 
 
@@ -294,7 +309,7 @@ def random_call(rng, problem):
         n = rng.integers(N)
         wild = int(rng.choice([-1, -7, 120, 2**31 - 1, -(2**31), 2**31, 2**40]))
         if fault == "targets" and target_lengths[n] > 0:
-            wild = wild if wild != 120 else problem.C
+            wild = wild if wild != 120 else problem.C + (problem.star is not None)
             targets[n, rng.integers(target_lengths[n])] = wild
         elif fault == "input_lengths":
             input_lengths[n] = wild
@@ -486,8 +501,12 @@ def check_alignment(rng, call):
             refused.append("input_lengths")
         elif (needed > p.input_lengths).any():
             return
+    options = call.align_options()
+    if p.star is not None and rng.random() < 0.05:
+        options["star"] = rng.choice([0.5, np.nan, np.inf, -np.inf])
+        refused.append("star")
     call.refused = refused
-    path, scores = forced_align(*call.arguments(), **call.options())
+    path, scores = forced_align(*call.arguments(), **options)
     path, scores = read(rng, path), read(rng, scores)
     if call.unbatched:
         path, scores = path[None], scores[None]
@@ -613,6 +632,8 @@ CALLS_PER_SEED = 12
 
 def call_once(rng, problem):
     check = CHECKS[rng.integers(len(CHECKS))]
+    if check is check_alignment and rng.random() < 0.5:
+        problem = starred(rng, problem)
     call = random_call(rng, problem)
     if check is check_compiled and all(
         isinstance(values, mx.array) for values in call.arguments()

@@ -59,6 +59,18 @@ def test_a_wrong_result_is_found(monkeypatch):
         run_seeds()
 
 
+def test_a_wrong_star_is_found(monkeypatch):
+    right = fuzz.forced_align
+
+    def slightly_wrong(*arguments, star, **options):
+        star = None if star is None else star - 1e-3
+        return right(*arguments, star=star, **options)
+
+    monkeypatch.setattr(fuzz, "forced_align", slightly_wrong)
+    with pytest.raises(AssertionError, match=r"check_alignment.*star=-?\d"):
+        run_seeds()
+
+
 def test_a_fault_that_is_not_refused_is_found(monkeypatch):
     monkeypatch.setattr(fuzz, "ctc_loss", lambda x, *_, **__: fuzz.mx.zeros(()))
     with pytest.raises(AssertionError, match="check_"):
