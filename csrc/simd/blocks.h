@@ -11,6 +11,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace mlx_ctc::cpu::MLX_CTC_ISA {
@@ -65,12 +67,14 @@ inline Block<T> load_block(const T* x) {
 }
 
 // Half a block of floats as a block of doubles. Intrinsics, because GCC
-// converts it in two parts.
+// converts it in two parts, and on arm64 through a general register.
 inline Block<double> load_widened(const float* x) {
 #if defined(__AVX512F__)
   return std::bit_cast<Block<double>>(_mm512_cvtps_pd(_mm256_loadu_ps(x)));
 #elif defined(__AVX__)
   return std::bit_cast<Block<double>>(_mm256_cvtps_pd(_mm_loadu_ps(x)));
+#elif defined(__aarch64__)
+  return std::bit_cast<Block<double>>(vcvt_f64_f32(vld1_f32(x)));
 #else
   typedef float Half __attribute__((vector_size(block_bytes / 2)));
   Half half;
