@@ -62,6 +62,11 @@ def numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
+def build_here() -> str:
+    command = pip_install(f".{mlx_extra()}", "--force-reinstall", "--no-deps")
+    return f"in a copy of its source: {command}"
+
+
 def install_mlx(version: str | None, *options: str, extra: str) -> str:
     """The command that installs this release of MLX, or the newest supported one."""
     if version not in SUPPORTED:
@@ -135,10 +140,7 @@ if INSTALLED not in SUPPORTED:
         f"{install_mlx(None, extra=mlx_extra())}"
     )
     if numbers(INSTALLED) >= numbers(_build.OLDEST_MLX):
-        message += (
-            ", or build mlx-ctc for yours, in a copy of its source: "
-            + pip_install(f".{mlx_extra()}", "--force-reinstall", "--no-deps")
-        )
+        message += f", or build mlx-ctc for yours, {build_here()}"
     raise ImportError(message)
 
 FOLDER = Path(_build.__file__).parent / "lib" / f"mlx-{INSTALLED}"
@@ -159,7 +161,12 @@ mlx_ctc.__path__.append(str(FOLDER))
 try:
     importlib.import_module("mlx_ctc._ext")
 except ImportError as error:
+    if "version `GLIBC" in str(error):  # of the C library, or of C++'s: GLIBCXX
+        mend = "It was built on a system with newer libraries. Build it on this one, "
+        mend += build_here()
+    else:
+        mend = what_is_wrong_with_mlx(error)
     raise ImportError(
         f"mlx-ctc {VERSION} cannot load its extension for MLX {INSTALLED} ({error}). "
-        f"{what_is_wrong_with_mlx(error)}"
+        f"{mend}"
     ) from error

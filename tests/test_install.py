@@ -177,6 +177,23 @@ def test_extension_that_cannot_be_loaded(site):
     assert f'pip install --force-reinstall "mlx{CPU}==0.32.4"' in said
 
 
+@linux_only
+def test_package_of_a_newer_system(site):
+    # One of Python's own modules, that asks for a C library which no system has.
+    folder = Path(sysconfig.get_path("stdlib"), "lib-dynload")
+    modules = (path.read_bytes() for path in sorted(folder.glob("*.so")))
+    module = next(text for text in modules if b"\0GLIBC_2." in text)
+    site.mlx_ctc("0.32.4", extension=module.replace(b"\0GLIBC_2.", b"\0GLIBC_9."))
+    site.mlx("0.32.4", cpu="0.32.4")
+    said = site.says()
+    assert "version `GLIBC_9." in said
+    assert (
+        "built on a system with newer libraries. Build it on this one, in a copy of"
+        in said
+    )
+    assert said.endswith('pip install --force-reinstall --no-deps ".[cpu]"')
+
+
 def test_source_tree(site):
     site.mlx_ctc("0.32.4")
     (site.folder / "mlx_ctc" / "_build.py").unlink()
