@@ -11,6 +11,7 @@ once.
 
 import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,11 @@ import mlx_releases
 
 SOURCE = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+
+
+# The oldest systems that MLX's wheels for Linux run on. A build only links to them, and
+# cibuildwheel's images may be older: without this, pip would refuse the wheels there.
+MLX_LINUX = "manylinux_2_35"
 
 
 def fetch(release, folder):
@@ -38,6 +44,8 @@ def fetch(release, folder):
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         target = Path(scratch, "packages")
         options = ["--quiet", "--no-deps", "--only-binary=:all:", "--target", target]
+        if sys.platform == "linux":
+            options += ["--platform", f"{MLX_LINUX}_{platform.machine()}"]
         subprocess.run([*PIP, "install", *options, *packages], check=True)
         target.rename(folder)
 
