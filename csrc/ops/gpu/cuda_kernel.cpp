@@ -59,7 +59,8 @@ cuda::Source source_of(const Launch& launch) {
 void check(const Launch& launch, const std::vector<mx::array>& inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     auto [type, ndim] = launch.parameters[i];
-    if (inputs[i].dtype() != dtype_of(type) || inputs[i].ndim() != ndim) {
+    if (inputs[i].dtype() != dtype_of(type) ||
+        static_cast<int>(inputs[i].ndim()) != ndim) {
       throw std::logic_error(
           launch.name + ": the array for " + launch.inputs[i] +
           " has another type than the plan's");

@@ -95,7 +95,8 @@ std::string unique_name(
   }
   if (backend() == Backend::cuda && has_options(launch)) {
     for (int option : launch.options) {
-      name += "_" + std::to_string(option);
+      name += "_";
+      name += std::to_string(option);
     }
   }
   return name;
