@@ -42,12 +42,12 @@ def to_int32(a: mlx.core.array) -> mlx.core.array:
 
 def check_log_probs(log_probs: mlx.core.array, lengths: Sequence[int], most: float) -> None:
     """
-    Refuses a finite value above `most` in the used frames of log_probs (N, T, C), which is evaluated, contiguous and float32.
+    Refuses a finite value above `most` in the used frames of log_probs (T, N, C), which is evaluated, contiguous and float32 or float64.
     """
 
-def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width: int, blank: int, nbest: int, max_labels: int, label_threshold: float, beam_threshold: float, scorer: object | None = None) -> list[list[tuple[list[int], float]]]:
+def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width: int, blank: int, nbest: int, max_labels: int, label_threshold: float, beam_threshold: float, rescore: bool, scorer: object | None = None, prefix_scorer: object | None = None) -> list[list[tuple[list[int], float, list[int], list[float]]]]:
     """
-    The best (labels, score) of each sequence of log_probs (N, T, C), which is evaluated, contiguous and float32.
+    The best of each sequence of log_probs (T, N, C), which is evaluated, contiguous and float32 or float64: labels, score, and the frame and the probability of each label.
     """
 
 def gpu_launches(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, *, blank: int, with_logits: bool, zero_infinity: bool, normalized: bool) -> dict:

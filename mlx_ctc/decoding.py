@@ -12,12 +12,15 @@ from mlx_ctc import _ext
 from mlx_ctc._arguments import as_index, fail, read_frames, to_int32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import SupportsIndex
+    from collections.abc import Callable, Sequence
+    from typing import Any, SupportsIndex
+
+    import numpy as np
 
     from mlx_ctc._arguments import Integers, Scores
 
     Scorer = Callable[[tuple[int, ...], int | None], float]
+    PrefixScorer = Callable[[tuple[int, ...]], Scores | Sequence[float]]
 
 INT32_MAX = 2**31 - 1
 
@@ -127,11 +130,42 @@ def nan(dtype: mx.Dtype) -> mx.array:
     return zero / zero
 
 
-class Hypothesis(NamedTuple):
-    """A labelling and the logarithm of its probability, with what a scorer added."""
-
+class LabelsAndScore(NamedTuple):
     labels: list[int]
     score: float
+
+
+class Hypothesis(LabelsAndScore):
+    """A labelling that a beam search found. Unpacks as its labels and score.
+
+    Attributes:
+        labels (list(int)): The labels.
+        score (float): The logarithm of their probability, with what a scorer added.
+        frames (list(int)): The frame in which each label begins on the best path of the
+            labelling: what :func:`forced_align` and :func:`merge_tokens` find. Empty
+            where they find no path.
+        probabilities (list(float)): The mean probability of each label in its frames on
+            that path.
+    """
+
+    frames: list[int]
+    probabilities: list[float]
+
+    def __new__(
+        cls,
+        labels: list[int],
+        score: float,
+        frames: Sequence[int] = (),
+        probabilities: Sequence[float] = (),
+    ) -> Hypothesis:
+        self = super().__new__(cls, labels, score)
+        self.frames = list(frames)
+        self.probabilities = list(probabilities)
+        return self
+
+    def __repr__(self) -> str:
+        pair = super().__repr__().removesuffix(")")
+        return f"{pair}, frames={self.frames}, probabilities={self.probabilities})"
 
 
 def positive(name: str, value: SupportsIndex) -> int:
@@ -153,6 +187,8 @@ def beam_search_decode(
     label_threshold: float = math.inf,
     beam_threshold: float = math.inf,
     scorer: Scorer | None = None,
+    prefix_scorer: PrefixScorer | None = None,
+    rescore: bool = True,
     with_logits: bool = False,
 ) -> list[list[Hypothesis]] | list[Hypothesis]:
     """The most probable labellings, each summed over all paths that map to it.
@@ -180,14 +216,22 @@ def beam_search_decode(
             extension, and at the end of the sequence with the label ``None``. Sequences
             are then decoded one after the other. It may return ``-inf``, which rules
             the label out. Default: ``None``.
+        prefix_scorer (callable, optional): A scorer of all labels at once:
+            ``prefix_scorer(prefix)`` returns an array ``(C,)``, whose entry ``c`` is
+            added when label ``c`` follows, and the blank's when the sequence ends. It
+            is called once for each prefix as long as that stays in the beam.
+            Default: ``None``.
+        rescore (bool, optional): Give the labellings returned the sum of all their
+            paths, in place of those that the beam held, and compare them with that of
+            :func:`greedy_decode`, so that none less probable is the best.
+            Default: ``True``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits.
             Default: ``False``.
 
     Returns:
-        list(list(Hypothesis)): For each sequence up to ``nbest`` pairs of labels and
-        score, the best first; fewer where fewer are possible. One list for a single
-        sequence. A sequence with a NaN or ``+inf`` has an empty labelling and a score
-        of NaN.
+        list(list(Hypothesis)): For each sequence up to ``nbest`` labellings, the best
+        first; fewer where fewer are possible. One list for a single sequence. A
+        sequence with a NaN or ``+inf`` has an empty labelling and a score of NaN.
 
     Raises:
         ValueError: For wrong shapes, types and options; for lengths out of range; for a
@@ -216,20 +260,21 @@ def beam_search_decode(
         if not value >= 0:
             fail(OP, f"{name} of 0 or more", value)
 
+    if scorer is not None and prefix_scorer is not None:
+        fail(OP, "one scorer", "scorer and prefix_scorer")
+
     log_probs, lengths, blank, is_batched = read_frames(
         OP, log_probs, input_lengths, blank
     )
     mx.eval(log_probs, lengths.array)
     if not lengths.known:
         _ext.check_lengths(OP, "input_lengths", lengths.array, log_probs.shape[0])
-    frames = log_probs.astype(mx.float32)
-    if with_logits and frames.size > 0:
-        frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)
-    frames = mx.contiguous(frames.swapaxes(0, 1), stream=mx.cpu)
-    mx.eval(frames)
+    frames = frames_on_cpu(log_probs, with_logits)
     counts = cast("list[int]", lengths.array.tolist())
     if not with_logits:
         _ext.check_log_probs(frames, counts, MOST)
+    if prefix_scorer is not None:
+        prefix_scorer = checked(prefix_scorer, frames.shape[2])
     results = _ext.beam_search(
         frames,
         counts,
@@ -239,7 +284,62 @@ def beam_search_decode(
         max_labels=max_labels,
         label_threshold=label_threshold,
         beam_threshold=beam_threshold,
+        rescore=rescore,
         scorer=scorer,
+        prefix_scorer=prefix_scorer,
     )
-    hypotheses = [[Hypothesis(*pair) for pair in result] for result in results]
+    hypotheses = [[Hypothesis(*found) for found in result] for result in results]
     return hypotheses if is_batched else hypotheses[0]
+
+
+def frames_on_cpu(log_probs: mx.array, with_logits: bool) -> mx.array:
+    """Log-probabilities (T, N, C) as the search reads them, float32 or float64."""
+    if log_probs.dtype == mx.float64:
+        frames = normalised(log_probs) if with_logits else log_probs
+    else:
+        frames = log_probs.astype(mx.float32)
+        if with_logits and frames.size > 0:
+            frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)
+    frames = mx.contiguous(frames, stream=mx.cpu)
+    mx.eval(frames)
+    return frames
+
+
+def normalised(logits: mx.array) -> mx.array:
+    """Log-softmax in float64, for which MLX 0.32.4 takes exponentials in float32."""
+    import numpy as np
+
+    x = np.array(logits)
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN
+        x -= x.max(axis=-1, keepdims=True, initial=-math.inf)
+        x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return mx.array(x, mx.float64)
+
+
+def checked(
+    scorer: PrefixScorer, C: int
+) -> Callable[[tuple[int, ...]], np.ndarray[Any, Any]]:
+    """A scorer of all labels that returns (C,) in float64, or raises ValueError."""
+    import numpy as np
+
+    def numbers(returned: Any) -> np.ndarray[Any, Any]:
+        if isinstance(returned, mx.array):
+            returned = returned.tolist()
+        return np.array(returned, np.float64, order="C")
+
+    def score(prefix: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        returned = scorer(prefix)
+        wanted = "prefix_scorer(prefix) to return "
+        try:
+            row = numbers(returned)
+        except (TypeError, ValueError):
+            fail(OP, f"{wanted}{C} numbers", f"{returned!r} for prefix {prefix}")
+        if row.shape != (C,):
+            fail(OP, f"{wanted}shape ({C},)", f"{row.shape} for prefix {prefix}")
+        bad = np.flatnonzero(~(row < math.inf))
+        if bad.size > 0:
+            got = f"{row[bad[0]]} for prefix {prefix} and label {bad[0]}"
+            fail(OP, f"{wanted}finite numbers or -inf", got)
+        return row
+
+    return score

@@ -82,6 +82,7 @@ def given(rng):
         "waveform": rng.normal(size=8000),
         "sample_rate": 8000,
         "bigram": defaultdict(float),
+        "bigram_rows": np.zeros((4, 4)),
     }
 
 

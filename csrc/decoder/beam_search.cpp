@@ -4,7 +4,9 @@
 #include <cmath>
 #include <limits>
 #include <unordered_map>
+#include <utility>
 
+#include "decoder/best_class.h"
 #include "system/parallel.h"
 
 namespace mlx_ctc {
@@ -26,7 +28,7 @@ double log_sum_exp(double a, double b) {
 struct Prefix {
   int parent;
   int label; // the last; -1 in the root
-  double bonus; // what the scorer added for the last label
+  double bonus; // what the scorers added for the last label
   bool active = false; // in the beam
   // Its children in the beam, as a list.
   int child = -1;
@@ -52,71 +54,66 @@ struct Candidate {
   }
 };
 
+template <typename Real>
 class Search {
  public:
-  Search(int64_t C, const BeamOptions& options, const Scorer& scorer)
-      : C_(C), options_(options), scorer_(scorer), taken_(C, 0) {
+  Search(
+      const Frames<Real>& frames,
+      const BeamOptions& options,
+      const Scorers& scorers)
+      : frames_(frames),
+        C_(frames.C),
+        options_(options),
+        scorers_(scorers),
+        taken_(frames.C, 0) {
     prefixes_.push_back({.parent = -1, .label = -1, .bonus = 0});
     set(0, 0, -infinity);
     beam_.push_back(0);
   }
 
   // One frame further.
-  void advance(const float* x) {
+  void advance(const Real* x) {
     if (beam_.empty()) {
       return;
     }
     candidates_.clear();
-    floor_ = -infinity;
+    best_ = floor_ = -infinity;
     for (int p : beam_) {
       keep(p, x);
     }
     // A further label has to get past the worst of the prefixes kept.
-    if (candidates_.size() >= size_t(options_.beam_width)) {
-      select();
-    }
+    raise_floor();
     choose_labels(x);
     list_children();
     for (int p : beam_) {
       extend(p, x);
     }
-    select();
-
-    for (int p : beam_) {
-      prefixes_[p].active = false;
-    }
-    beam_.clear();
-    for (const auto& candidate : candidates_) {
-      int p = candidate.prefix;
-      if (candidate.label >= 0) {
-        p = child(p, candidate.label, candidate.bonus);
-      }
-      set(p, candidate.in_blank, candidate.in_label);
-      beam_.push_back(p);
-    }
+    raise_floor();
+    replace_beam();
   }
 
-  std::vector<Hypothesis> best() const {
-    std::vector<Hypothesis> hypotheses;
-    for (int p : beam_) {
-      auto labels = spell(p);
-      double end = scorer_ ? scorer_(labels, -1) : 0;
-      double score = prefixes_[p].score + end;
-      if (score > -infinity) {
-        hypotheses.push_back({std::move(labels), score});
-      }
+  std::vector<Hypothesis> best() {
+    auto ends = best_ends();
+    Lattice<Real> lattice(frames_, options_.blank);
+    if (options_.rescore) {
+      rescore(ends, lattice);
     }
-    std::stable_sort(
-        hypotheses.begin(), hypotheses.end(), [](auto& a, auto& b) {
-          return a.score > b.score;
-        });
-    if (hypotheses.size() > size_t(options_.nbest)) {
-      hypotheses.resize(options_.nbest);
+    std::vector<Hypothesis> hypotheses;
+    for (auto [p, score] : ends) {
+      auto labels = spell(p);
+      auto times = lattice.times(labels);
+      hypotheses.push_back({std::move(labels), score, std::move(times)});
     }
     return hypotheses;
   }
 
  private:
+  // A prefix as the labelling of all frames.
+  struct End {
+    int prefix;
+    double score;
+  };
+
   void set(int p, double in_blank, double in_label) {
     auto& prefix = prefixes_[p];
     prefix.active = true;
@@ -133,7 +130,7 @@ class Search {
 
   // Keeps a prefix whose paths emit the blank or repeat the last label. If its
   // parent is in the beam, the parent's paths that emit this label are added.
-  void keep(int p, const float* x) {
+  void keep(int p, const Real* x) {
     const auto& prefix = prefixes_[p];
     double in_blank = prefix.score + x[options_.blank];
     double in_label = -infinity;
@@ -162,7 +159,7 @@ class Search {
     }
   }
 
-  void extend(int p, const float* x) {
+  void extend(int p, const Real* x) {
     // Children in the beam have had their part of this prefix.
     ++stamp_;
     for (int q = prefixes_[p].child; q >= 0; q = prefixes_[q].sibling) {
@@ -170,14 +167,14 @@ class Search {
     }
     for (int c : labels_) {
       // The labels that follow are less probable still.
-      if (!scorer_ && prefixes_[p].score + x[c] < floor_) {
+      if (!scorers_ && prefixes_[p].score + x[c] < floor_) {
         break;
       }
       double score = before(prefixes_[p], c) + x[c];
       if (score == -infinity || taken_[c] == stamp_) {
         continue;
       }
-      double bonus = scorer_ ? bonus_of(p, c) : 0;
+      double bonus = scorers_ ? bonus_of(p, c) : 0;
       add({score + bonus, p, c, bonus, -infinity, score + bonus});
     }
   }
@@ -187,59 +184,116 @@ class Search {
       return;
     }
     candidate.order = order_++;
+    best_ = std::max(best_, candidate.score);
     candidates_.push_back(candidate);
     if (candidates_.size() >= 4 * size_t(options_.beam_width)) {
-      select();
+      raise_floor();
     }
   }
 
-  // Leaves the best candidates, in order.
-  void select() {
+  // Leaves the best candidates, in any order, and sets the floor by them.
+  void raise_floor() {
     size_t width = options_.beam_width;
-    if (candidates_.size() > width) {
-      std::nth_element(
-          candidates_.begin(), candidates_.begin() + width, candidates_.end());
+    floor_ = std::max(floor_, best_ - options_.beam_threshold);
+    if (candidates_.size() >= width) {
+      auto worst = candidates_.begin() + (width - 1);
+      std::nth_element(candidates_.begin(), worst, candidates_.end());
       candidates_.resize(width);
-    }
-    std::sort(candidates_.begin(), candidates_.end());
-    if (candidates_.empty()) {
-      return;
-    }
-    double least = candidates_[0].score - options_.beam_threshold;
-    while (candidates_.back().score < least) {
-      candidates_.pop_back();
-    }
-    floor_ = std::max(floor_, least);
-    if (candidates_.size() == width) {
       floor_ = std::max(floor_, candidates_.back().score);
     }
   }
 
-  // The labels to try in a frame, the most probable first.
-  void choose_labels(const float* x) {
-    double best_prefix = -infinity;
+  // Makes the candidates the beam.
+  void replace_beam() {
+    std::erase_if(candidates_, [this](const auto& candidate) {
+      return candidate.score < floor_;
+    });
+    std::sort(candidates_.begin(), candidates_.end());
     for (int p : beam_) {
-      best_prefix = std::max(best_prefix, prefixes_[p].score);
+      prefixes_[p].active = false;
     }
-    double least = *std::max_element(x, x + C_) - options_.label_threshold;
-    if (!scorer_) {
-      least = std::max(least, floor_ - best_prefix);
-    }
-    labels_.clear();
-    for (int c = 0; c < C_; ++c) {
-      if (c != options_.blank && x[c] >= least && x[c] > -infinity) {
-        labels_.push_back(c);
+    beam_.clear();
+    for (const auto& candidate : candidates_) {
+      int p = candidate.prefix;
+      if (candidate.label >= 0) {
+        p = child(p, candidate.label, candidate.bonus);
       }
+      set(p, candidate.in_blank, candidate.in_label);
+      beam_.push_back(p);
     }
+    std::erase_if(rows_, [this](const auto& row) {
+      return !prefixes_[row.first].active;
+    });
+  }
+
+  // The labels to try in a frame, the most probable first.
+  void choose_labels(const Real* x) {
     auto more_probable = [x](int a, int b) {
       return x[a] != x[b] ? x[a] > x[b] : a < b;
     };
-    if (labels_.size() > size_t(options_.max_labels)) {
-      auto end = labels_.begin() + options_.max_labels;
-      std::nth_element(labels_.begin(), end, labels_.end(), more_probable);
-      labels_.erase(end, labels_.end());
+    size_t most = most_labels();
+    Real least = least_to_try(x);
+    Real past = -std::numeric_limits<Real>::infinity();
+    labels_.clear();
+    auto leave_the_best = [&] {
+      auto worst = labels_.begin() + (most - 1);
+      std::nth_element(labels_.begin(), worst, labels_.end(), more_probable);
+      labels_.resize(most);
+      past = x[labels_.back()];
+    };
+    for (int64_t begin = 0; begin < C_; begin += block) {
+      int64_t end = std::min(begin + block, C_);
+      if (!any_at_least(least, x + begin, end - begin)) {
+        continue;
+      }
+      for (int64_t c = begin; c < end; ++c) {
+        if (c != options_.blank && x[c] >= least && x[c] > past) {
+          labels_.push_back(c);
+        }
+      }
+      if (labels_.size() > 2 * most + block) {
+        leave_the_best();
+      }
+    }
+    if (labels_.size() > most) {
+      leave_the_best();
     }
     std::sort(labels_.begin(), labels_.end(), more_probable);
+  }
+
+  // How many labels to try. Without scorers a prefix cannot have more than
+  // `beam_width` of its extensions in the beam. Passed over are its last label
+  // and its children in the beam.
+  size_t most_labels() const {
+    int64_t most = options_.max_labels;
+    return scorers_ ? most
+                    : std::min(most, 2 * int64_t(options_.beam_width) + 1);
+  }
+
+  // A label that is less probable is not tried: the label_threshold forbids it,
+  // or it could not get past the floor.
+  Real least_to_try(const Real* x) const {
+    double least = -infinity;
+    if (options_.label_threshold < infinity) {
+      least = greatest(x, C_) - options_.label_threshold;
+    }
+    if (!scorers_) {
+      double best_prefix = -infinity;
+      for (int p : beam_) {
+        best_prefix = std::max(best_prefix, prefixes_[p].score);
+      }
+      least = std::max(least, floor_ - best_prefix);
+    }
+    Real rounded = least;
+    return rounded < least ? std::nextafter(rounded, Real(infinity)) : rounded;
+  }
+
+  static bool any_at_least(Real least, const Real* x, int64_t n) {
+    int any = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      any |= x[i] >= least;
+    }
+    return any != 0;
   }
 
   int64_t key(int p, int label) const {
@@ -256,12 +310,33 @@ class Search {
     return found->second;
   }
 
+  // What the scorers add when a label follows, or with the blank at the end.
   double bonus_of(int p, int label) {
+    if (scorers_.prefix_scorer) {
+      auto [row, is_new] = rows_.try_emplace(p);
+      if (is_new) {
+        row->second = scorers_.prefix_scorer(spell(p));
+      }
+      return row->second[label];
+    }
     auto [found, is_new] = bonuses_.emplace(key(p, label), 0);
     if (is_new) {
-      found->second = scorer_(spell(p), label);
+      int asked = label == options_.blank ? -1 : label;
+      found->second = scorers_.scorer(spell(p), asked);
     }
     return found->second;
+  }
+
+  // What they add to a labelling.
+  double bonus_of_all(int p) {
+    if (!scorers_) {
+      return 0;
+    }
+    double bonus = bonus_of(p, options_.blank);
+    for (; p > 0; p = prefixes_[p].parent) {
+      bonus += prefixes_[p].bonus;
+    }
+    return bonus;
   }
 
   std::vector<int> spell(int p) const {
@@ -273,82 +348,154 @@ class Search {
     return labels;
   }
 
+  // The node of a labelling; nothing if a scorer rules it out.
+  std::optional<int> node_of(const Labels& labels) {
+    int p = 0;
+    for (int label : labels) {
+      double bonus = scorers_ ? bonus_of(p, label) : 0;
+      if (bonus == -infinity) {
+        return std::nullopt;
+      }
+      p = child(p, label, bonus);
+    }
+    return p;
+  }
+
+  std::vector<End> best_ends() {
+    std::vector<End> ends;
+    for (int p : beam_) {
+      double end = scorers_ ? bonus_of(p, options_.blank) : 0;
+      ends.push_back({p, prefixes_[p].score + end});
+    }
+    leave_the_best(ends);
+    return ends;
+  }
+
+  // Gives the ends the sum of all their paths. The labelling of the best path
+  // is one of them, so that the best is never less probable.
+  void rescore(std::vector<End>& ends, Lattice<Real>& lattice) {
+    auto greedy = node_of(greedy_labels(frames_, options_.blank));
+    auto is_greedy = [greedy](const End& end) { return end.prefix == greedy; };
+    if (greedy && std::none_of(ends.begin(), ends.end(), is_greedy)) {
+      ends.push_back({*greedy, 0});
+    }
+    for (auto& [p, score] : ends) {
+      score = bonus_of_all(p);
+      if (score > -infinity) {
+        score += lattice.log_probability(spell(p));
+      }
+    }
+    leave_the_best(ends);
+  }
+
+  void leave_the_best(std::vector<End>& ends) const {
+    std::erase_if(ends, [](const End& end) { return end.score == -infinity; });
+    std::stable_sort(ends.begin(), ends.end(), [](auto& a, auto& b) {
+      return a.score > b.score;
+    });
+    if (ends.size() > size_t(options_.nbest)) {
+      ends.erase(ends.begin() + options_.nbest, ends.end());
+    }
+  }
+
+  static constexpr int64_t block = 64; // classes looked at together
+
+  const Frames<Real>& frames_;
   const int64_t C_;
   const BeamOptions& options_;
-  const Scorer& scorer_;
+  const Scorers& scorers_;
   std::vector<Prefix> prefixes_; // the first is the root
   std::vector<int> beam_; // the best first
   std::unordered_map<int64_t, int> children_;
   std::unordered_map<int64_t, double> bonuses_;
+  std::unordered_map<int, std::vector<double>> rows_; // of the beam's prefixes
   std::vector<Candidate> candidates_; // for the next frame
   std::vector<int> labels_; // to try in this frame
   std::vector<int64_t>
       taken_; // (C) stamp_ if the label has a child in the beam
   int64_t stamp_ = 0; // of the current call of extend()
+  double best_; // of the candidates so far
   double floor_; // candidates below cannot get in
   int64_t order_ = 0;
 };
 
-std::vector<Hypothesis> search(
-    const float* log_probs,
-    int64_t T,
-    int64_t C,
-    const BeamOptions& options,
-    const Scorer& scorer,
-    const std::atomic<bool>& stop) {
-  // One comparison finds both NaN and +inf.
-  auto is_valid = [](float x) {
-    return x < std::numeric_limits<float>::infinity();
-  };
-  if (!std::all_of(log_probs, log_probs + T * C, is_valid)) {
-    return {{{}, std::numeric_limits<double>::quiet_NaN()}};
+// One comparison finds both NaN and +inf.
+template <typename Real>
+bool all_below_infinity(const Frames<Real>& frames) {
+  int bad = 0;
+  for (int64_t t = 0; t < frames.T && !bad; ++t) {
+    const Real* x = frames[t];
+    for (int64_t c = 0; c < frames.C; ++c) {
+      bad |= !(x[c] < std::numeric_limits<Real>::infinity());
+    }
   }
-  Search search(C, options, scorer);
-  for (int64_t t = 0; t < T && !stop; ++t) {
-    search.advance(log_probs + t * C);
+  return !bad;
+}
+
+template <typename Real>
+std::vector<Hypothesis> search(
+    const Frames<Real>& frames,
+    const BeamOptions& options,
+    const Scorers& scorers,
+    const std::atomic<bool>& stop) {
+  if (!all_below_infinity(frames)) {
+    return {{{}, std::numeric_limits<double>::quiet_NaN(), {}}};
+  }
+  Search<Real> search(frames, options, scorers);
+  for (int64_t t = 0; t < frames.T && !stop; ++t) {
+    search.advance(frames[t]);
   }
   return stop ? std::vector<Hypothesis>() : search.best();
 }
 
-} // namespace
-
-std::optional<Place> find_above(
-    float most,
-    const float* log_probs,
-    int64_t T,
-    int64_t C,
-    const std::vector<int>& lengths) {
-  auto is_above = [most](float x) {
-    return x > most && x < std::numeric_limits<float>::infinity();
+template <typename Real>
+std::optional<Place>
+find_above(Real most, const Frames<Real>& frames, int64_t n) {
+  auto is_above = [most](Real x) {
+    return x > most && x < std::numeric_limits<Real>::infinity();
   };
-  int64_t N = lengths.size();
-  for (int64_t n = 0; n < N; ++n) {
-    const float* begin = log_probs + n * T * C;
-    const float* end = begin + lengths[n] * C;
-    const float* found = std::find_if(begin, end, is_above);
-    if (found != end) {
-      int64_t i = found - begin;
-      return Place{n, i / C, i % C, *found};
+  for (int64_t t = 0; t < frames.T; ++t) {
+    const Real* x = frames[t];
+    int any = 0;
+    for (int64_t c = 0; c < frames.C; ++c) {
+      any |= x[c] > most;
+    }
+    const Real* found = any ? std::find_if(x, x + frames.C, is_above) : nullptr;
+    if (any && found != x + frames.C) {
+      return Place{n, t, found - x, *found};
     }
   }
   return std::nullopt;
 }
 
+} // namespace
+
+std::optional<Place>
+find_above(double most, const Scores& scores, const std::vector<int>& lengths) {
+  std::optional<Place> place;
+  for (size_t n = 0; n < lengths.size() && !place; ++n) {
+    place = scores.is_double
+        ? find_above(most, frames_of<double>(scores, n, lengths[n]), n)
+        : find_above(float(most), frames_of<float>(scores, n, lengths[n]), n);
+  }
+  return place;
+}
+
 std::vector<std::vector<Hypothesis>> beam_search(
-    const float* log_probs,
-    int64_t T,
-    int64_t C,
+    const Scores& scores,
     const std::vector<int>& lengths,
     const BeamOptions& options,
-    const Scorer& scorer,
+    const Scorers& scorers,
     const std::atomic<bool>& stop) {
   int64_t N = lengths.size();
   std::vector<std::vector<Hypothesis>> results(N);
   auto search_one = [&](int64_t n, int) {
-    results[n] =
-        search(log_probs + n * T * C, lengths[n], C, options, scorer, stop);
+    int T = lengths[n];
+    results[n] = scores.is_double
+        ? search(frames_of<double>(scores, n, T), options, scorers, stop)
+        : search(frames_of<float>(scores, n, T), options, scorers, stop);
   };
-  if (scorer) {
+  if (scorers) {
     for (int64_t n = 0; n < N; ++n) {
       search_one(n, 0);
     }

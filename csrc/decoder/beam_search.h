@@ -4,9 +4,12 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <vector>
+
+#include "decoder/labelling.h"
+#include "decoder/scorers.h"
+#include "decoder/scores.h"
 
 namespace mlx_ctc {
 
@@ -17,51 +20,43 @@ struct BeamOptions {
   int max_labels; // labels tried in a frame
   double label_threshold; // nats that a tried label may be below the best class
   double beam_threshold; // nats that a kept prefix may be below the best
+  bool rescore; // with all paths of a labelling, not only those searched
 };
 
 struct Hypothesis {
-  std::vector<int> labels;
-  double score; // log p(labels), and what the scorer added
+  Labels labels;
+  double score; // log p(labels), and what scorers added
+  Times times;
 };
-
-// What extending a prefix by a label adds to its score; by label -1, ending it.
-using Scorer = std::function<double(const std::vector<int>& prefix, int label)>;
 
 // One of the scores of a batch.
 struct Place {
   int64_t sequence;
   int64_t frame;
   int64_t label;
-  float value;
+  double value;
 };
 
 /**
- * The first finite value of log_probs (N, T, C) that is above `most`, in the
- * frames that the lengths (N) leave.
+ * The first finite score that is above `most`, in the frames that the lengths
+ * (N) leave.
  */
-std::optional<Place> find_above(
-    float most,
-    const float* log_probs,
-    int64_t T,
-    int64_t C,
-    const std::vector<int>& lengths);
+std::optional<Place>
+find_above(double most, const Scores& scores, const std::vector<int>& lengths);
 
 /**
  * The best labellings of every sequence, the most probable first.
  *
- * log_probs is (N, T, C), contiguous. A sequence that reads a NaN or +inf has
- * one empty labelling with a score of NaN; one without probability has none.
- * Sequences are spread over threads, unless there is a scorer: it is called
- * from the calling thread. The results are incomplete if `stop`, looked at in
- * each frame, becomes true.
+ * A sequence that reads a NaN or +inf has one empty labelling with a score of
+ * NaN; one without probability has none. Sequences are spread over threads,
+ * unless there is a scorer: it is called from the calling thread. The results
+ * are incomplete if `stop`, looked at in each frame, becomes true.
  */
 std::vector<std::vector<Hypothesis>> beam_search(
-    const float* log_probs,
-    int64_t T,
-    int64_t C,
+    const Scores& scores,
     const std::vector<int>& lengths, // (N)
     const BeamOptions& options,
-    const Scorer& scorer,
+    const Scorers& scorers,
     const std::atomic<bool>& stop);
 
 } // namespace mlx_ctc

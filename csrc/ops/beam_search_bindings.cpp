@@ -9,11 +9,13 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
-#include <nanobind/stl/pair.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "decoder/beam_search.h"
@@ -111,8 +113,40 @@ void run_interruptibly(
   done.get();
 }
 
-// Lists of (labels, score), of log_probs (N, T, C).
-std::vector<std::vector<std::pair<std::vector<int>, double>>> decode(
+// A Python function of a prefix, which returns a NumPy array (C) of doubles.
+PrefixScorer prefix_scorer_from(const nb::object& function) {
+  if (function.is_none()) {
+    return nullptr;
+  }
+  return [function](const Labels& labels) {
+    check_signals();
+    using Row = nb::ndarray<const double, nb::ndim<1>, nb::c_contig>;
+    auto row = nb::cast<Row>(function(nb::tuple(nb::cast(labels))));
+    return std::vector<double>(row.data(), row.data() + row.size());
+  };
+}
+
+// log_probs (T, N, C), evaluated, with the classes of a frame side by side.
+Scores scores_of(const mx::array& log_probs) {
+  return {
+      log_probs.data<void>(),
+      log_probs.dtype() == mx::float64,
+      log_probs.shape(2),
+      log_probs.strides(0),
+      log_probs.strides(1)};
+}
+
+// Labels, score, and the frame and the probability of each label.
+using Found = std::tuple<Labels, double, std::vector<int>, std::vector<double>>;
+
+// So little is searched in the time between two looks for signals.
+bool is_quick(const mx::array& log_probs, int beam_width) {
+  double work = double(log_probs.size()) +
+      double(log_probs.shape(0)) * log_probs.shape(1) * beam_width;
+  return work < 1e5;
+}
+
+std::vector<std::vector<Found>> decode(
     const mx::array& log_probs,
     const std::vector<int>& lengths,
     int beam_width,
@@ -121,59 +155,64 @@ std::vector<std::vector<std::pair<std::vector<int>, double>>> decode(
     int max_labels,
     double label_threshold,
     double beam_threshold,
-    const nb::object& scorer) {
+    bool rescore,
+    const nb::object& scorer,
+    const nb::object& prefix_scorer) {
   const BeamOptions options = {
-      beam_width, blank, nbest, max_labels, label_threshold, beam_threshold};
-  const auto score = scorer_from(scorer);
+      beam_width,
+      blank,
+      nbest,
+      max_labels,
+      label_threshold,
+      beam_threshold,
+      rescore};
+  const Scorers scorers = {
+      scorer_from(scorer), prefix_scorer_from(prefix_scorer)};
   std::atomic<bool> stop = false;
   std::vector<std::vector<Hypothesis>> results;
   auto search = [&] {
-    results = beam_search(
-        log_probs.data<float>(),
-        log_probs.shape(1),
-        log_probs.shape(2),
-        lengths,
-        options,
-        score,
-        stop);
+    results =
+        beam_search(scores_of(log_probs), lengths, options, scorers, stop);
   };
-  if (score) {
+  if (scorers) {
+    search();
+  } else if (is_quick(log_probs, beam_width)) {
+    nb::gil_scoped_release release;
     search();
   } else {
     run_interruptibly(search, stop);
   }
 
-  std::vector<std::vector<std::pair<std::vector<int>, double>>> pairs;
-  for (auto& result : results) {
-    auto& of_sequence = pairs.emplace_back();
-    for (auto& [labels, score] : result) {
-      of_sequence.emplace_back(std::move(labels), score);
+  std::vector<std::vector<Found>> found(results.size());
+  for (size_t n = 0; n < results.size(); ++n) {
+    for (auto& [labels, score, times] : results[n]) {
+      found[n].emplace_back(
+          std::move(labels),
+          score,
+          std::move(times.frames),
+          std::move(times.probabilities));
     }
   }
-  return pairs;
+  return found;
 }
 
 // A log-probability is at most 0, but for an error of rounding.
 void check_log_probs(
     const mx::array& log_probs,
     const std::vector<int>& lengths,
-    float most) {
-  auto place = find_above(
-      most,
-      log_probs.data<float>(),
-      log_probs.shape(1),
-      log_probs.shape(2),
-      lengths);
-  if (place) {
-    std::string message =
-        "[beam_search_decode] Expected log_probs of at most 0 but got ";
-    message += nb::repr(nb::cast(place->value)).c_str();
-    message += " in frame " + std::to_string(place->frame) + " of sequence " +
-        std::to_string(place->sequence) + ", class " +
-        std::to_string(place->label) +
-        ". For probabilities pass mx.log(probs); for logits, with_logits=True.";
-    throw nb::value_error(message.c_str());
+    double most) {
+  auto place = find_above(most, scores_of(log_probs), lengths);
+  if (!place) {
+    return;
   }
+  std::string message =
+      "[beam_search_decode] Expected log_probs of at most 0 but got ";
+  message += nb::repr(nb::cast(place->value)).c_str();
+  message += " in frame " + std::to_string(place->frame) + " of sequence " +
+      std::to_string(place->sequence) + ", class " +
+      std::to_string(place->label) +
+      ". For probabilities pass mx.log(probs); for logits, with_logits=True.";
+  throw nb::value_error(message.c_str());
 }
 
 } // namespace
@@ -186,7 +225,7 @@ void bind_beam_search(nb::module_& m) {
       "lengths"_a,
       "most"_a,
       "Refuses a finite value above `most` in the used frames of log_probs "
-      "(N, T, C), which is evaluated, contiguous and float32.");
+      "(T, N, C), which is evaluated, contiguous and float32 or float64.");
   m.def(
       "beam_search",
       decode,
@@ -199,9 +238,12 @@ void bind_beam_search(nb::module_& m) {
       "max_labels"_a,
       "label_threshold"_a,
       "beam_threshold"_a,
+      "rescore"_a,
       "scorer"_a = nb::none(),
-      "The best (labels, score) of each sequence of log_probs (N, T, C), which "
-      "is evaluated, contiguous and float32.");
+      "prefix_scorer"_a = nb::none(),
+      "The best of each sequence of log_probs (T, N, C), which is evaluated, "
+      "contiguous and float32 or float64: labels, score, and the frame and the "
+      "probability of each label.");
 }
 
 } // namespace mlx_ctc

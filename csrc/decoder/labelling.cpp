@@ -1,0 +1,125 @@
+#include "decoder/labelling.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lattice/viterbi.h"
+
+namespace mlx_ctc {
+
+namespace {
+
+// Memory grows with a segment's frames and with the number of segments.
+int segment_frames_of(int T) {
+  int root = std::ceil(std::sqrt(double(T)));
+  int renewals = (root + cpu::renewal_interval - 1) / cpu::renewal_interval;
+  return std::max(64, renewals * cpu::renewal_interval);
+}
+
+// The first frame and the mean probability of each label of a path, which has
+// blanks as 0.
+Times times_of(
+    const std::vector<int32_t>& path,
+    const std::vector<double>& log_probs) {
+  Times times;
+  int T = path.size();
+  for (int begin = 0, end; begin < T; begin = end) {
+    double sum = 0;
+    for (end = begin; end < T && path[end] == path[begin]; ++end) {
+      sum += std::exp(log_probs[end]);
+    }
+    if (path[begin] != 0) {
+      times.frames.push_back(begin);
+      times.probabilities.push_back(sum / (end - begin));
+    }
+  }
+  return times;
+}
+
+} // namespace
+
+template <typename Real>
+double Lattice<Real>::log_probability(const Labels& labels) {
+  Labels columns = columns_of(labels);
+  int S = labels.size();
+  int segment_frames = segment_frames_of(frames_.T);
+  int64_t states = 2 * int64_t(S + 1) * (frames_.T / segment_frames + 1);
+  saved_.resize(2 * states);
+  cpu::Saved saved = {
+      nullptr, // normalisers, of logits alone
+      saved_.data(),
+      saved_.data() + states,
+      S + 1,
+      segment_frames};
+  auto of = sequence(columns);
+  auto& kernels = cpu::kernels(cpu::Element::float64);
+  size_t bytes = kernels.workspace_bytes(
+      of.classes, S, std::min(segment_frames, std::max(frames_.T, 1)));
+  return -kernels.loss(of, saved, memory(bytes));
+}
+
+template <typename Real>
+Times Lattice<Real>::times(const Labels& labels) {
+  Labels columns = columns_of(labels);
+  std::vector<int32_t> path(frames_.T);
+  std::vector<double> log_probs(frames_.T);
+  auto of = sequence(columns);
+  auto& kernels = cpu::viterbi(cpu::Element::float64);
+  int segment_frames = cpu::viterbi_segment_frames(frames_.T, labels.size());
+  size_t bytes = kernels.workspace_bytes(
+      frames_.T, of.classes, labels.size(), segment_frames);
+  kernels.align(
+      of, segment_frames, path.data(), log_probs.data(), memory(bytes));
+  return times_of(path, log_probs);
+}
+
+template <typename Real>
+Labels Lattice<Real>::columns_of(const Labels& labels) {
+  Labels columns;
+  columns.reserve(labels.size());
+  for (int label : labels) {
+    columns.push_back(column_of(label));
+  }
+  return columns;
+}
+
+template <typename Real>
+int Lattice<Real>::column_of(int c) {
+  if (column_[c] < 0) {
+    column_[c] = columns_++;
+    for (int t = 0; t < frames_.T; ++t) {
+      table_.push_back(frames_[t][c]);
+    }
+  }
+  return column_[c];
+}
+
+template <typename Real>
+cpu::Sequence Lattice<Real>::sequence(const Labels& columns) const {
+  cpu::Sequence sequence = {};
+  sequence.log_probs = table_.data();
+  sequence.frame_stride = 1;
+  sequence.class_stride = frames_.T;
+  sequence.frames = frames_.T;
+  sequence.classes = columns_;
+  sequence.labels = columns.data();
+  sequence.target_length = columns.size();
+  sequence.blank = 0;
+  return sequence;
+}
+
+template <typename Real>
+std::span<std::byte> Lattice<Real>::memory(size_t bytes) {
+  if (bytes > bytes_) {
+    memory_ =
+        std::make_unique_for_overwrite<std::byte[]>(bytes + cpu::cache_line);
+    bytes_ = bytes;
+  }
+  auto address = reinterpret_cast<uintptr_t>(memory_.get());
+  return {memory_.get() + (cpu::cache_line - address % cpu::cache_line), bytes};
+}
+
+template class Lattice<float>;
+template class Lattice<double>;
+
+} // namespace mlx_ctc
