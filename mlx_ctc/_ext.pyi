@@ -20,6 +20,11 @@ def forced_align(log_probs: mlx.core.array, targets: mlx.core.array, input_lengt
 def ctc_posteriors(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, by_class: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> mlx.core.array:
     """Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes."""
 
+def greedy_decode(log_probs: mlx.core.array, input_lengths: mlx.core.array, blank: int, *, with_logits: bool, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> list[mlx.core.array]:
+    """
+    Labels (N, T), their numbers (N), scores (N), frames (N, T) and probabilities (N, T) of log_probs (T, N, C) and lengths (N,), int32, on the CPU.
+    """
+
 def is_known(arg: mlx.core.array, /) -> bool:
     """Whether an array's values can be read without an evaluation."""
 

@@ -26,7 +26,7 @@ INT32_MAX = 2**31 - 1
 
 OP = "beam_search_decode"
 
-# No log-probability is above 0, but for an error of rounding.
+# No log-probability is above 0, but for an error of rounding. best_path.h has it too.
 MOST = 1e-3
 
 
@@ -35,9 +35,10 @@ def greedy_decode(
     input_lengths: Integers,
     blank: int = 0,
     *,
+    with_frames: bool = False,
     with_logits: bool = False,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
-) -> tuple[mx.array, mx.array, mx.array]:
+) -> tuple[mx.array, ...]:
     """The labels of the most probable class in each frame.
 
     Equal classes side by side are one label, and blanks none. Part of MLX's graph, like
@@ -47,6 +48,8 @@ def greedy_decode(
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
         input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
         blank (int, optional): The class that means "no label". Default: ``0``.
+        with_frames (bool, optional): Return also when each label begins and how
+            probable it is. Default: ``False``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits. They have
             the same labels, and log-softmax is applied to the scores.
             Default: ``False``.
@@ -57,7 +60,9 @@ def greedy_decode(
         tuple(array, array, array): The labels ``(N, T)``, int32, followed by blanks;
         how many they are ``(N,)``, int32; and the log-probability of their path
         ``(N,)``, float32 (float64 for float64 input). ``(T,)`` and two scalars for
-        a single sequence.
+        a single sequence. With ``with_frames`` two more: the first frame of each label
+        ``(N, T)``, int32, and its mean probability in its frames ``(N, T)``, both
+        followed by zeros.
 
         A sequence has no labels and a score of NaN if one of its frames has a NaN, a
         ``+inf`` or, without ``with_logits``, a value more than 1e-3 above 0, which is
@@ -81,25 +86,48 @@ def greedy_decode(
         log_probs, known_lengths, blank, is_batched = read_frames(
             "greedy_decode", log_probs, input_lengths, blank
         )
-        lengths = to_int32(known_lengths)[:, None]
-        T, N, _ = log_probs.shape
-        in_range = (lengths >= 0) & (lengths <= T)
-        used = in_range & (mx.arange(T) < lengths)
+        lengths = to_int32(known_lengths)
+        on_cpu = mx.default_device() == mx.Device(mx.cpu)
+        decode = _ext.greedy_decode if on_cpu else decode_in_ops
+        results = decode(log_probs, lengths, blank, with_logits=with_logits)
+        results = results[: 5 if with_frames else 3]
+        return tuple(results if is_batched else (result[0] for result in results))
 
-        path, path_scores = best_path(log_probs, with_logits)
-        score = mx.sum(mx.where(used, path_scores, 0), axis=1)
-        score = mx.where(in_range[:, 0], score, nan(score.dtype))
-        used = used & ~mx.isnan(score)[:, None]
-        before = mx.concatenate([mx.full((N, 1), blank), path], axis=1)[:, :T]
-        starts_label = (used & (path != blank) & (path != before)).astype(mx.int32)
-        # Each label goes where the labels before it end; all else, past the last frame.
-        place = mx.where(starts_label, mx.cumsum(starts_label, axis=1) - 1, T)
-        labels = mx.full((N, T + 1), blank, mx.int32)
-        labels = mx.put_along_axis(labels, place, path, axis=1)[:, :T]
-        length = mx.sum(starts_label, axis=1)
-        if not is_batched:
-            return labels[0], length[0], score[0]
-        return labels, length, score
+
+def decode_in_ops(
+    log_probs: mx.array, lengths: mx.array, blank: int, *, with_logits: bool
+) -> list[mx.array]:
+    """What _ext.greedy_decode returns, in MLX's operations, for the GPU."""
+    T, N, _ = log_probs.shape
+    in_range = (lengths >= 0) & (lengths <= T)
+    used = in_range[:, None] & (mx.arange(T) < lengths[:, None])
+    path, path_scores = best_path(log_probs, with_logits)
+    score = mx.sum(mx.where(used, path_scores, 0), axis=1)
+    score = mx.where(in_range, score, nan(score.dtype))
+
+    in_label = used & ~mx.isnan(score)[:, None] & (path != blank)
+    before = mx.concatenate([mx.full((N, 1), blank), path], axis=1)[:, :T]
+    starts_label = (in_label & (path != before)).astype(mx.int32)
+    # The position of each frame's label; all else goes past the last.
+    position = mx.where(in_label, mx.cumsum(starts_label, axis=1) - 1, T)
+    first = mx.where(starts_label == 1, position, T)
+
+    def placed(values: mx.array, rest: int) -> mx.array:
+        row = mx.full((N, T + 1), rest, values.dtype)
+        return mx.put_along_axis(row, first, values, axis=1)[:, :T]
+
+    def summed(values: mx.array) -> mx.array:
+        row = mx.zeros((N, T + 1), values.dtype)
+        return row.at[mx.arange(N)[:, None], position].add(values)[:, :T]
+
+    durations = mx.maximum(summed(mx.ones((N, T), path_scores.dtype)), 1)
+    return [
+        placed(path, blank),
+        mx.sum(starts_label, axis=1),
+        score,
+        placed(mx.broadcast_to(mx.arange(T), (N, T)), 0),
+        summed(mx.exp(path_scores)) / durations,
+    ]
 
 
 def best_path(frames: mx.array, with_logits: bool) -> tuple[mx.array, mx.array]:

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import reference
 
-from mlx_ctc import beam_search_decode, ctc_loss, greedy_decode, merge_tokens
+from mlx_ctc import (
+    beam_search_decode,
+    ctc_loss,
+    decoding,
+    greedy_decode,
+    merge_tokens,
+)
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -184,6 +190,68 @@ class TestGreedy:
         assert labels.tolist() == [[1, 0, 0, 0, 0], [0] * 5]
         assert counts.tolist() == [1, 0]
         assert np.isnan(scores).tolist() == [False, True]
+
+    def test_frames_and_probabilities_are_those_of_the_path(self, rng, with_logits):
+        T, N = 40, 5
+        x = random_log_probs(rng, T, N, 4)
+        lengths = [40, 17, 3, 1, 0]
+        scores = mx.array(x + 2 if with_logits else x)
+        labels, counts, _, frames, probabilities = greedy_decode(
+            scores, lengths, 1, with_frames=True, with_logits=with_logits
+        )
+        for n, length in enumerate(lengths):
+            count = counts[n].item()
+            best = x[:length, n]
+            spans = merge_tokens(best.argmax(axis=1), np.exp(best.max(axis=1)), 1)
+            assert labels[n, :count].tolist() == [span.token for span in spans]
+            assert frames[n, :count].tolist() == [span.start for span in spans]
+            expected = [span.score for span in spans]
+            np.testing.assert_allclose(probabilities[n, :count], expected, rtol=1e-5)
+            assert not np.array(frames)[n, count:].any()
+            assert not np.array(probabilities)[n, count:].any()
+
+    def test_torchaudios_example_has_its_frames(self):
+        log_probs = mx.log(mx.array(np.eye(4)[[2, 2, 0, 3, 3, 3, 0, 3]], mx.float32))
+        *_, frames, probabilities = greedy_decode(log_probs, 8, with_frames=True)
+        assert frames.tolist() == [0, 3, 7, 0, 0, 0, 0, 0]
+        assert probabilities.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+
+    @pytest.mark.parametrize("transposed", [False, True])
+    @pytest.mark.parametrize("C", [1, 3, 31, 700])
+    def test_cpu_and_gpu_decode_alike(self, rng, dtype, C, with_logits, transposed):
+        T, N = 30, 7
+        x = random_log_probs(rng, T, N, C)
+        x[3, 1, C // 2] = np.nan
+        x[4, 2, C - 1] = np.inf
+        x[5, 3] = -np.inf
+        x[:, 4, : C // 2] = -np.inf
+        x = mx.array(x, dtype)
+        if transposed:
+            x = mx.contiguous(x.transpose(2, 1, 0)).transpose(2, 1, 0)
+        lengths = mx.array([30, 30, 30, 30, 9, -1, 31]) + 0  # not known at the call
+        options = {"with_logits": with_logits}
+        with mx.stream(mx.cpu):
+            found = greedy_decode(x, lengths, with_frames=True, **options)
+        expected = decoding.decode_in_ops(x, lengths, 0, **options)
+        for one, other in zip(found, expected, strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+    def test_first_of_equal_classes_wins(self):
+        for C in (3, 64, 100):
+            for first in range(1, C):
+                x = np.full((1, C), -5.0, np.float32)
+                x[0, first:] = -1.0
+                assert greedy_decode(mx.array(x), 1)[0].item() == first
+
+    def test_is_vectorised(self, rng):
+        x = mx.array(random_log_probs(rng, 4, 9, 3, 5))
+        lengths = mx.array([[9, 5, 3]] * 4)
+        found = mx.vmap(greedy_decode)(x, lengths)
+        for i in range(4):
+            expected = greedy_decode(x[i], lengths[i])
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one[i], other)
 
     @pytest.mark.parametrize(("T", "N"), [(0, 3), (5, 0), (0, 0)])
     def test_nothing_to_decode(self, T, N):

@@ -137,6 +137,8 @@ def test_page_on_alignment_and_decoding(given):
     assert page["gamma"].shape == (2, 24, 6)
     assert [text.get_text() for text in page["below"].texts] == list(TEXTS[0])
     assert page["texts"] == TEXTS
+    assert page["confidence"].shape == (5,)
+    assert 0.9 < page["confidence"].min().item() <= 1
     assert [letters(found[0].labels) for found in page["results"]] == TEXTS
 
 

@@ -1,5 +1,6 @@
 // Chooses the instruction set. The recursion is compiled for several; the best
 // one that the machine can run is found at the first call.
+#include "lattice/best_path.h"
 #include "lattice/sequence.h"
 #include "lattice/viterbi.h"
 
@@ -12,16 +13,19 @@ namespace mlx_ctc::cpu {
 namespace baseline {
 extern const Kernels table[];
 extern const Viterbi viterbi_table[];
+extern const BestPath best_path_table[];
 } // namespace baseline
 
 #ifdef MLX_CTC_X86_64_LEVELS
 namespace x86_64_v3 { // AVX2 and FMA
 extern const Kernels table[];
 extern const Viterbi viterbi_table[];
+extern const BestPath best_path_table[];
 } // namespace x86_64_v3
 namespace x86_64_v4 { // AVX-512
 extern const Kernels table[];
 extern const Viterbi viterbi_table[];
+extern const BestPath best_path_table[];
 } // namespace x86_64_v4
 #endif
 
@@ -30,6 +34,7 @@ namespace {
 struct Tables {
   const Kernels* kernels;
   const Viterbi* viterbi;
+  const BestPath* best_path;
 };
 
 #ifdef MLX_CTC_X86_64_LEVELS
@@ -65,13 +70,15 @@ Tables best_tables() {
 #ifdef MLX_CTC_X86_64_LEVELS
   __builtin_cpu_init();
   if (supports_v4()) {
-    return {x86_64_v4::table, x86_64_v4::viterbi_table};
+    return {
+        x86_64_v4::table, x86_64_v4::viterbi_table, x86_64_v4::best_path_table};
   }
   if (supports_v3()) {
-    return {x86_64_v3::table, x86_64_v3::viterbi_table};
+    return {
+        x86_64_v3::table, x86_64_v3::viterbi_table, x86_64_v3::best_path_table};
   }
 #endif
-  return {baseline::table, baseline::viterbi_table};
+  return {baseline::table, baseline::viterbi_table, baseline::best_path_table};
 }
 
 const Tables& tables() {
@@ -87,6 +94,10 @@ const Kernels& kernels(Element element) {
 
 const Viterbi& viterbi(Element element) {
   return tables().viterbi[static_cast<int>(element)];
+}
+
+const BestPath& best_path(Element element) {
+  return tables().best_path[static_cast<int>(element)];
 }
 
 } // namespace mlx_ctc::cpu

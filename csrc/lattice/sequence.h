@@ -12,7 +12,8 @@
 //   doubles in range; a segment whose scores are too far apart goes to
 //   extended_segment.h.
 // - The walk over the segments, loss, gradient and posteriors: sequence.cpp.
-// - The best path: viterbi_pass.h has the recursion, viterbi.cpp the rest.
+// - The best path of a target: viterbi_pass.h has the recursion, viterbi.cpp the
+//   rest. The best class of each frame: best_path.cpp.
 // - Input: scores.h and element.h read and write float16, bfloat16, float32 and
 //   float64; frames.h says which labels a frame can be at; softmax.h,
 //   frame_tile.h and probabilities.h turn scores into probabilities.
@@ -22,9 +23,9 @@
 //
 // docs/architecture.md defines the words: alpha, beta_p, z, gamma, segment.
 //
-// sequence.cpp and viterbi.cpp are compiled once for each instruction set, each
-// into a table of its own; kernels() and viterbi() pick the best table that the
-// machine can run.
+// sequence.cpp, viterbi.cpp and best_path.cpp are compiled once for each
+// instruction set, each into a table of its own; kernels(), viterbi() and
+// best_path() pick the best table that the machine can run.
 #pragma once
 
 #include <cstddef>

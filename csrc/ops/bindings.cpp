@@ -10,6 +10,7 @@
 #include "ops/ctc_posteriors.h"
 #include "ops/forced_align.h"
 #include "ops/gpu/bindings.h"
+#include "ops/greedy_decode.h"
 #include "ops/integers.h"
 
 namespace mx = mlx::core;
@@ -89,6 +90,26 @@ NB_MODULE(_ext, m) {
       "Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes.",
       "with_logits"_a,
       "by_class"_a);
+
+  m.def(
+      "greedy_decode",
+      [](const mx::array& log_probs,
+         const mx::array& input_lengths,
+         int blank,
+         bool with_logits,
+         mx::StreamOrDevice stream) {
+        return mlx_ctc::greedy_decode(
+            log_probs, input_lengths, {blank, with_logits}, stream);
+      },
+      "log_probs"_a,
+      "input_lengths"_a,
+      "blank"_a,
+      nb::kw_only(),
+      "with_logits"_a,
+      "stream"_a = nb::none(),
+      "Labels (N, T), their numbers (N), scores (N), frames (N, T) and "
+      "probabilities (N, T) of log_probs (T, N, C) and lengths (N,), int32, on "
+      "the CPU.");
 
   m.def(
       "is_known",

@@ -31,8 +31,13 @@ class Workspaces {
       const mx::array& log_probs,
       const mx::array& targets);
 
+  // For how many threads there is memory.
+  int size() const {
+    return threads_.size();
+  }
+
   bool is_single() const {
-    return threads_.size() == 1;
+    return size() == 1;
   }
 
   // A worker's memory, which begins on a cache line.

@@ -1,0 +1,34 @@
+// The most probable class of every frame of one sequence, on plain pointers.
+// sequence.h says where to look for what.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "lattice/sequence.h"
+
+namespace mlx_ctc::cpu {
+
+// log_probs above 0 by more than this are none: so much may be an error of
+// rounding.
+constexpr float most_log_prob = 1e-3f;
+
+struct BestPath {
+  // Writes the first most probable class of each of the sequence's frames and
+  // its log-probability, which is float, or double for double input. Labels are
+  // not looked at. It is NaN if a score of the frame is NaN, +inf or, unless it
+  // is a logit, above most_log_prob; or if all its logits are -inf.
+  void (*find)(
+      const Sequence&,
+      int32_t* classes,
+      void* log_probs,
+      std::span<std::byte> workspace);
+
+  // Bytes of workspace.
+  size_t (*workspace_bytes)(int classes);
+};
+
+const BestPath& best_path(Element element);
+
+} // namespace mlx_ctc::cpu
