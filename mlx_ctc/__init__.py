@@ -10,16 +10,20 @@ from mlx_ctc import nn as nn
 from mlx_ctc.alignment import TokenSpan, ctc_posteriors, forced_align, merge_tokens
 from mlx_ctc.decoding import Hypothesis, beam_search_decode, greedy_decode
 from mlx_ctc.functional import ctc_loss
+from mlx_ctc.words import TextSpan, merge_segments, merge_words
 
 __version__ = _install.VERSION
 __all__ = [
     "Hypothesis",
+    "TextSpan",
     "TokenSpan",
     "beam_search_decode",
     "ctc_loss",
     "ctc_posteriors",
     "forced_align",
     "greedy_decode",
+    "merge_segments",
     "merge_tokens",
+    "merge_words",
     "nn",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
@@ -199,12 +200,17 @@ def ctc_posteriors(
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """A token and its frames ``[start, end)``; ``len()`` is their number."""
+    """A token and its frames ``[start, end)``; ``len()`` is their number.
+
+    ``score`` is the mean score of the frames and ``least`` the least, NaN if it is not
+    known.
+    """
 
     token: int
     start: int
     end: int
     score: float
+    least: float = field(default=math.nan, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -268,6 +274,6 @@ def merge_tokens(
         end = start + sum(1 for _ in frames)
         if token != blank:
             score = sum(values[start:end]) / (end - start)
-            spans.append(TokenSpan(token, start, end, score))
+            spans.append(TokenSpan(token, start, end, score, min(values[start:end])))
         start = end
     return spans

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from mlx_ctc.alignment import TokenSpan
+    from mlx_ctc.words import TextSpan
 
 BLANK_COLOUR = "0.6"
 
@@ -72,7 +73,7 @@ def plot_posteriors(
 
 
 def plot_alignment(
-    spans: Sequence[TokenSpan],
+    spans: Sequence[TokenSpan | TextSpan],
     labels: Sequence[str],
     signal: mx.array | npt.NDArray[Any],
     num_frames: int,
@@ -82,7 +83,8 @@ def plot_alignment(
     """Plots aligned spans over the waveform or spectrogram of the recording.
 
     Args:
-        spans (list(TokenSpan)): Spans, as :func:`merge_tokens` returns them.
+        spans (list(TokenSpan)): Spans, as :func:`merge_tokens` or :func:`merge_words`
+            returns them.
         labels (list(str)): The name of each span.
         signal (array): A waveform ``(samples,)``, or a spectrogram ``(time, bands)``.
         num_frames (int): Number of frames of the alignment, its ``input_length``.

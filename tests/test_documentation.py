@@ -134,6 +134,8 @@ def test_page_on_alignment_and_decoding(given):
     assert np.isfinite(page["loss"].item())
     assert page["start"] == 0
     assert page["end"] == pytest.approx(3 / 20)  # of a second
+    assert [word.text for word in page["words"]] == TEXTS[0].split()
+    assert [line.text for line in page["lines"]] == [TEXTS[0]]
     assert page["gamma"].shape == (2, 24, 6)
     assert [text.get_text() for text in page["below"].texts] == list(TEXTS[0])
     assert page["texts"] == TEXTS

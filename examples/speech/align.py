@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import audio
+import captions
 from options import add_model
 from paths import latest_model
 from pictures import save_alignment
@@ -20,6 +21,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("text", metavar="TEXT", help="what is said in it")
     add_model(parser)
     add("--plot", type=Path, metavar="FILE.png", help="draw it too")
+    add(
+        "--out",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="write it too: .TextGrid, .srt, .vtt or .json",
+    )
     return parser.parse_args(argv)
 
 
@@ -35,9 +44,14 @@ def main(args: argparse.Namespace):
     except ValueError as error:
         sys.exit(f"{args.file}: {error}")
     print("start s   end s  score  word")
-    for word, span in alignment.words:
-        start, end = span.seconds(recogniser.frame_duration)
-        print(f"{start:7.2f} {end:7.2f}  {span.score:5.2f}  {word}")
+    for word in alignment.words:
+        start, end = word.seconds(recogniser.frame_duration)
+        print(f"{start:7.2f} {end:7.2f}  {word.score:5.2f}  {word.text}")
+    for path in args.out:
+        try:
+            captions.save(alignment, path)
+        except (OSError, ValueError) as error:
+            sys.exit(f"{path}: {error}")
     if args.plot:
         try:
             save_alignment(recogniser, waveform, logits, alignment, args.plot)

@@ -65,8 +65,8 @@ def save_alignment(
     width = min(max(8, 3.5 * duration), 200)  # inches
     figure = Figure(figsize=(width, 7), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
-    words, spans = zip(*alignment.words, strict=True)
-    plot_alignment(spans, words, spectrogram[:, 0], T, duration, axes[0])
+    words = [word.text for word in alignment.words]
+    plot_alignment(alignment.words, words, spectrogram[:, 0], T, duration, axes[0])
     axes[0].set_ylabel("mel band")
     plot_posteriors(posteriors, names, duration, axes[1])
     plot_alignment(alignment.characters, names, heard, T, duration, axes[2])

@@ -4,7 +4,6 @@
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +16,13 @@ from mlx.utils import tree_flatten
 from model import Encoder
 
 from mlx_ctc import (
+    TextSpan,
     TokenSpan,
     beam_search_decode,
     forced_align,
     greedy_decode,
     merge_tokens,
+    merge_words,
 )
 
 
@@ -30,15 +31,9 @@ class Alignment(NamedTuple):
 
     text: str
     characters: list[TokenSpan]  # S
-    words: list[tuple[str, TokenSpan]]
-
-
-def whole(characters: list[TokenSpan]) -> TokenSpan:
-    """The span from the first of them to the last, with their frames' mean score."""
-    first, last = characters[0], characters[-1]
-    scores = sum(len(span) * span.score for span in characters)
-    score = scores / sum(map(len, characters))
-    return TokenSpan(first.token, first.start, last.end, score)
+    words: list[TextSpan]
+    frames: int  # T
+    frame_duration: float  # seconds
 
 
 class Recogniser:
@@ -114,12 +109,12 @@ class Recogniser:
             logits, labels, len(logits), len(labels), with_logits=True
         )
         characters = merge_tokens(path, mx.exp(scores))
-        word = "[^ ]+" if " " in self.alphabet.characters else "."
-        words = [
-            (found[0], whole(characters[found.start() : found.end()]))
-            for found in re.finditer(word, text)
-        ]
-        return Alignment(text, characters, words)
+        if " " in self.alphabet.characters:
+            way = {"separator": " "}
+        else:  # each character is a word
+            way = {"counts": [1] * len(characters)}
+        words = merge_words(characters, ("", *self.alphabet.characters), **way)
+        return Alignment(text, characters, words, len(logits), self.frame_duration)
 
     def save(self, folder: Path):
         """Write ``recogniser.json`` and ``model.safetensors``. Each is replaced whole,

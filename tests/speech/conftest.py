@@ -8,7 +8,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "speech"))
 
-PACKAGES = "espeakng_loader jiwer matplotlib soundfile soxr tqdm".split()
+PACKAGES = (
+    "espeakng_loader jiwer matplotlib praatio pysubs2 soundfile soxr tqdm".split()
+)
 
 
 def pytest_pycollect_makemodule():

@@ -6,14 +6,18 @@ import subprocess
 import sys
 
 import align
+import captions
 import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
 import transcribe
 from data import Alphabet
-from recogniser import Recogniser
+from praatio import textgrid
+from recogniser import Alignment, Recogniser
 from tones import RATE, place, tones, write_text
+
+from mlx_ctc import TokenSpan, merge_words
 
 
 @pytest.fixture
@@ -131,8 +135,8 @@ def test_words_are_aligned_where_they_are_said(saved, recording, capsys):
 def test_without_spaces_each_character_is_a_word(recogniser, rng):
     digits = Recogniser(recogniser.model, Alphabet("_abc"), recogniser.features)
     alignment = digits.align(recogniser.listen(tones("cab", rng)), "c ab")
-    assert [word for word, _ in alignment.words] == ["c", "a", "b"]
-    assert [span for _, span in alignment.words] == alignment.characters
+    assert [word.text for word in alignment.words] == ["c", "a", "b"]
+    assert [word.parts[0] for word in alignment.words] == alignment.characters
 
 
 @pytest.mark.parametrize(
@@ -168,6 +172,83 @@ def test_alignment_is_drawn(saved, recording, tmp_path, capsys):
     picture = tmp_path / "alignment.png"
     run(align, recording("ab c bca"), "ab c bca", "--plot", picture)
     assert matplotlib.image.imread(picture).shape[:2] == (700, 800)
+
+
+@pytest.fixture
+def alignment():
+    """Of two words 0.04 to 0.16 s, and after a pause one from 1.6 s."""
+    characters = [
+        TokenSpan(2, 2, 3, 0.5, 0.5),
+        TokenSpan(3, 4, 5, 0.75, 0.75),
+        TokenSpan(1, 5, 6, 1.0, 1.0),
+        TokenSpan(4, 6, 8, 1.0, 1.0),
+        TokenSpan(1, 70, 72, 1.0, 1.0),
+        TokenSpan(2, 80, 90, 0.25, 0.125),
+    ]
+    names = dict(enumerate("_ <&{"))
+    words = merge_words(characters, names, separator=" ")
+    return Alignment("<& { <", characters, words, 100, 0.02)
+
+
+def test_textgrid_has_words_and_characters(alignment, tmp_path):
+    path = tmp_path / "x.TextGrid"
+    captions.save(alignment, path)
+    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False)
+    assert grid.tierNames == ("words", "characters")
+    assert grid.maxTimestamp == 2
+    times = [[0.04, 0.1, "<&"], [0.12, 0.16, "{"], [1.6, 1.8, "<"]]
+    found = [list(entry) for entry in grid.getTier("words").entries]
+    assert found == times
+    letters = [entry.label for entry in grid.getTier("characters").entries]
+    assert letters == ["<", "&", "{", "<"]
+
+
+def test_subtitles_are_divided_at_pauses(alignment, tmp_path):
+    captions.save(alignment, tmp_path / "x.srt")
+    assert (tmp_path / "x.srt").read_text().strip().split("\n\n") == [
+        "1\n00:00:00,040 --> 00:00:00,160\n<& {",
+        "2\n00:00:01,600 --> 00:00:01,800\n<",
+    ]
+    captions.save(alignment, tmp_path / "x.vtt")
+    assert (tmp_path / "x.vtt").read_text().strip().split("\n\n") == [
+        "WEBVTT",
+        "1\n00:00:00.040 --> 00:00:00.160\n&lt;&amp; {",
+        "2\n00:00:01.600 --> 00:00:01.800\n&lt;",
+    ]
+
+
+def test_json_has_segments_words_and_scores(alignment, tmp_path):
+    captions.save(alignment, tmp_path / "x.json")
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert (content["text"], content["duration"]) == ("<& { <", 2.0)
+    assert [part["text"] for part in content["segments"]] == ["<& {", "<"]
+    [first, second] = content["segments"][0]["words"]
+    expected = {"start": 0.04, "end": 0.1, "score": 0.625, "least": 0.5}
+    assert first == {"text": "<&", **expected}
+    assert second["score"] == 1.0
+    assert content["segments"][1]["least"] == 0.125
+
+
+def test_alignment_is_written_in_every_format(saved, recording, tmp_path, capsys):
+    files = [tmp_path / f"x{suffix}" for suffix in captions.WRITERS]
+    run(align, recording("ab c bca"), "ab c bca", "--out", *files)
+    for file in files:
+        assert "bca" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x.doc", r"expected a name that ends in \.textgrid, \.srt, \.vtt, \.json"),
+        ("no/x.srt", "No such file or directory"),
+        ("no/x.TextGrid", "No such file or directory"),
+    ],
+)
+def test_file_that_cannot_be_written_is_named(
+    saved, recording, tmp_path, capsys, name, reason
+):
+    with pytest.raises(SystemExit, match=f"{name}: .*{reason}"):
+        run(align, recording("a"), "a", "--out", tmp_path / name)
 
 
 def test_picture_that_cannot_be_written_is_named(saved, recording, tmp_path, capsys):
