@@ -50,7 +50,7 @@ def check_log_probs(log_probs: mlx.core.array, lengths: Sequence[int], most: flo
     Refuses a finite value above `most` in the used frames of log_probs (T, N, C), which is evaluated, contiguous and float32 or float64.
     """
 
-def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width: int, blank: int, nbest: int, max_labels: int, label_threshold: float, beam_threshold: float, rescore: bool, scorer: object | None = None, prefix_scorer: object | None = None) -> list[list[tuple[list[int], float, list[int], list[float]]]]:
+def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width: int, blank: int, nbest: int, max_labels: int, label_threshold: float, beam_threshold: float, rescore: bool, scorer: object | None = None, prefix_scorer: object | None = None, hotwords: Sequence[tuple[Sequence[int], float]]) -> list[list[tuple[list[int], float, list[int], list[float]]]]:
     """
     The best of each sequence of log_probs (T, N, C), which is evaluated, contiguous and float32 or float64: labels, score, and the frame and the probability of each label.
     """

@@ -12,7 +12,7 @@ from mlx_ctc import _ext
 from mlx_ctc._arguments import as_index, fail, read_frames, to_int32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, SupportsIndex
 
     import numpy as np
@@ -216,6 +216,7 @@ def beam_search_decode(
     beam_threshold: float = math.inf,
     scorer: Scorer | None = None,
     prefix_scorer: PrefixScorer | None = None,
+    hotwords: Mapping[Sequence[int], float] | None = None,
     rescore: bool = True,
     with_logits: bool = False,
 ) -> list[list[Hypothesis]] | list[Hypothesis]:
@@ -249,6 +250,10 @@ def beam_search_decode(
             added when label ``c`` follows, and the blank's when the sequence ends. It
             is called once for each prefix as long as that stays in the beam.
             Default: ``None``.
+        hotwords (dict, optional): Sequences of labels, such as tuples, and what each of
+            their occurrences adds to the score. A prefix has its part of a bonus as
+            soon as a sequence begins, and loses it again if the sequence does not go
+            on. Default: ``None``.
         rescore (bool, optional): Give the labellings returned the sum of all their
             paths, in place of those that the beam held, and compare them with that of
             :func:`greedy_decode`, so that none less probable is the best.
@@ -301,6 +306,7 @@ def beam_search_decode(
     counts = cast("list[int]", lengths.array.tolist())
     if not with_logits:
         _ext.check_log_probs(frames, counts, MOST)
+    bonuses = read_hotwords(hotwords or {}, frames.shape[2], blank)
     if prefix_scorer is not None:
         prefix_scorer = checked(prefix_scorer, frames.shape[2])
     results = _ext.beam_search(
@@ -315,6 +321,7 @@ def beam_search_decode(
         rescore=rescore,
         scorer=scorer,
         prefix_scorer=prefix_scorer,
+        hotwords=bonuses,
     )
     hypotheses = [[Hypothesis(*found) for found in result] for result in results]
     return hypotheses if is_batched else hypotheses[0]
@@ -342,6 +349,23 @@ def normalised(logits: mx.array) -> mx.array:
         x -= x.max(axis=-1, keepdims=True, initial=-math.inf)
         x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
     return mx.array(x, mx.float64)
+
+
+def read_hotwords(
+    hotwords: Mapping[Sequence[int], float], C: int, blank: int
+) -> list[tuple[list[int], float]]:
+    """Sequences of labels and their bonuses."""
+    bonuses = []
+    for labels, bonus in hotwords.items():
+        numbers = [as_index(label) for label in labels]
+        valid = [n for n in numbers if n is not None and 0 <= n < C and n != blank]
+        if not valid or len(valid) < len(numbers):
+            wanted = f"hotwords of labels in [0, {C}), without the blank {blank},"
+            fail(OP, wanted, repr(labels))
+        if not math.isfinite(bonus):
+            fail(OP, f"a finite bonus of hotword {labels}", bonus)
+        bonuses.append((valid, float(bonus)))
+    return bonuses
 
 
 def checked(

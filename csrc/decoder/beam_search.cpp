@@ -28,7 +28,8 @@ double log_sum_exp(double a, double b) {
 struct Prefix {
   int parent;
   int label; // the last; -1 in the root
-  double bonus; // what the scorers added for the last label
+  double bonus; // what was added for the last label
+  int hotword; // the state of the hotwords
   bool active = false; // in the beam
   // Its children in the beam, as a list.
   int child = -1;
@@ -60,13 +61,15 @@ class Search {
   Search(
       const Frames<Real>& frames,
       const BeamOptions& options,
-      const Scorers& scorers)
+      const Scorers& scorers,
+      const Hotwords* hotwords)
       : frames_(frames),
         C_(frames.C),
         options_(options),
         scorers_(scorers),
+        hotwords_(hotwords),
         taken_(frames.C, 0) {
-    prefixes_.push_back({.parent = -1, .label = -1, .bonus = 0});
+    prefixes_.push_back({.parent = -1, .label = -1, .bonus = 0, .hotword = 0});
     set(0, 0, -infinity);
     beam_.push_back(0);
   }
@@ -165,16 +168,17 @@ class Search {
     for (int q = prefixes_[p].child; q >= 0; q = prefixes_[q].sibling) {
       taken_[prefixes_[q].label] = stamp_;
     }
+    double most = most_bonus(p);
     for (int c : labels_) {
       // The labels that follow are less probable still.
-      if (!scorers_ && prefixes_[p].score + x[c] < floor_) {
+      if (prefixes_[p].score + x[c] + most < floor_) {
         break;
       }
       double score = before(prefixes_[p], c) + x[c];
       if (score == -infinity || taken_[c] == stamp_) {
         continue;
       }
-      double bonus = scorers_ ? bonus_of(p, c) : 0;
+      double bonus = bonus_of(p, c);
       add({score + bonus, p, c, bonus, -infinity, score + bonus});
     }
   }
@@ -226,15 +230,18 @@ class Search {
     });
   }
 
-  // The labels to try in a frame, the most probable first.
+  // The labels to try in a frame, the most probable first. Those of hotwords
+  // are tried down to where no bonus could help.
   void choose_labels(const Real* x) {
     auto more_probable = [x](int a, int b) {
       return x[a] != x[b] ? x[a] > x[b] : a < b;
     };
     size_t most = most_labels();
-    Real least = least_to_try(x);
+    Real least = least_to_try(x, false);
+    Real least_hot = hotwords_ ? least_to_try(x, true) : least;
     Real past = -std::numeric_limits<Real>::infinity();
     labels_.clear();
+    hot_labels_.clear();
     auto leave_the_best = [&] {
       auto worst = labels_.begin() + (most - 1);
       std::nth_element(labels_.begin(), worst, labels_.end(), more_probable);
@@ -243,11 +250,16 @@ class Search {
     };
     for (int64_t begin = 0; begin < C_; begin += block) {
       int64_t end = std::min(begin + block, C_);
-      if (!any_at_least(least, x + begin, end - begin)) {
+      if (!any_at_least(least_hot, x + begin, end - begin)) {
         continue;
       }
       for (int64_t c = begin; c < end; ++c) {
-        if (c != options_.blank && x[c] >= least && x[c] > past) {
+        if (c == options_.blank || x[c] < least_hot || x[c] == -infinity) {
+          continue;
+        }
+        if (hotwords_ && hotwords_->has(c)) {
+          hot_labels_.push_back(c);
+        } else if (x[c] >= least && x[c] > past) {
           labels_.push_back(c);
         }
       }
@@ -258,31 +270,47 @@ class Search {
     if (labels_.size() > most) {
       leave_the_best();
     }
+    labels_.insert(labels_.end(), hot_labels_.begin(), hot_labels_.end());
     std::sort(labels_.begin(), labels_.end(), more_probable);
+    if (labels_.size() > size_t(options_.max_labels)) {
+      labels_.resize(options_.max_labels);
+    }
   }
 
-  // How many labels to try. Without scorers a prefix cannot have more than
-  // `beam_width` of its extensions in the beam. Passed over are its last label
-  // and its children in the beam.
+  // How many labels that are in no hotword to try. Without scorers, which
+  // change their order, a prefix cannot have more than `beam_width` of its
+  // extensions in the beam. Passed over are its last label and its children in
+  // the beam.
   size_t most_labels() const {
     int64_t most = options_.max_labels;
     return scorers_ ? most
                     : std::min(most, 2 * int64_t(options_.beam_width) + 1);
   }
 
+  // What no label that follows a prefix exceeds.
+  double most_bonus(int p) const {
+    if (scorers_) {
+      return infinity;
+    }
+    return hotwords_ ? hotwords_->most(prefixes_[p].hotword) : 0;
+  }
+
   // A label that is less probable is not tried: the label_threshold forbids it,
-  // or it could not get past the floor.
-  Real least_to_try(const Real* x) const {
+  // or it could not get past the floor, with the bonus of a hotword or without.
+  Real least_to_try(const Real* x, bool with_bonus) const {
     double least = -infinity;
     if (options_.label_threshold < infinity) {
       least = greatest(x, C_) - options_.label_threshold;
     }
-    if (!scorers_) {
-      double best_prefix = -infinity;
-      for (int p : beam_) {
-        best_prefix = std::max(best_prefix, prefixes_[p].score);
-      }
-      least = std::max(least, floor_ - best_prefix);
+    double best_prefix = -infinity;
+    for (int p : beam_) {
+      double bonus = with_bonus || scorers_ ? most_bonus(p) : 0;
+      best_prefix = std::max(best_prefix, prefixes_[p].score + bonus);
+    }
+    // Rounding must not lose a label that would stand at the floor.
+    double rounding = 1e-15 * (std::abs(floor_) + std::abs(best_prefix));
+    if (rounding < infinity) {
+      least = std::max(least, floor_ - best_prefix - rounding);
     }
     Real rounded = least;
     return rounded < least ? std::nextafter(rounded, Real(infinity)) : rounded;
@@ -305,13 +333,31 @@ class Search {
   int child(int p, int label, double bonus) {
     auto [found, is_new] = children_.emplace(key(p, label), prefixes_.size());
     if (is_new) {
-      prefixes_.push_back({.parent = p, .label = label, .bonus = bonus});
+      int state = prefixes_[p].hotword;
+      int hotword = hotwords_ ? hotwords_->step(state, label).state : 0;
+      prefixes_.push_back(
+          {.parent = p, .label = label, .bonus = bonus, .hotword = hotword});
     }
     return found->second;
   }
 
-  // What the scorers add when a label follows, or with the blank at the end.
+  // What is added when a label follows a prefix.
   double bonus_of(int p, int label) {
+    double bonus = scorers_ ? score_of(p, label) : 0;
+    if (hotwords_) {
+      bonus += hotwords_->step(prefixes_[p].hotword, label).bonus;
+    }
+    return bonus;
+  }
+
+  // And when it ends.
+  double bonus_of_end(int p) {
+    double bonus = scorers_ ? score_of(p, options_.blank) : 0;
+    return hotwords_ ? bonus + hotwords_->end(prefixes_[p].hotword) : bonus;
+  }
+
+  // What a scorer says, where the blank stands for the end.
+  double score_of(int p, int label) {
     if (scorers_.prefix_scorer) {
       auto [row, is_new] = rows_.try_emplace(p);
       if (is_new) {
@@ -327,12 +373,9 @@ class Search {
     return found->second;
   }
 
-  // What they add to a labelling.
+  // What is added to a labelling in all.
   double bonus_of_all(int p) {
-    if (!scorers_) {
-      return 0;
-    }
-    double bonus = bonus_of(p, options_.blank);
+    double bonus = bonus_of_end(p);
     for (; p > 0; p = prefixes_[p].parent) {
       bonus += prefixes_[p].bonus;
     }
@@ -352,7 +395,7 @@ class Search {
   std::optional<int> node_of(const Labels& labels) {
     int p = 0;
     for (int label : labels) {
-      double bonus = scorers_ ? bonus_of(p, label) : 0;
+      double bonus = bonus_of(p, label);
       if (bonus == -infinity) {
         return std::nullopt;
       }
@@ -364,8 +407,7 @@ class Search {
   std::vector<End> best_ends() {
     std::vector<End> ends;
     for (int p : beam_) {
-      double end = scorers_ ? bonus_of(p, options_.blank) : 0;
-      ends.push_back({p, prefixes_[p].score + end});
+      ends.push_back({p, prefixes_[p].score + bonus_of_end(p)});
     }
     leave_the_best(ends);
     return ends;
@@ -404,6 +446,7 @@ class Search {
   const int64_t C_;
   const BeamOptions& options_;
   const Scorers& scorers_;
+  const Hotwords* hotwords_; // if there are any
   std::vector<Prefix> prefixes_; // the first is the root
   std::vector<int> beam_; // the best first
   std::unordered_map<int64_t, int> children_;
@@ -411,6 +454,7 @@ class Search {
   std::unordered_map<int, std::vector<double>> rows_; // of the beam's prefixes
   std::vector<Candidate> candidates_; // for the next frame
   std::vector<int> labels_; // to try in this frame
+  std::vector<int> hot_labels_; // those of hotwords
   std::vector<int64_t>
       taken_; // (C) stamp_ if the label has a child in the beam
   int64_t stamp_ = 0; // of the current call of extend()
@@ -437,11 +481,12 @@ std::vector<Hypothesis> search(
     const Frames<Real>& frames,
     const BeamOptions& options,
     const Scorers& scorers,
+    const Hotwords* hotwords,
     const std::atomic<bool>& stop) {
   if (!all_below_infinity(frames)) {
     return {{{}, std::numeric_limits<double>::quiet_NaN(), {}}};
   }
-  Search<Real> search(frames, options, scorers);
+  Search<Real> search(frames, options, scorers, hotwords);
   for (int64_t t = 0; t < frames.T && !stop; ++t) {
     search.advance(frames[t]);
   }
@@ -486,14 +531,16 @@ std::vector<std::vector<Hypothesis>> beam_search(
     const std::vector<int>& lengths,
     const BeamOptions& options,
     const Scorers& scorers,
+    const Hotwords* hotwords,
     const std::atomic<bool>& stop) {
   int64_t N = lengths.size();
   std::vector<std::vector<Hypothesis>> results(N);
   auto search_one = [&](int64_t n, int) {
-    int T = lengths[n];
-    results[n] = scores.is_double
-        ? search(frames_of<double>(scores, n, T), options, scorers, stop)
-        : search(frames_of<float>(scores, n, T), options, scorers, stop);
+    auto search_in = [&](const auto& frames) {
+      results[n] = search(frames, options, scorers, hotwords, stop);
+    };
+    scores.is_double ? search_in(frames_of<double>(scores, n, lengths[n]))
+                     : search_in(frames_of<float>(scores, n, lengths[n]));
   };
   if (scorers) {
     for (int64_t n = 0; n < N; ++n) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "decoder/hotwords.h"
 #include "decoder/labelling.h"
 #include "decoder/scorers.h"
 #include "decoder/scores.h"
@@ -57,6 +58,7 @@ std::vector<std::vector<Hypothesis>> beam_search(
     const std::vector<int>& lengths, // (N)
     const BeamOptions& options,
     const Scorers& scorers,
+    const Hotwords* hotwords, // if there are any
     const std::atomic<bool>& stop);
 
 } // namespace mlx_ctc

@@ -6,6 +6,7 @@
 #include <functional>
 #include <future>
 #include <limits>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -157,7 +159,8 @@ std::vector<std::vector<Found>> decode(
     double beam_threshold,
     bool rescore,
     const nb::object& scorer,
-    const nb::object& prefix_scorer) {
+    const nb::object& prefix_scorer,
+    const std::vector<std::pair<Labels, double>>& hotwords) {
   const BeamOptions options = {
       beam_width,
       blank,
@@ -168,11 +171,20 @@ std::vector<std::vector<Found>> decode(
       rescore};
   const Scorers scorers = {
       scorer_from(scorer), prefix_scorer_from(prefix_scorer)};
+  std::optional<Hotwords> automaton;
+  if (!hotwords.empty()) {
+    automaton.emplace(hotwords, log_probs.shape(2));
+  }
   std::atomic<bool> stop = false;
   std::vector<std::vector<Hypothesis>> results;
   auto search = [&] {
-    results =
-        beam_search(scores_of(log_probs), lengths, options, scorers, stop);
+    results = beam_search(
+        scores_of(log_probs),
+        lengths,
+        options,
+        scorers,
+        automaton ? &*automaton : nullptr,
+        stop);
   };
   if (scorers) {
     search();
@@ -241,6 +253,7 @@ void bind_beam_search(nb::module_& m) {
       "rescore"_a,
       "scorer"_a = nb::none(),
       "prefix_scorer"_a = nb::none(),
+      "hotwords"_a,
       "The best of each sequence of log_probs (T, N, C), which is evaluated, "
       "contiguous and float32 or float64: labels, score, and the frame and the "
       "probability of each label.");
