@@ -6,6 +6,7 @@ from pathlib import Path
 
 import audio
 import mlx.core as mx
+from language_model import WordDecoder
 from options import add_model, at_least
 from paths import latest_model
 from recogniser import Recogniser
@@ -22,17 +23,63 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--beam",
         type=at_least(1),
         metavar="WIDTH",
-        help="search with a beam of so many texts; default: the best path",
+        help="search with a beam of so many texts; default: the best path, or 100 with "
+        "a language model",
     )
-    return parser.parse_args(argv)
+    add(
+        "--lm",
+        type=Path,
+        metavar="FILE.arpa",
+        help="a language model of words, as text or KenLM's binary; needs --lexicon",
+    )
+    add(
+        "--lexicon",
+        type=Path,
+        metavar="FILE",
+        help="the words, one a line, each followed by its spelling or not",
+    )
+    add(
+        "--lm-weight",
+        type=float,
+        default=1.0,
+        metavar="NUMBER",
+        help="of the language model's log10; default: %(default)s",
+    )
+    add(
+        "--word-score",
+        type=float,
+        default=0.0,
+        metavar="NUMBER",
+        help="added for each word; default: %(default)s",
+    )
+    args = parser.parse_args(argv)
+    if (args.lm is None) != (args.lexicon is None):
+        parser.error("--lm and --lexicon go together")
+    return args
+
+
+def word_decoder(recogniser: Recogniser, args: argparse.Namespace) -> WordDecoder:
+    return WordDecoder(
+        recogniser.alphabet,
+        args.lm,
+        args.lexicon,
+        args.beam or 100,
+        args.lm_weight,
+        args.word_score,
+    )
 
 
 def transcribe(
-    recogniser: Recogniser, file: Path, beam_width: int | None = None
+    recogniser: Recogniser,
+    file: Path,
+    beam_width: int | None = None,
+    words: WordDecoder | None = None,
 ) -> str:
-    """What a recording says, by the best path or by a beam search. Raises an
-    ``AudioError`` for a file that is not audio."""
+    """What a recording says, by the best path, by a beam search or in words of a
+    lexicon. Raises an ``AudioError`` for a file that is not audio."""
     logits = recogniser.listen(audio.read(file, recogniser.sample_rate))
+    if words:
+        return words(logits)
     lengths = mx.array([len(logits)])
     [text] = recogniser.transcripts(logits[:, None], lengths, beam_width)
     return text
@@ -43,12 +90,14 @@ def main(args: argparse.Namespace) -> int:
     the exit status is then 1."""
     try:
         recogniser = Recogniser.load(args.model or latest_model())
-    except ValueError as error:
+        words = word_decoder(recogniser, args) if args.lm else None
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     status = 0
     for file in args.files:
         try:
-            print(file, transcribe(recogniser, file, args.beam), sep="\t", flush=True)
+            text = transcribe(recogniser, file, args.beam, words)
+            print(file, text, sep="\t", flush=True)
         except audio.AudioError as error:
             print(error, file=sys.stderr)
             status = 1
