@@ -107,6 +107,65 @@ def cpu_table():
     return markdown(columns, rows)
 
 
+DECODERS = "fast-ctc-decode", "flashlight-text", "pyctcdecode"
+
+
+def decoding_table():
+    """A row for each kind of scores and feature, with the widths side by side."""
+    rows = {}
+    for record in load("decoding.json")["records"]:
+        row = rows.setdefault((record["scores"], record["feature"]), [])
+        row.append(record)
+    cells = [
+        [
+            f"{scores}, {' x '.join(map(str, records[0]['shape']))}",
+            feature,
+            joined(records, lambda r: f"{1e3 * r['seconds']['mlx-ctc']:.2f}") + " ms",
+            *(
+                joined(records, lambda r, d=d: times(r["ratios"].get(d)))
+                for d in DECODERS
+            ),
+        ]
+        for (scores, feature), records in rows.items()
+    ]
+    columns = ["scores, T x C", "feature", "mlx-ctc", *DECODERS]
+    return markdown(columns, cells)
+
+
+def joined(records, text):
+    texts = [text(record) for record in records]
+    return " / ".join(texts) if any(texts) else ""
+
+
+def times(ratio):
+    if ratio is None:
+        return ""
+    return (
+        f"{ratio:.2f}"
+        if ratio < 1
+        else f"{ratio:.1f}"
+        if ratio < 10
+        else f"{ratio:.0f}"
+    )
+
+
+def decoding_summary():
+    """What is behind, and by how much; the rest is ahead."""
+    ratios = {True: [], False: []}
+    for record in load("decoding.json")["records"]:
+        for name in DECODERS:
+            if name in record["ratios"]:
+                is_greedy = record["feature"] == "greedy"
+                ratios[is_greedy].append(record["ratios"][name])
+    search, greedy = ratios[False], ratios[True]
+    return (
+        f"Every beam search of another package takes {times(min(search))} to "
+        f"{times(max(search))} times as long (median {times(median(search))}). "
+        f"Greedy decoding by fast-ctc-decode, in place and without MLX's graph, takes "
+        f"{times(min(greedy))} to {times(max(greedy))} times as long."
+    )
+
+
 def summary():
     one_thread = cpu_ratios()[TASKS["gradient"]]
     gpu = [
@@ -155,6 +214,8 @@ FIGURES = {
     "cpu_table": cpu_table,
     "gpu_table": gpu_table,
     "exactness_table": exactness_table,
+    "decoding_summary": decoding_summary,
+    "decoding_table": decoding_table,
 }
 
 

@@ -91,7 +91,9 @@ def greedy_decode(
         decode = _ext.greedy_decode if on_cpu else decode_in_ops
         results = decode(log_probs, lengths, blank, with_logits=with_logits)
         results = results[: 5 if with_frames else 3]
-        return tuple(results if is_batched else (result[0] for result in results))
+        if not is_batched:
+            results = [mx.squeeze(result, 0) for result in results]
+        return tuple(results)
 
 
 def decode_in_ops(

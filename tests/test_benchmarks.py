@@ -23,9 +23,11 @@ def test_every_figure_is_used():
     names = "README.md", "docs/performance.md", "docs/numerics.md"
     pages = [ROOT / name for name in names]
     text = "".join(page.read_text() for page in pages)
-    for name in "summary cpu_table gpu_table exactness_table".split():
+    figures = "summary cpu_table gpu_table exactness_table".split()
+    figures += ["decoding_summary", "decoding_table"]
+    for name in figures:
         assert text.count(f"<!-- table.py {name} -->") == 1
-    assert text.count("<!-- table.py end -->") == 4
+    assert text.count("<!-- table.py end -->") == len(figures)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 #include "ops/greedy_decode.h"
 
+#include <cstdint>
 #include <stdexcept>
+#include <vector>
 
-#include "mlx/ops.h"
 #include "ops/cpu/greedy_cpu.h"
 #include "ops/op.h"
 
@@ -56,11 +57,13 @@ std::vector<mx::array> greedy_decode(
     const mx::array& input_lengths,
     const GreedyOptions& options,
     mx::StreamOrDevice s) {
+  // Constants, which cost no evaluation.
   int N = input_lengths.size();
-  auto no_labels = mx::zeros({N, 0}, mx::int32, s);
-  auto no_label = mx::zeros({N}, mx::int32, s);
+  std::vector<int32_t> zeros(N);
+  mx::array no_labels(zeros.begin(), {N, 0});
+  mx::array counts(zeros.begin(), {N});
   return GreedyDecode::call(
-      {log_probs, no_labels, input_lengths, no_label}, options, s);
+      {log_probs, no_labels, input_lengths, counts}, options, s);
 }
 
 } // namespace mlx_ctc
