@@ -298,9 +298,12 @@ def beam_search_decode(
     if scorer is not None and prefix_scorer is not None:
         fail(OP, "one scorer", "scorer and prefix_scorer")
 
-    log_probs, lengths, blank, is_batched = read_frames(
-        OP, log_probs, input_lengths, blank
-    )
+    # MLX has float64 on the CPU only.
+    is_double = isinstance(log_probs, mx.array) and log_probs.dtype == mx.float64
+    with mx.stream(mx.cpu) if is_double else nullcontext():
+        log_probs, lengths, blank, is_batched = read_frames(
+            OP, log_probs, input_lengths, blank
+        )
     mx.eval(log_probs, lengths.array)
     if not lengths.known:
         _ext.check_lengths(OP, "input_lengths", lengths.array, log_probs.shape[0])

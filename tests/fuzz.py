@@ -26,7 +26,7 @@ import traceback
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import pairwise, product
 
 import mlx.core as mx
 import numpy as np
@@ -536,12 +536,11 @@ def check_alignment(rng, call):
 
 def check_greedy(rng, call):
     p = call.problem
-    labels, counts, scores = greedy_decode(
-        call.scores, call.input_lengths.values, **call.options()
+    results = greedy_decode(
+        call.scores, call.input_lengths.values, with_frames=True, **call.options()
     )
-    labels, counts, scores = (read(rng, a) for a in (labels, counts, scores))
-    if call.unbatched:
-        labels, counts, scores = labels[None], counts[None], scores[None]
+    results = [read(rng, a)[None] if call.unbatched else read(rng, a) for a in results]
+    labels, counts, scores, frames, probabilities = results
     for n in range(p.N):
         bad_length = call.bad[n] and call.fault == "input_lengths"
         T = p.input_lengths[n]
@@ -557,7 +556,15 @@ def check_greedy(rng, call):
         if p.C > 1 and (two[:, 0] == two[:, 1]).any():
             continue  # the first of two equal classes, which rounding may part
         expected = reference.collapse(best, p.blank)
-        assert labels[n, : int(counts[n])].tolist() == expected, (n, labels, expected)
+        count = int(counts[n])
+        assert labels[n, :count].tolist() == expected, (n, labels, expected)
+        starts = np.flatnonzero((best != p.blank) & (np.diff(best, prepend=-1) != 0))
+        assert frames[n, :count].tolist() == starts.tolist(), (n, frames, starts)
+        own = np.exp(log_probs[starts, best[starts]])
+        ends = np.append(starts[1:], T)
+        one_frame = best[np.minimum(starts + 1, T - 1)] != best[starts]
+        one_frame |= ends == starts + 1
+        close(probabilities[n, :count][one_frame], own[one_frame], 1e-4, 1e-6)
 
 
 def check_beam(rng, call):
@@ -570,13 +577,20 @@ def check_beam(rng, call):
     tiny = p.T <= 4 and p.C <= 3
     width = 100 if tiny else int(rng.integers(1, 9))
     bonus = float(rng.choice([-0.5, 0.25, -np.inf])) if rng.random() < 0.3 else None
-    scorer = None if bonus is None else lambda prefix, label: bonus
+    scorers = {}
+    if bonus is not None and rng.random() < 0.5:
+        scorers["scorer"] = lambda prefix, label: bonus
+    elif bonus is not None:
+        scorers["prefix_scorer"] = lambda prefix: [bonus] * p.C
+    hot = int(rng.integers(p.C)) if p.C > 1 and rng.random() < 0.3 else p.blank
+    if hot != p.blank:
+        scorers["hotwords"] = {(hot,): 0.5, (hot, hot): -0.25}
     found = beam_search_decode(
         call.scores,
         call.input_lengths.values,
         rng.choice([np.int64, int, np.uint8])(width),
         nbest=1 if not tiny else 3,
-        scorer=scorer,
+        **scorers,
         **call.options(),
     )
     found = [found] if call.unbatched else found
@@ -588,12 +602,22 @@ def check_beam(rng, call):
             others = [c for c in range(p.C) if c != p.blank]
             log_probs = p.log_probs(n)
             scores = [
-                (bonus or 0) * (size + 1) - reference.ctc(log_probs, labels, p.blank)[0]
+                (bonus or 0) * (size + 1)
+                + hot_bonus(labels, hot, p.blank)
+                - reference.ctc(log_probs, labels, p.blank)[0]
                 for size in range(p.input_lengths[n] + 1)
                 for labels in product(others, repeat=size)
             ]
             best = sorted(score for score in scores if score > -np.inf)[::-1][:3]
             close([h.score for h in found[n]], best, 1e-5, 1e-5)
+
+
+def hot_bonus(labels, hot, blank):
+    """Of the hotwords of :func:`check_beam`."""
+    if hot == blank:
+        return 0.0
+    twice = sum(pair == (hot, hot) for pair in pairwise(labels))
+    return 0.5 * labels.count(hot) - 0.25 * twice
 
 
 def check_probabilities(rng, call):

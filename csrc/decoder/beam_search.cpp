@@ -406,6 +406,7 @@ class Search {
 
   std::vector<End> best_ends() {
     std::vector<End> ends;
+    ends.reserve(beam_.size());
     for (int p : beam_) {
       ends.push_back({p, prefixes_[p].score + bonus_of_end(p)});
     }

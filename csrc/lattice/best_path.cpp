@@ -52,12 +52,13 @@ int32_t first_equal(const Real* x, int64_t C, Real value) {
 // `next`, the frame that will be read next, is fetched meanwhile.
 template <typename Real>
 bool has_nan(const Real* x, int64_t C, StoredFrame next) {
-  auto nan = Block<Real>{} != Block<Real>{};
+  const auto infinity = filled(std::numeric_limits<Real>::infinity());
+  auto ordered = -infinity < infinity; // everywhere
   for_each_block(x, C, [&](Block<Real> block, int64_t c, int64_t) {
     next.fetch(c);
-    nan |= block != block;
+    ordered &= block <= infinity;
   });
-  return any(nan);
+  return any(~ordered);
 }
 
 template <typename Real>

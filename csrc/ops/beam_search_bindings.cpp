@@ -148,6 +148,21 @@ bool is_quick(const mx::array& log_probs, int beam_width) {
   return work < 1e5;
 }
 
+std::vector<std::vector<Found>> as_tuples(
+    std::vector<std::vector<Hypothesis>>& results) {
+  std::vector<std::vector<Found>> found(results.size());
+  for (size_t n = 0; n < results.size(); ++n) {
+    for (auto& [labels, score, times] : results[n]) {
+      found[n].emplace_back(
+          std::move(labels),
+          score,
+          std::move(times.frames),
+          std::move(times.probabilities));
+    }
+  }
+  return found;
+}
+
 std::vector<std::vector<Found>> decode(
     const mx::array& log_probs,
     const std::vector<int>& lengths,
@@ -169,8 +184,9 @@ std::vector<std::vector<Found>> decode(
       label_threshold,
       beam_threshold,
       rescore};
-  const Scorers scorers = {
-      scorer_from(scorer), prefix_scorer_from(prefix_scorer)};
+  Scorers scorers;
+  scorers.scorer = scorer_from(scorer);
+  scorers.prefix_scorer = prefix_scorer_from(prefix_scorer);
   std::optional<Hotwords> automaton;
   if (!hotwords.empty()) {
     automaton.emplace(hotwords, log_probs.shape(2));
@@ -195,17 +211,7 @@ std::vector<std::vector<Found>> decode(
     run_interruptibly(search, stop);
   }
 
-  std::vector<std::vector<Found>> found(results.size());
-  for (size_t n = 0; n < results.size(); ++n) {
-    for (auto& [labels, score, times] : results[n]) {
-      found[n].emplace_back(
-          std::move(labels),
-          score,
-          std::move(times.frames),
-          std::move(times.probabilities));
-    }
-  }
-  return found;
+  return as_tuples(results);
 }
 
 // A log-probability is at most 0, but for an error of rounding.
