@@ -226,7 +226,7 @@ def beam_search_decode(
 
     Prefix beam search, on the CPU's threads: Graves et al. 2006, section 3.2. With a
     beam as wide as there are labellings it is exact. ``log_probs`` is evaluated.
-    Ctrl-C ends it within a tenth of a second.
+    Ctrl-C ends it within a tenth of a second, or when one more labelling is rescored.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "decoder/best_class.h"
+#include "decoder/validity.h"
 #include "system/parallel.h"
 
 namespace mlx_ctc {
@@ -95,14 +96,18 @@ class Search {
     replace_beam();
   }
 
-  std::vector<Hypothesis> best() {
+  // Those of all frames; not all of them if `stop` becomes true.
+  std::vector<Hypothesis> best(const std::atomic<bool>& stop) {
     auto ends = best_ends();
     Lattice<Real> lattice(frames_, options_.blank);
     if (options_.rescore) {
-      rescore(ends, lattice);
+      rescore(ends, lattice, stop);
     }
     std::vector<Hypothesis> hypotheses;
     for (auto [p, score] : ends) {
+      if (stop) {
+        break;
+      }
       auto labels = spell(p);
       auto times = lattice.times(labels);
       hypotheses.push_back({std::move(labels), score, std::move(times)});
@@ -410,13 +415,16 @@ class Search {
     for (int p : beam_) {
       ends.push_back({p, prefixes_[p].score + bonus_of_end(p)});
     }
-    leave_the_best(ends);
+    leave_nbest(ends);
     return ends;
   }
 
   // Gives the ends the sum of all their paths. The labelling of the best path
   // is one of them, so that the best is never less probable.
-  void rescore(std::vector<End>& ends, Lattice<Real>& lattice) {
+  void rescore(
+      std::vector<End>& ends,
+      Lattice<Real>& lattice,
+      const std::atomic<bool>& stop) {
     auto greedy = node_of(greedy_labels(frames_, options_.blank));
     auto is_greedy = [greedy](const End& end) { return end.prefix == greedy; };
     if (greedy && std::none_of(ends.begin(), ends.end(), is_greedy)) {
@@ -424,14 +432,14 @@ class Search {
     }
     for (auto& [p, score] : ends) {
       score = bonus_of_all(p);
-      if (score > -infinity) {
+      if (score > -infinity && !stop) {
         score += lattice.log_probability(spell(p));
       }
     }
-    leave_the_best(ends);
+    leave_nbest(ends);
   }
 
-  void leave_the_best(std::vector<End>& ends) const {
+  void leave_nbest(std::vector<End>& ends) const {
     std::erase_if(ends, [](const End& end) { return end.score == -infinity; });
     std::stable_sort(ends.begin(), ends.end(), [](auto& a, auto& b) {
       return a.score > b.score;
@@ -464,19 +472,6 @@ class Search {
   int64_t order_ = 0;
 };
 
-// One comparison finds both NaN and +inf.
-template <typename Real>
-bool all_below_infinity(const Frames<Real>& frames) {
-  int bad = 0;
-  for (int64_t t = 0; t < frames.T && !bad; ++t) {
-    const Real* x = frames[t];
-    for (int64_t c = 0; c < frames.C; ++c) {
-      bad |= !(x[c] < std::numeric_limits<Real>::infinity());
-    }
-  }
-  return !bad;
-}
-
 template <typename Real>
 std::vector<Hypothesis> search(
     const Frames<Real>& frames,
@@ -491,41 +486,10 @@ std::vector<Hypothesis> search(
   for (int64_t t = 0; t < frames.T && !stop; ++t) {
     search.advance(frames[t]);
   }
-  return stop ? std::vector<Hypothesis>() : search.best();
-}
-
-template <typename Real>
-std::optional<Place>
-find_above(Real most, const Frames<Real>& frames, int64_t n) {
-  auto is_above = [most](Real x) {
-    return x > most && x < std::numeric_limits<Real>::infinity();
-  };
-  for (int64_t t = 0; t < frames.T; ++t) {
-    const Real* x = frames[t];
-    int any = 0;
-    for (int64_t c = 0; c < frames.C; ++c) {
-      any |= x[c] > most;
-    }
-    const Real* found = any ? std::find_if(x, x + frames.C, is_above) : nullptr;
-    if (any && found != x + frames.C) {
-      return Place{n, t, found - x, *found};
-    }
-  }
-  return std::nullopt;
+  return search.best(stop);
 }
 
 } // namespace
-
-std::optional<Place>
-find_above(double most, const Scores& scores, const std::vector<int>& lengths) {
-  std::optional<Place> place;
-  for (size_t n = 0; n < lengths.size() && !place; ++n) {
-    place = scores.is_double
-        ? find_above(most, frames_of<double>(scores, n, lengths[n]), n)
-        : find_above(float(most), frames_of<float>(scores, n, lengths[n]), n);
-  }
-  return place;
-}
 
 std::vector<std::vector<Hypothesis>> beam_search(
     const Scores& scores,
@@ -540,8 +504,11 @@ std::vector<std::vector<Hypothesis>> beam_search(
     auto search_in = [&](const auto& frames) {
       results[n] = search(frames, options, scorers, hotwords, stop);
     };
-    scores.is_double ? search_in(frames_of<double>(scores, n, lengths[n]))
-                     : search_in(frames_of<float>(scores, n, lengths[n]));
+    if (scores.is_double) {
+      search_in(frames_of<double>(scores, n, lengths[n]));
+    } else {
+      search_in(frames_of<float>(scores, n, lengths[n]));
+    }
   };
   if (scorers) {
     for (int64_t n = 0; n < N; ++n) {

@@ -3,8 +3,6 @@
 #pragma once
 
 #include <atomic>
-#include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "decoder/hotwords.h"
@@ -30,28 +28,14 @@ struct Hypothesis {
   Times times;
 };
 
-// One of the scores of a batch.
-struct Place {
-  int64_t sequence;
-  int64_t frame;
-  int64_t label;
-  double value;
-};
-
-/**
- * The first finite score that is above `most`, in the frames that the lengths
- * (N) leave.
- */
-std::optional<Place>
-find_above(double most, const Scores& scores, const std::vector<int>& lengths);
-
 /**
  * The best labellings of every sequence, the most probable first.
  *
  * A sequence that reads a NaN or +inf has one empty labelling with a score of
  * NaN; one without probability has none. Sequences are spread over threads,
  * unless there is a scorer: it is called from the calling thread. The results
- * are incomplete if `stop`, looked at in each frame, becomes true.
+ * are incomplete if `stop` becomes true. It is looked at in each frame, and
+ * then before each labelling is rescored.
  */
 std::vector<std::vector<Hypothesis>> beam_search(
     const Scores& scores,

@@ -21,6 +21,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "decoder/beam_search.h"
+#include "decoder/validity.h"
 #include "mlx/array.h"
 
 namespace mx = mlx::core;
@@ -219,16 +220,16 @@ void check_log_probs(
     const mx::array& log_probs,
     const std::vector<int>& lengths,
     double most) {
-  auto place = find_above(most, scores_of(log_probs), lengths);
-  if (!place) {
+  auto position = find_above(most, scores_of(log_probs), lengths);
+  if (!position) {
     return;
   }
   std::string message =
       "[beam_search_decode] Expected log_probs of at most 0 but got ";
-  message += nb::repr(nb::cast(place->value)).c_str();
-  message += " in frame " + std::to_string(place->frame) + " of sequence " +
-      std::to_string(place->sequence) + ", class " +
-      std::to_string(place->label) +
+  message += nb::repr(nb::cast(position->value)).c_str();
+  message += " in frame " + std::to_string(position->frame) + " of sequence " +
+      std::to_string(position->sequence) + ", class " +
+      std::to_string(position->label) +
       ". For probabilities pass mx.log(probs); for logits, with_logits=True.";
   throw nb::value_error(message.c_str());
 }
