@@ -244,6 +244,24 @@ class TestGreedy:
                 x[0, first:] = -1.0
                 assert greedy_decode(mx.array(x), 1)[0].item() == first
 
+    def test_may_stand_beside_a_loss(self, rng):
+        def loss_and_labels(x):
+            loss = ctc_loss(x, [[1, 2]], [9], [2], reduction="sum")
+            return loss, greedy_decode(x, [9])
+
+        x = mx.array(random_log_probs(rng, 9, 1, 4))
+        (_, found), gradient = mx.value_and_grad(loss_and_labels)(x)
+        assert found[0].tolist() == greedy_decode(x, [9])[0].tolist()
+        assert mx.abs(gradient).sum().item() > 0
+
+    def test_has_no_derivative_on_the_cpu(self, rng):
+        x = mx.array(random_log_probs(rng, 9, 4))
+        with (
+            mx.stream(mx.cpu),
+            pytest.raises(ValueError, match=r"^\[greedy_decode\] A labelling cannot"),
+        ):
+            mx.grad(lambda x: greedy_decode(x, 9)[2])(x)
+
     def test_is_vectorised(self, rng):
         x = mx.array(random_log_probs(rng, 4, 9, 3, 5))
         lengths = mx.array([[9, 5, 3]] * 4)
