@@ -12,8 +12,8 @@
 //   doubles in range; a segment whose scores are too far apart goes to
 //   extended_segment.h.
 // - The walk over the segments, loss, gradient and posteriors: sequence.cpp.
-// - The best path of a target: viterbi_pass.h has the recursion, viterbi.cpp the
-//   rest. The best class of each frame: best_path.cpp.
+// - The best path of a target: viterbi_pass.h has the recursion, viterbi.cpp
+//   the rest. The best class of each frame: best_path.cpp.
 // - Input: scores.h and element.h read and write float16, bfloat16, float32 and
 //   float64; frames.h says which labels a frame can be at; softmax.h,
 //   frame_tile.h and probabilities.h turn scores into probabilities.

@@ -1,7 +1,7 @@
 // What the ops have in common as nodes of MLX's graph. Their inputs begin with
 // log_probs, targets, input_lengths and target_lengths; greedy_decode's targets
-// have no labels. Their first outputs are
-// the results, the others are tables that later computations read.
+// have no labels. Their first outputs are the results, the others are tables
+// that later computations read.
 #pragma once
 
 #include <memory>
