@@ -124,7 +124,8 @@ class ScaledExp {
 // exp(x) to the precision of a double: 0 if it would be denormal, infinity if
 // it would be above the greatest double. NaN stays NaN.
 [[gnu::always_inline]] inline Block<double> exact_exp(Block<double> x) {
-  // As in ordinary_exp(Block<float>), with 1.5 * 2^52 and the exponent's bias of a double.
+  // As in ordinary_exp(Block<float>), with 1.5 * 2^52 and the exponent's bias
+  // of a double.
   const Block<double> rounding = filled(6755399441055744.0 + 1023.0);
   const Block<double> least = filled(-1023.0);
   const Block<double> most = filled(1024.0);

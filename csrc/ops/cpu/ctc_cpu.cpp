@@ -210,7 +210,9 @@ void queue(
 
 } // namespace
 
-Outputs saved_outputs(const std::vector<mx::array>& inputs, const Options& options) {
+Outputs saved_outputs(
+    const std::vector<mx::array>& inputs,
+    const Options& options) {
   int T = inputs[0].shape(0);
   int N = inputs[0].shape(1);
   auto real = computing_dtype(inputs[0].dtype());
