@@ -44,11 +44,12 @@ for round in range(2):
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 assert beam_search_decode(short, [20] * N, 10, with_logits=True) == expected
-# A thread leaves /proc a moment after it is joined; later, under qemu.
+# A thread leaves /proc a moment after it is joined, under qemu later: there may be
+# fewer than before, too.
 deadline = time.monotonic() + 5
 while threads() > before and time.monotonic() < deadline:
     time.sleep(0.01)
-assert threads() == before, (before, threads())
+assert threads() <= before, (before, threads())
 print("right", flush=True)
 """
 
