@@ -120,6 +120,8 @@ def decode_in_ops(
 
     def summed(values: mx.array) -> mx.array:
         row = mx.zeros((N, T + 1), values.dtype)
+        if N == 0:  # MLX refuses to add to no rows
+            return row[:, :T]
         return row.at[mx.arange(N)[:, None], position].add(values)[:, :T]
 
     durations = mx.maximum(summed(mx.ones((N, T), path_scores.dtype)), 1)

@@ -330,9 +330,9 @@ def test_a_gpu_without_memory_for_the_moves_is_refused():
 def test_the_memory_limit_is_that_of_mlx(device):
     if device != mx.gpu:
         pytest.skip("the CPU has checkpoints instead of a table")
-    limit = mx.set_memory_limit(1_000_000)
+    limit = mx.set_memory_limit(100_000)  # 4 bits for each frame and pair: 240 000
     try:
-        with pytest.raises(ValueError, match=r"at most 1000000 bytes on the GPU"):
+        with pytest.raises(ValueError, match=r"at most 100000 bytes on the GPU"):
             forced_align(mx.zeros((1600, 3, 5)), mx.ones((3, 99), mx.int32), 1600, 99)
     finally:
         mx.set_memory_limit(limit)
