@@ -1,9 +1,11 @@
-# The code in README.md and in docs/alignment-and-decoding.md runs as it stands, and
-# the links of every page lead somewhere.
+# The Python code of every page runs as it stands, the page says of any other code what
+# runs it or why nothing does, and its links lead somewhere.
 
+import doctest
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -13,9 +15,13 @@ import reference
 from mlx_ctc import ctc_loss
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-PAGE = ROOT / "docs" / "alignment-and-decoding.md"
-SCORES_PAGE = ROOT / "docs" / "scores.md"
+ALIGNMENT_PAGE = ROOT / "docs" / "alignment-and-decoding.md"
+
+# Pages whose Python is run by a test of its own.
+RUN_BY = {
+    "docs/from-pytorch.md": "tests/test_from_pytorch.py",
+    "examples/speech/README.md": "tests/speech/test_recogniser.py",
+}
 
 TEXTS = ["ab ba", "b a"]
 ALPHABET = ["", " ", "a", "b"]
@@ -33,6 +39,10 @@ def pages():
     )
 
 
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
 def anchors(page):
     """What GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
@@ -40,7 +50,7 @@ def anchors(page):
     return {heading.replace(" ", "-") for heading in words}
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_links(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -52,12 +62,80 @@ def test_links(page):
         assert not anchor or anchor in anchors(target), link
 
 
+class Block(NamedTuple):
+    """Code of a page in a language, and the comment in the line before it."""
+
+    mark: str
+    language: str
+    code: str
+
+
 def blocks(page):
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    """The blocks of a page that name a language; others are output or drawings."""
+    block = r"^(?:<!-- ([^\n]*) -->\n)?```(\w+)\n(.*?)^```$"
+    found = re.findall(block, page.read_text(), re.DOTALL | re.MULTILINE)
+    return [Block(*groups) for groups in found]
+
+
+HERE = "run by tests/test_documentation.py"
+
+
+def mark_of(page, block):
+    """What runs a block, or why nothing does."""
+    if block.mark or block.language not in ("python", "pycon"):
+        return block.mark
+    return f"run by {RUN_BY[name_of(page)]}" if name_of(page) in RUN_BY else HERE
+
+
+def runs_here(page):
+    """The blocks that test_code executes."""
+    return [block for block in blocks(page) if mark_of(page, block) == HERE]
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_blocks_are_written_so_that_they_are_found(page):
+    for fence in re.findall(r"^\s*(?:```|~~~).*", page.read_text(), re.MULTILINE):
+        assert re.fullmatch(r"\n*```(\w+|\{[\w-]+\})?", fence), fence
+
+
+@pytest.mark.parametrize("page", list(filter(blocks, pages())), ids=name_of)
+def test_every_block_is_run_or_says_why_not(page):
+    for block in blocks(page):
+        mark = mark_of(page, block)
+        by = re.match(r"run by ([\w./-]+)", mark)
+        assert (by and (ROOT / by[1]).is_file()) or re.match(r"not run: \w+", mark), (
+            f"{name_of(page)} has code that nothing runs, without the line "
+            f"<!-- not run: why --> before it:\n{block.code}"
+        )
+
+
+@pytest.mark.parametrize("page", RUN_BY)
+def test_the_test_of_a_page_reads_it(page):
+    assert Path(page).name in (ROOT / RUN_BY[page]).read_text()
+
+
+@pytest.mark.parametrize("page", list(filter(blocks, pages())), ids=name_of)
+def test_commands_name_files_that_exist(page):
+    for block in blocks(page):
+        if block.language == "sh":
+            for path in re.findall(
+                r"(?<![\w/.-])(?:\.ci|benchmarks|examples|packaging|tests)/[\w/.-]+",
+                block.code,
+            ):
+                assert (ROOT / path).exists(), path
 
 
 def execute(code, namespace):
-    exec(compile("\n".join(code), "documentation", "exec"), namespace)
+    """Run blocks one after the other; those with >>> print what the page shows."""
+    for block in code:
+        if block.language == "pycon":
+            examples = doctest.DocTestParser().get_doctest(block.code, {}, "", None, 0)
+            examples.globs = namespace
+            result = doctest.DocTestRunner().run(examples, clear_globs=False)
+            assert result.failed == 0
+            assert result.attempted > 0
+        else:
+            exec(compile(block.code, "documentation", "exec"), namespace)
     return namespace
 
 
@@ -90,9 +168,7 @@ def letters(labels):
     return "".join(ALPHABET[c] for c in labels)
 
 
-@pytest.mark.usefixtures("device")
-def test_readme(given):
-    page = execute(blocks(README), given)
+def check_readme(page):
     batch = [page[name] for name in "targets input_lengths target_lengths".split()]
     assert page["value"].item() == ctc_loss(page["log_probs"], *batch).item()
     assert letters(span.token for span in page["spans"]) == TEXTS[0]
@@ -101,10 +177,7 @@ def test_readme(given):
     assert [letters(found[0].labels) for found in page["results"]] == TEXTS
 
 
-@pytest.mark.usefixtures("device")
-def test_page_on_scores(rng, given):
-    given["logits"] = mx.array(rng.normal(size=(24, 2, 4)), mx.float32)
-    page = execute(blocks(SCORES_PAGE), given)
+def check_scores(page):
     logits = np.array(page["logits"], np.float64)
     log_prior = np.log(np.exp(reference.log_softmax(logits)).mean(axis=(0, 1)))
     lengths = page["target_lengths"]
@@ -115,6 +188,7 @@ def test_page_on_scores(rng, given):
         return reference.reduce(reference.ctc_loss(scores, *batch)[0], lengths, "mean")
 
     assert page["value"].item() == pytest.approx(loss(logits), rel=1e-6)
+    rng = np.random.default_rng(0)
     for _ in range(5):
         move = 1e-4 * rng.normal(size=logits.shape)
         slope = (loss(logits + move) - loss(logits - move)) / 2
@@ -122,13 +196,7 @@ def test_page_on_scores(rng, given):
         assert product == pytest.approx(slope, rel=1e-4, abs=1e-9)
 
 
-@pytest.mark.usefixtures("device")
-def test_page_on_alignment_and_decoding(given):
-    plt = pytest.importorskip("matplotlib.pyplot")
-    _, (given["above"], given["below"]) = plt.subplots(2)
-    ours = [code for code in blocks(PAGE) if "mlx_ctc" in code or "import" not in code]
-    page = execute(ours, given)
-    plt.close("all")
+def check_alignment(page):
     assert letters(span.token for span in page["spans"]) == TEXTS[0]
     assert letters(span.token for span in page["parts"]) == TEXTS[0][2:]
     assert np.isfinite(page["loss"].item())
@@ -142,6 +210,27 @@ def test_page_on_alignment_and_decoding(given):
     assert page["confidence"].shape == (5,)
     assert 0.9 < page["confidence"].min().item() <= 1
     assert [letters(found[0].labels) for found in page["results"]] == TEXTS
+
+
+# What the code of a page leaves behind. Pages in this table are given a batch.
+CHECKS = {
+    "README.md": check_readme,
+    "docs/alignment-and-decoding.md": check_alignment,
+    "docs/scores.md": check_scores,
+}
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("page", list(filter(runs_here, pages())), ids=name_of)
+def test_code(page, given, request):
+    code, check = runs_here(page), CHECKS.get(name_of(page))
+    if any("mlx_ctc.plot" in block.code for block in code):
+        plt = pytest.importorskip("matplotlib.pyplot")
+        request.addfinalizer(lambda: plt.close("all"))
+        _, (given["above"], given["below"]) = plt.subplots(2)
+    namespace = execute(code, given if check else {})
+    if check:
+        check(namespace)
 
 
 @pytest.fixture
@@ -162,7 +251,9 @@ class TestOtherDecoders:
 
     @staticmethod
     def block(library):
-        return [code for code in blocks(PAGE) if f"from {library}" in code]
+        return [
+            block for block in blocks(ALIGNMENT_PAGE) if f"from {library}" in block.code
+        ]
 
     def test_pyctcdecode(self, given):
         pytest.importorskip("pyctcdecode")
