@@ -37,7 +37,7 @@ def plot_posteriors(
 
     Args:
         posteriors (array): Posteriors of one sequence, ``(T, S + 1)``, the blank first,
-            as :func:`ctc_posteriors` returns them.
+            as :func:`mlx_ctc.ctc_posteriors` returns them.
         labels (list(str)): The names of the target's S labels.
         duration (float, optional): Duration of the T frames in seconds.
             Default: ``None``, which labels the axis in frames.
@@ -83,8 +83,8 @@ def plot_alignment(
     """Plots aligned spans over the waveform or spectrogram of the recording.
 
     Args:
-        spans (list(TokenSpan)): Spans, as :func:`merge_tokens` or :func:`merge_words`
-            returns them.
+        spans (list(TokenSpan)): Spans, as :func:`mlx_ctc.merge_tokens` or
+            :func:`mlx_ctc.merge_words` returns them.
         labels (list(str)): The name of each span.
         signal (array): A waveform ``(samples,)``, or a spectrogram ``(time, bands)``.
         num_frames (int): Number of frames of the alignment, its ``input_length``.
