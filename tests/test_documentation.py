@@ -212,12 +212,27 @@ def check_alignment(page):
     assert [letters(found[0].labels) for found in page["results"]] == TEXTS
 
 
-# What the code of a page leaves behind. Pages in this table are given a batch.
+def check_troubleshooting(page):
+    too_low, good, too_high = (page["results"][rate] for rate in (0.001, 0.01, 0.1))
+    loss, blank, right = range(3)
+    assert too_low[right] == too_high[right] == 0
+    assert too_low[loss] > 0.3
+    assert too_high[loss] > 1
+    assert too_high[blank] > 0.9
+    assert good[loss] < 0.1
+    assert good[right] > 0.8
+
+
+# What the code of a page leaves behind.
 CHECKS = {
     "README.md": check_readme,
     "docs/alignment-and-decoding.md": check_alignment,
     "docs/scores.md": check_scores,
+    "docs/troubleshooting.md": check_troubleshooting,
 }
+
+# Pages whose code begins with a batch of a model's scores.
+TAKE_A_BATCH = {"README.md", "docs/alignment-and-decoding.md", "docs/scores.md"}
 
 
 @pytest.mark.usefixtures("device")
@@ -228,7 +243,7 @@ def test_code(page, given, request):
         plt = pytest.importorskip("matplotlib.pyplot")
         request.addfinalizer(lambda: plt.close("all"))
         _, (given["above"], given["below"]) = plt.subplots(2)
-    namespace = execute(code, given if check else {})
+    namespace = execute(code, given if name_of(page) in TAKE_A_BATCH else {})
     if check:
         check(namespace)
 
