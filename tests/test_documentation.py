@@ -4,6 +4,7 @@
 import doctest
 import re
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import reference
 
-from mlx_ctc import ctc_loss
+from mlx_ctc import ctc_loss, greedy_decode
 
 ROOT = Path(__file__).parent.parent
 ALIGNMENT_PAGE = ROOT / "docs" / "alignment-and-decoding.md"
@@ -223,11 +224,51 @@ def check_troubleshooting(page):
     assert good[right] > 0.8
 
 
+def in_chunks(page, recording, context, rng):
+    """Scores and labels by the classes of the page, for chunks of random sizes."""
+    listen, decode = (
+        page["ChunkedModel"](page["model"], context, 2),
+        page["GreedyStream"](),
+    )
+    scores, heard, start = [], [], 0
+    while start < len(recording):
+        end = start + int(rng.integers(0, 40))
+        scores.append(listen(recording[start:end], last=end >= len(recording)))
+        heard += decode(scores[-1])
+        start = end
+    return np.array(mx.concatenate(scores)), heard
+
+
+def check_streaming(page):
+    rng = np.random.default_rng(0)
+    tolerance = 1e-5 if mx.default_device() == mx.cpu else 1e-2  # may be TF32
+    for frames in [1, 2, 7, *rng.integers(20, 200, 30).tolist()]:
+        recording = mx.array(rng.normal(size=(frames, page["F"])), mx.float32)
+        whole = np.array(page["model"](recording[None])[0])
+        scores, heard = in_chunks(page, recording, 5, rng)
+        np.testing.assert_allclose(scores, whole, rtol=0, atol=tolerance)
+        path = [0, *scores.argmax(axis=-1).tolist()]
+        starts = [t for t, (a, b) in enumerate(pairwise(path)) if b not in (0, a)]
+        labels, count, _ = greedy_decode(scores, len(scores), with_logits=True)
+        assert [label for label, _ in heard] == labels[: count.item()].tolist()
+        assert [frame for _, frame in heard] == starts
+    # With a context that is one frame too short, the scores are others.
+    scores, _ = in_chunks(page, recording, 4, rng)
+    assert abs(scores - whole).max() > 2 * tolerance
+    pause = mx.array([[0.0, 1.0]] + 3 * [[1.0, 0.0]])
+    assert [page["ends_with_pause"](pause, n) for n in (3, 4, 5)] == [
+        True,
+        False,
+        False,
+    ]
+
+
 # What the code of a page leaves behind.
 CHECKS = {
     "README.md": check_readme,
     "docs/alignment-and-decoding.md": check_alignment,
     "docs/scores.md": check_scores,
+    "docs/streaming.md": check_streaming,
     "docs/troubleshooting.md": check_troubleshooting,
 }
 
