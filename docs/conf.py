@@ -21,7 +21,6 @@ copyright = author
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 root_doc = "docs/index"
@@ -51,6 +50,7 @@ html_static_path = ["site/static"]
 html_extra_path = ["site/root"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_copyright = False
 html_theme_options = {
     "navbar_persistent": [],  # the sidebar has the search
     "show_toc_level": 2,

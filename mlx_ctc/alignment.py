@@ -140,12 +140,11 @@ def ctc_posteriors(
     with_logits: bool = False,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> mx.array:
-    r"""The posterior probability of each label of the target in each frame.
+    """The posterior probability of each label of the target in each frame.
 
-    The occupation probabilities :math:`\gamma` of the forward-backward algorithm,
-    summed over all alignments (Graves et al. 2006, section 4.1). They measure how
-    certain an alignment is. The arguments take the same forms as those of
-    :func:`ctc_loss`.
+    The occupation probabilities gamma of the forward-backward algorithm, summed over
+    all alignments (Graves et al. 2006, section 4.1). They measure how certain an
+    alignment is. The arguments take the same forms as those of :func:`ctc_loss`.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.

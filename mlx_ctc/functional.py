@@ -30,14 +30,13 @@ def ctc_loss(
     normalized: bool = True,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> mx.array:
-    r"""The Connectionist Temporal Classification loss.
+    """The Connectionist Temporal Classification loss.
 
-    :math:`-\ln p(\text{target} \mid \text{log\_probs})` in nats, summed over all
-    alignments of the target with the frames (Graves et al., *Connectionist Temporal
-    Classification*, ICML 2006). Arguments and results are those of
-    ``torch.nn.functional.ctc_loss``, with two differences: a gradient is NaN only if
-    a score that it depends on is NaN or ``+inf``, or a label or length is out of range,
-    and no length is limited.
+    ``-ln p(target | log_probs)`` in nats, summed over all alignments of the target with
+    the frames (Graves et al., *Connectionist Temporal Classification*, ICML 2006).
+    Arguments and results are those of ``torch.nn.functional.ctc_loss``, with two
+    differences: a gradient is NaN only if a score that it depends on is NaN or
+    ``+inf``, or a label or length is out of range, and no length is limited.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)``: T frames, N sequences, C

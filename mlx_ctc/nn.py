@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CTCLoss(Module):
-    r"""The Connectionist Temporal Classification loss.
+    """The Connectionist Temporal Classification loss.
 
     A layer around :func:`mlx_ctc.ctc_loss`, which describes shapes, values and errors.
     It has no parameters.
