@@ -4,7 +4,6 @@
 import doctest
 import re
 from collections import defaultdict
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 
+import mlx_ctc
 from mlx_ctc import ctc_loss, greedy_decode
 
 ROOT = Path(__file__).parent.parent
@@ -124,6 +124,14 @@ def test_commands_name_files_that_exist(page):
                 block.code,
             ):
                 assert (ROOT / path).exists(), path
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (ROOT / "docs" / "api.md").read_text()
+    documented = re.findall(
+        r"^\.\. auto(?:function|class):: (\w+)$", page, re.MULTILINE
+    )
+    assert set(mlx_ctc.__all__) - {"nn"} <= set(documented)
 
 
 def execute(code, namespace):
@@ -247,11 +255,11 @@ def check_streaming(page):
         whole = np.array(page["model"](recording[None])[0])
         scores, heard = in_chunks(page, recording, 5, rng)
         np.testing.assert_allclose(scores, whole, rtol=0, atol=tolerance)
-        path = [0, *scores.argmax(axis=-1).tolist()]
-        starts = [t for t, (a, b) in enumerate(pairwise(path)) if b not in (0, a)]
-        labels, count, _ = greedy_decode(scores, len(scores), with_logits=True)
-        assert [label for label, _ in heard] == labels[: count.item()].tolist()
-        assert [frame for _, frame in heard] == starts
+        labels, count, _, begins, _ = greedy_decode(
+            scores, len(scores), with_logits=True, with_frames=True
+        )
+        pairs = zip(labels.tolist(), begins.tolist(), strict=True)
+        assert heard == list(pairs)[: count.item()]
     # With a context that is one frame too short, the scores are others.
     scores, _ = in_chunks(page, recording, 4, rng)
     assert abs(scores - whole).max() > 2 * tolerance
