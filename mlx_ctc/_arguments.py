@@ -1,8 +1,9 @@
 """One form for the many in which a batch may be written.
 
-Targets come padded, concatenated or unbatched; lengths as arrays, lists or ints; each
-in any container. What leaves here is always the same: log_probs (T, N, C), targets
-(N, S) and lengths (N,), the last three int32.
+Scores come with the frames or the batch first; targets padded, ragged, concatenated or
+unbatched; lengths as arrays, lists, ints or masks, or not at all; each in any
+container. What leaves here is always the same: log_probs (T, N, C), targets (N, S) and
+lengths (N,), the last three int32.
 
 Values that are known are checked here: those of lists, ints and NumPy arrays, and of
 every mx.array that has been evaluated and is not traced by a transformation. Reading
@@ -16,7 +17,7 @@ import numbers
 import operator
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import mlx.core as mx
 
@@ -49,6 +50,21 @@ class Frames(NamedTuple):
     is_batched: bool  # whether the caller's log_probs had an axis N
 
 
+class Layout(NamedTuple):
+    """Of the caller's log_probs."""
+
+    T: int
+    N: int
+    is_batched: bool
+    batch_first: bool
+
+
+class Targets(NamedTuple):
+    rows: Values  # (N, S)
+    lengths: Values  # (N,) in the rows, which may end before a target that is too long
+    counts: Values  # (N,) of labels, also of those that the rows leave out
+
+
 class Values(NamedTuple):
     array: mx.array  # of any integer type
     known: bool  # whether it can be read without an evaluation
@@ -64,7 +80,7 @@ def from_host(values: Any) -> mx.array:
     values = np.asarray(values)
     if values.size == 0:
         values = values.astype(np.int32)
-    if not np.issubdtype(values.dtype, np.number):
+    if values.dtype != bool and not np.issubdtype(values.dtype, np.number):
         raise TypeError(values.dtype)
     return from_numpy(values)
 
@@ -88,18 +104,20 @@ def is_numpy(values: Any) -> bool:
     return isinstance(values, np.ndarray)
 
 
-def batch_first_hint(
-    shape: tuple[int, ...], log_probs: mx.array, is_batched: bool
-) -> str:
+def layout_hint(shape: tuple[int, ...], layout: Layout) -> str:
     """The shape of targets or lengths that do not fit log_probs' N sequences.
 
-    Says so if they are as many as log_probs has rows, which is how it looks when its
-    batch comes first.
+    Says so if they are as many as log_probs has frames, which is how it looks when its
+    first two axes are swapped.
     """
-    T, N, _ = log_probs.shape
-    if is_batched and shape and shape[0] == T != N:
-        return f"{shape}: log_probs are (T, N, C); for (N, T, C) pass x.swapaxes(0, 1)"
-    return str(shape)
+    T, N, is_batched, batch_first = layout
+    if not is_batched or not shape or shape[0] != T or T == N:
+        return str(shape)
+    actual, other = "(T, N, C)", "(N, T, C)"
+    if batch_first:
+        actual, other = other, actual
+    remedy = f"pass batch_first={not batch_first}"
+    return f"{shape}: log_probs are {actual}; for {other} {remedy}"
 
 
 def fail(op: str, expected: str, got: object) -> NoReturn:
@@ -110,48 +128,45 @@ def read_batch(
     op: str,
     log_probs: Scores,
     targets: Integers,
-    input_lengths: Integers,
-    target_lengths: Integers,
+    input_lengths: Integers | None,
+    target_lengths: Integers | None,
     blank: int,
+    batch_first: bool = False,
     *,
     for_alignment: bool = False,
     with_star: bool = False,
 ) -> Batch:
-    frames = read_frames(op, log_probs, input_lengths, blank)
-    T, N, C = frames.log_probs.shape
-    C += with_star  # a label, but not of the scores
-    labels = read_integers(op, "targets", targets)
-    scores, is_batched = frames.log_probs, frames.is_batched
-    lengths = read_lengths(op, "target_lengths", target_lengths, scores, is_batched)
-    excluded = frames.blank if for_alignment else -1
-    shape = labels.array.shape
-    if not is_batched:
-        if len(shape) != 1:
-            fail(op, "targets of shape (S,) for one sequence", shape)
-        labels = as_row(op, labels)
-    elif len(shape) == 1:
-        labels, lengths = pad_concatenated(op, labels, lengths, T, C, excluded)
-    elif len(shape) != 2 or shape[0] != N:
-        wanted = f"targets of shape ({N}, S) or (sum,)"
-        fail(op, wanted, batch_first_hint(shape, scores, is_batched))
+    frames = read_frames(op, log_probs, input_lengths, blank, batch_first)
+    labels = read_targets(
+        op,
+        targets,
+        target_lengths,
+        frames,
+        batch_first,
+        for_alignment=for_alignment,
+        with_star=with_star,
+    )
+    if for_alignment and frames.lengths.known and labels.lengths.known:
+        _ext.check_fit(op, *labels.rows, frames.lengths.array, labels.lengths.array)
+    return in_one_form(frames, labels)
 
-    if lengths.known:
-        _ext.check_lengths(op, "target_lengths", lengths.array, labels.array.shape[1])
-    if labels.known and lengths.known:
-        _ext.check_labels(op, labels.array, lengths.array, C, excluded)
-    if for_alignment and frames.lengths.known and lengths.known:
-        _ext.check_fit(op, *labels, frames.lengths.array, lengths.array)
+
+def in_one_form(frames: Frames, targets: Targets) -> Batch:
     return Batch(
         frames.log_probs,
-        to_int32(labels),
+        to_int32(targets.rows),
         to_int32(frames.lengths),
-        to_int32(lengths),
+        to_int32(targets.lengths),
         frames.blank,
     )
 
 
 def read_frames(
-    op: str, log_probs: Scores, input_lengths: Integers, blank: int
+    op: str,
+    log_probs: Scores,
+    input_lengths: Integers | None,
+    blank: int,
+    batch_first: bool = False,
 ) -> Frames:
     if not isinstance(log_probs, mx.array):
         if not is_numpy(log_probs):
@@ -159,18 +174,124 @@ def read_frames(
             fail(op, "log_probs as an mx.array or a NumPy array", got)
         log_probs = from_numpy(log_probs)
     if log_probs.ndim not in (2, 3):
-        fail(op, "log_probs of shape (T, N, C) or (T, C)", log_probs.shape)
+        shapes = "(N, T, C)" if batch_first else "(T, N, C)"
+        fail(op, f"log_probs of shape {shapes} or (T, C)", log_probs.shape)
     if not mx.issubdtype(log_probs.dtype, mx.floating):
         fail(op, "log_probs of a floating type", log_probs.dtype)
     is_batched = log_probs.ndim == 3
     if not is_batched:
         log_probs = mx.expand_dims(log_probs, 1)
-    T, _, C = log_probs.shape
+    elif batch_first:
+        log_probs = log_probs.swapaxes(0, 1)
+    T, N, C = log_probs.shape
     blank = read_blank(op, blank, C)
-    lengths = read_lengths(op, "input_lengths", input_lengths, log_probs, is_batched)
+    if input_lengths is None:
+        input_lengths = T
+    layout = Layout(T, N, is_batched, batch_first)
+    lengths = read_lengths(op, "input_lengths", input_lengths, T, layout)
     if lengths.known:
         _ext.check_lengths(op, "input_lengths", lengths.array, T)
     return Frames(log_probs, lengths, blank, is_batched)
+
+
+def read_targets(
+    op: str,
+    targets: Integers,
+    target_lengths: Integers | None,
+    frames: Frames,
+    batch_first: bool,
+    *,
+    for_alignment: bool = False,
+    with_star: bool = False,
+) -> Targets:
+    T, N, C = frames.log_probs.shape
+    C += with_star  # a label, but not of the scores
+    layout = Layout(T, N, frames.is_batched, batch_first)
+    rows, sizes = read_rows(op, targets, layout)
+    is_concatenated = rows.array.ndim == 1
+    if target_lengths is not None:
+        width = None if is_concatenated else rows.array.shape[1]
+        lengths = read_lengths(op, "target_lengths", target_lengths, width, layout)
+    elif not is_concatenated:
+        lengths = count_labels(op, rows, frames.blank)
+    else:
+        fail(op, "target_lengths for targets of shape (sum,)", None)
+
+    counts = lengths
+    excluded = frames.blank if for_alignment else -1
+    if is_concatenated:
+        rows, lengths = pad_concatenated(op, rows, lengths, T, C, excluded)
+    if lengths.known:
+        _ext.check_lengths(op, "target_lengths", lengths.array, rows.array.shape[1])
+        check_row_sizes(op, lengths, sizes)
+    if rows.known and lengths.known:
+        _ext.check_labels(op, rows.array, lengths.array, C, excluded)
+    return Targets(rows, lengths, counts)
+
+
+def read_rows(op: str, targets: Integers, layout: Layout) -> tuple[Values, list[int]]:
+    """Targets (N, S), or concatenated (sum,), and the sizes of rows that are ragged."""
+    sizes = ragged_sizes(targets)
+    if sizes:
+        targets = pad_rows(cast("Sequence[Any]", targets), max(sizes))
+    labels = read_integers(op, "targets", targets)
+    shape = labels.array.shape
+    if not layout.is_batched:
+        if len(shape) != 1:
+            fail(op, "targets of shape (S,) for one sequence", shape)
+        return as_row(op, labels), []
+    if len(shape) != 1 and (len(shape) != 2 or shape[0] != layout.N):
+        wanted = f"targets of shape ({layout.N}, S) or (sum,)"
+        fail(op, wanted, layout_hint(shape, layout))
+    return labels, sizes
+
+
+def ragged_sizes(targets: Any) -> list[int]:
+    """How many labels each row has, if they are not equally many; else nothing."""
+    if isinstance(targets, list | tuple):
+        with suppress(TypeError):  # of a number's size
+            sizes = [len(row) for row in targets]
+            return sizes if len(set(sizes)) > 1 else []
+    return []
+
+
+def pad_rows(rows: Sequence[Any], S: int) -> list[list[Any]]:
+    """Rows of one length, each with what is no label at its end."""
+    lists = (row if isinstance(row, list | tuple) else row.tolist() for row in rows)
+    return [[*row, *[-1] * (S - len(row))] for row in lists]
+
+
+def check_row_sizes(op: str, lengths: Values, sizes: list[int]) -> None:
+    """Of ragged targets, a length is at most the size of its own row."""
+    if not sizes:
+        return
+    for n, length in enumerate(cast("list[int]", lengths.array.tolist())):
+        if length > sizes[n]:
+            fail(op, f"target_lengths[{n}] in [0, {sizes[n]}]", length)
+
+
+def count_labels(op: str, rows: Values, blank: int) -> Values:
+    """The lengths of targets (N, S) that are padded with what is no label."""
+    if rows.known:
+        return Values(_ext.label_lengths(op, rows.array, blank), True)
+    is_label = (rows.array >= 0) & (rows.array != blank)
+    return Values(count_prefix(is_label), False)
+
+
+def count_mask(op: str, name: str, mask: Values) -> Values:
+    """The lengths (N,) of a mask (N, W) of ones and after them zeros."""
+    if mask.known:
+        return Values(_ext.mask_lengths(op, name, mask.array), True)
+    is_one = mask.array == 1
+    is_mask = mx.all(is_one | (mask.array == 0), axis=1)
+    return Values(mx.where(is_mask, count_prefix(is_one), OUT_OF_RANGE), False)
+
+
+def count_prefix(counts: mx.array) -> mx.array:
+    """How many of each row (N, W) count, if these are the first."""
+    lengths = mx.sum(counts, axis=1)
+    is_prefix = counts == (mx.arange(counts.shape[1]) < lengths[:, None])
+    return mx.where(mx.all(is_prefix, axis=1), lengths, OUT_OF_RANGE)
 
 
 def as_index(value: Any) -> int | None:
@@ -200,7 +321,9 @@ def read_star(op: str, star: Any) -> float:
     return float(star)
 
 
-def read_integers(op: str, name: str, values: Integers) -> Values:
+def read_integers(
+    op: str, name: str, values: Integers, *, or_booleans: bool = False
+) -> Values:
     if isinstance(values, mx.array):
         values = Values(values, _ext.is_known(values))
     else:
@@ -210,8 +333,9 @@ def read_integers(op: str, name: str, values: Integers) -> Values:
             fail(op, f"{name} as rows of one length", "rows of several")
         except TypeError as error:
             fail(op, f"{name} of an integer type", error)
-    if not mx.issubdtype(values.array.dtype, mx.integer):
-        fail(op, f"{name} of an integer type", values.array.dtype)
+    dtype = values.array.dtype
+    if not mx.issubdtype(dtype, mx.integer) and not (or_booleans and dtype == mx.bool_):
+        fail(op, f"{name} of an integer type", dtype)
     if values.array.size == 0 and not values.known:
         # There is nothing to read. Being known keeps it out of reductions in a
         # compiled function: MLX 0.32.4 does not return from mx.sum of an empty
@@ -221,26 +345,42 @@ def read_integers(op: str, name: str, values: Integers) -> Values:
 
 
 def read_lengths(
-    op: str, name: str, lengths: Integers, log_probs: mx.array, is_batched: bool
+    op: str, name: str, lengths: Integers, width: int | None, layout: Layout
 ) -> Values:
-    values = read_integers(op, name, lengths)
-    N = log_probs.shape[1]
-    if values.array.ndim == 0:
-        if not values.known:
-            return Values(mx.repeat(values.array, N), False)
-        return Values(from_host([values.array.item()] * N), True)
-    if values.array.shape != (N,):
-        got = batch_first_hint(values.array.shape, log_probs, is_batched)
-        fail(op, f"{name} of shape ({N},)", got)
+    """Lengths (N,), given as such, as one int for all or as a mask (N, width)."""
+    values = read_integers(op, name, lengths, or_booleans=True)
+    array, known = values
+    shape, N = array.shape, layout.N
+    if is_mask(array, layout.is_batched):
+        rows = values if layout.is_batched else as_row(op, values)
+        if rows.array.shape != (N, width):
+            as_mask = "" if width is None else f", or ({N}, {width}) as a mask,"
+            fail(op, f"{name} of shape ({N},){as_mask}", layout_hint(shape, layout))
+        return count_mask(op, name, rows)
+    if array.dtype == mx.bool_:
+        fail(op, f"{name} of an integer type", array.dtype)
+    if not shape:
+        if not known:
+            return Values(mx.repeat(array, N), False)
+        return Values(from_host([array.item()] * N), True)
+    if shape != (N,):
+        fail(op, f"{name} of shape ({N},)", layout_hint(shape, layout))
     return values
 
 
-def as_row(op: str, targets: Values) -> Values:
-    """The targets (S,) of a single sequence as (1, S)."""
-    if not targets.known:
-        return Values(targets.array[None], False)
-    size = mx.array([targets.array.size])
-    return Values(_ext.pad_targets(op, *targets, size), True)
+def is_mask(lengths: mx.array, is_batched: bool) -> bool:
+    """A mask has one axis more than lengths, but those of one sequence may be (1,)."""
+    if is_batched:
+        return lengths.ndim == 2
+    return lengths.ndim == 1 and (lengths.size != 1 or lengths.dtype == mx.bool_)
+
+
+def as_row(op: str, values: Values) -> Values:
+    """The targets or the mask (S,) of a single sequence as (1, S)."""
+    if not values.known:
+        return Values(values.array[None], False)
+    size = mx.array([values.array.size])
+    return Values(_ext.pad_targets(op, *values, size), True)
 
 
 def pad_concatenated(

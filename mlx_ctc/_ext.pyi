@@ -42,6 +42,16 @@ def check_fit(op: str, targets: mlx.core.array, targets_are_known: bool, input_l
 def pad_targets(op: str, targets: mlx.core.array, targets_are_known: bool, lengths: mlx.core.array, stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType | None = None) -> mlx.core.array:
     """Concatenated targets (sum(lengths),) as rows (N, S)."""
 
+def mask_lengths(op: str, name: str, mask: mlx.core.array) -> mlx.core.array:
+    """
+    The ones that each row of a known mask (N, W) begins with, (N,). Refuses ones after a zero.
+    """
+
+def label_lengths(op: str, targets: mlx.core.array, blank: int) -> mlx.core.array:
+    """
+    The labels that each row of known targets (N, S) begins with, (N,). Refuses labels after padding: a negative number or the blank.
+    """
+
 def to_int32(a: mlx.core.array) -> mlx.core.array:
     """A known array in 32 bits, saturated."""
 

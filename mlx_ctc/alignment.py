@@ -22,25 +22,28 @@ if TYPE_CHECKING:
 def forced_align(
     log_probs: Scores,
     targets: Integers,
-    input_lengths: Integers,
-    target_lengths: Integers,
+    input_lengths: Integers | None = None,
+    target_lengths: Integers | None = None,
     blank: int = 0,
     *,
     with_logits: bool = False,
     star: float | None = None,
+    batch_first: bool = False,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> tuple[mx.array, mx.array]:
     """The most probable alignment of each target with its frames.
 
     Like ``torchaudio.functional.forced_align``, for a whole batch. The arguments take
-    the same forms as those of :func:`ctc_loss`; ``log_probs`` has its frames first.
+    the same forms as those of :func:`ctc_loss`.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
-        targets (array): Labels in ``[0, C)``, ``(N, S)``, ``(sum(target_lengths),)`` or
-            ``(S,)``.
-        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
-        target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
+        targets (array): Labels in ``[0, C)``, ``(N, S)``, ``(sum(target_lengths),)``,
+            ``(S,)`` or a list of N lists.
+        input_lengths (array, optional): Frames of each sequence, ``(N,)``, one int for
+            all or a mask. Default: ``None``, all T.
+        target_lengths (array, optional): Labels of each target, ``(N,)``, one int for
+            all or a mask. Default: ``None``, those before the padding.
         blank (int, optional): The class that means "no label". Negative values count
             from the last class. Default: ``0``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits. The
@@ -48,6 +51,8 @@ def forced_align(
         star (float, optional): Makes ``C``, the number of classes, a label that stands
             for any text: it matches one frame or more, whatever is in them, each with
             this log-probability, 0 or less. Default: ``None``, no such label.
+        batch_first (bool, optional): ``log_probs`` are ``(N, T, C)``. The results have
+            N first in either case. Default: ``False``.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
@@ -107,6 +112,7 @@ def forced_align(
             input_lengths,
             target_lengths,
             blank,
+            batch_first,
             for_alignment=True,
             with_star=star is not None,
         )
@@ -132,12 +138,13 @@ def append_star(scores: mx.array, star: float, with_logits: bool) -> mx.array:
 def ctc_posteriors(
     log_probs: Scores,
     targets: Integers,
-    input_lengths: Integers,
-    target_lengths: Integers,
+    input_lengths: Integers | None = None,
+    target_lengths: Integers | None = None,
     blank: int = 0,
     *,
     by_class: bool = False,
     with_logits: bool = False,
+    batch_first: bool = False,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> mx.array:
     """The posterior probability of each label of the target in each frame.
@@ -148,16 +155,20 @@ def ctc_posteriors(
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
-        targets (array): Labels in ``[0, C)``, ``(N, S)``, ``(sum(target_lengths),)`` or
-            ``(S,)``.
-        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
-        target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
+        targets (array): Labels in ``[0, C)``, ``(N, S)``, ``(sum(target_lengths),)``,
+            ``(S,)`` or a list of N lists.
+        input_lengths (array, optional): Frames of each sequence, ``(N,)``, one int for
+            all or a mask. Default: ``None``, all T.
+        target_lengths (array, optional): Labels of each target, ``(N,)``, one int for
+            all or a mask. Default: ``None``, those before the padding.
         blank (int, optional): The class that means "no label". Negative values count
             from the last class. Default: ``0``.
         by_class (bool, optional): Sum over the labels of each class.
             Default: ``False``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits.
             Default: ``False``.
+        batch_first (bool, optional): ``log_probs`` are ``(N, T, C)``. The results have
+            N first in either case. Default: ``False``.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
@@ -189,7 +200,13 @@ def ctc_posteriors(
     """
     with mx.stream(stream) if stream is not None else nullcontext():
         batch = read_batch(
-            "ctc_posteriors", log_probs, targets, input_lengths, target_lengths, blank
+            "ctc_posteriors",
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            blank,
+            batch_first,
         )
         posteriors = _ext.ctc_posteriors(
             *batch, with_logits=with_logits, by_class=by_class

@@ -32,11 +32,12 @@ MOST = 1e-3
 
 def greedy_decode(
     log_probs: Scores,
-    input_lengths: Integers,
+    input_lengths: Integers | None = None,
     blank: int = 0,
     *,
     with_frames: bool = False,
     with_logits: bool = False,
+    batch_first: bool = False,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> tuple[mx.array, ...]:
     """The labels of the most probable class in each frame.
@@ -46,13 +47,16 @@ def greedy_decode(
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
-        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
+        input_lengths (array, optional): Frames of each sequence, ``(N,)``, one int for
+            all or a mask ``(N, T)``. Default: ``None``, all T.
         blank (int, optional): The class that means "no label". Default: ``0``.
         with_frames (bool, optional): Return also when each label begins and how
             probable it is. Default: ``False``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits. They have
             the same labels, and log-softmax is applied to the scores.
             Default: ``False``.
+        batch_first (bool, optional): ``log_probs`` are ``(N, T, C)``. The results have
+            N first in either case. Default: ``False``.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
@@ -84,7 +88,7 @@ def greedy_decode(
     """
     with mx.stream(stream) if stream is not None else nullcontext():
         log_probs, known_lengths, blank, is_batched = read_frames(
-            "greedy_decode", log_probs, input_lengths, blank
+            "greedy_decode", log_probs, input_lengths, blank, batch_first
         )
         lengths = to_int32(known_lengths)
         on_cpu = mx.default_device() == mx.Device(mx.cpu)
@@ -210,7 +214,7 @@ def positive(name: str, value: SupportsIndex) -> int:
 
 def beam_search_decode(
     log_probs: Scores,
-    input_lengths: Integers,
+    input_lengths: Integers | None = None,
     beam_width: SupportsIndex = 100,
     blank: int = 0,
     nbest: SupportsIndex = 1,
@@ -223,6 +227,7 @@ def beam_search_decode(
     hotwords: Mapping[Sequence[int], float] | None = None,
     rescore: bool = True,
     with_logits: bool = False,
+    batch_first: bool = False,
 ) -> list[list[Hypothesis]] | list[Hypothesis]:
     """The most probable labellings, each summed over all paths that map to it.
 
@@ -232,7 +237,8 @@ def beam_search_decode(
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
-        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all.
+        input_lengths (array, optional): Frames of each sequence, ``(N,)``, one int for
+            all or a mask ``(N, T)``. Default: ``None``, all T.
         beam_width (int, optional): Prefixes kept after each frame. Default: ``100``.
         blank (int, optional): The class that means "no label". Default: ``0``.
         nbest (int, optional): Labellings returned, at most ``beam_width``.
@@ -263,6 +269,8 @@ def beam_search_decode(
             :func:`greedy_decode`, so that none less probable is the best.
             Default: ``True``.
         with_logits (bool, optional): ``log_probs`` are unnormalised logits.
+            Default: ``False``.
+        batch_first (bool, optional): ``log_probs`` are ``(N, T, C)``.
             Default: ``False``.
 
     Returns:
@@ -300,15 +308,16 @@ def beam_search_decode(
     if scorer is not None and prefix_scorer is not None:
         fail(OP, "one scorer", "scorer and prefix_scorer")
 
+    if isinstance(input_lengths, mx.array):
+        # As a list they are known, and checked as such.
+        input_lengths = cast("list[int]", input_lengths.tolist())
     # MLX has float64 on the CPU only.
     is_double = isinstance(log_probs, mx.array) and log_probs.dtype == mx.float64
     with mx.stream(mx.cpu) if is_double else nullcontext():
         log_probs, lengths, blank, is_batched = read_frames(
-            OP, log_probs, input_lengths, blank
+            OP, log_probs, input_lengths, blank, batch_first
         )
-    mx.eval(log_probs, lengths.array)
-    if not lengths.known:
-        _ext.check_lengths(OP, "input_lengths", lengths.array, log_probs.shape[0])
+    mx.eval(log_probs)
     frames = frames_on_cpu(log_probs, with_logits)
     counts = cast("list[int]", lengths.array.tolist())
     if not with_logits:

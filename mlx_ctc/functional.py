@@ -8,26 +8,33 @@ from typing import TYPE_CHECKING, Literal, get_args
 import mlx.core as mx
 
 from mlx_ctc import _ext
-from mlx_ctc._arguments import fail, read_batch
+from mlx_ctc._arguments import (
+    fail,
+    in_one_form,
+    read_frames,
+    read_targets,
+    to_int32,
+)
 
 if TYPE_CHECKING:
     from mlx_ctc._arguments import Integers, Scores
 
-Reduction = Literal["none", "mean", "sum"]
+Reduction = Literal["none", "mean", "sum", "mean_batch", "mean_volume"]
 REDUCTIONS = get_args(Reduction)
 
 
 def ctc_loss(
     log_probs: Scores,
     targets: Integers,
-    input_lengths: Integers,
-    target_lengths: Integers,
+    input_lengths: Integers | None = None,
+    target_lengths: Integers | None = None,
     blank: int = 0,
     reduction: Reduction = "mean",
     zero_infinity: bool = False,
     *,
     with_logits: bool = False,
     normalized: bool = True,
+    batch_first: bool = False,
     stream: mx.Stream | mx.Device | mx.DeviceType | None = None,
 ) -> mx.array:
     """The Connectionist Temporal Classification loss.
@@ -41,22 +48,28 @@ def ctc_loss(
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)``: T frames, N sequences, C
             classes; or ``(T, C)`` for a single sequence. float32, float16, bfloat16,
-            or on the CPU float64. Pass scores ``(N, T, C)`` as
-            ``x.swapaxes(0, 1)``, which is read without a copy; passed as they are,
-            they are not detected if N equals T. ``-inf`` excludes a class. A NumPy
-            array is converted by ``mx.array``, float64 to float32.
+            or on the CPU float64. With ``batch_first``, ``(N, T, C)``.
+            ``-inf`` excludes a class. A NumPy array is converted by ``mx.array``,
+            float64 to float32.
         targets (array): Labels in ``[0, C)``: ``(N, S)``, with values past a target's
             length ignored; or all targets concatenated, ``(sum(target_lengths),)``;
-            or ``(S,)`` for a single sequence.
-        input_lengths (array): Frames of each sequence, ``(N,)`` or one int for all,
-            each at most T. Later frames are ignored and have a gradient of 0.
-        target_lengths (array): Labels of each target, ``(N,)`` or one int for all.
+            or ``(S,)`` for a single sequence; or a list of N lists of labels.
+        input_lengths (array, optional): Frames of each sequence, ``(N,)`` or one int
+            for all, each at most T; or a mask ``(N, T)``, ``(T,)`` for a single
+            sequence, of ones or ``True`` in the sequence's frames and zeros after
+            them. Later frames are ignored and have a gradient of 0. Default:
+            ``None``, T for all.
+        target_lengths (array, optional): Labels of each target, ``(N,)`` or one int
+            for all, or a mask ``(N, S)``. Default: ``None``: a target ends before its
+            first number that is negative, such as -100, or the blank; concatenated
+            targets need lengths.
         blank (int, optional): The class that means "no label". Negative values count
             from the last class, as in NumPy. Default: ``0``.
         reduction (str, optional): ``'none'``: the loss of each sequence ``(N,)``;
-            ``'mean'``: their mean, each divided by its target length (at least 1);
-            ``'sum'``: their sum. A single unbatched sequence gives a scalar.
-            Default: ``'mean'``.
+            ``'mean'``: their mean, each divided by its target length (at least 1), as
+            in torch; ``'sum'``: their sum; ``'mean_batch'``: their mean;
+            ``'mean_volume'``: their sum, divided by the sum of the target lengths (at
+            least 1). A single unbatched sequence gives a scalar. Default: ``'mean'``.
         zero_infinity (bool, optional): Replace an infinite loss by 0. The loss is
             infinite if the target needs more frames than the sequence has; its
             gradient is 0 in either case. Default: ``False``.
@@ -68,11 +81,14 @@ def ctc_loss(
             example log-probabilities minus label priors; see the note on the gradient.
             The loss is the same. Not together with ``with_logits``.
             Default: ``True``.
+        batch_first (bool, optional): ``log_probs`` are ``(N, T, C)``, and so is their
+            gradient. They are read without a copy. Without it, such scores are not
+            detected if N equals T. Default: ``False``.
         stream (Stream or Device, optional): Where to compute. Default: ``None``, the
             default stream.
 
     Targets and lengths may be arrays of any integer type, NumPy arrays, lists, tuples
-    or ints.
+    or ints, and masks also boolean.
 
     Returns:
         array: The loss in float32 (float64 for float64 input).
@@ -86,8 +102,9 @@ def ctc_loss(
     Note:
         The call does not evaluate arrays to check them. A label or length out of range
         in an ``mx.array`` that has not been evaluated gives its sequence a loss of NaN
-        and a gradient of NaN in all T frames, also with ``zero_infinity``. The other
-        sequences are not affected.
+        and a gradient of NaN in all T frames, also with ``zero_infinity``. So do a mask
+        with another value than 0 and 1 or a one after a zero, and labels after the
+        padding that ends a target. The other sequences are not affected.
 
         The function does not check that the scores are log-probabilities. That would
         read all of them once more in every step, and unnormalised scores have uses.
@@ -118,21 +135,30 @@ def ctc_loss(
             "normalized. For other scores pass with_logits=False",
         )
     with mx.stream(stream) if stream is not None else nullcontext():
-        batch = read_batch(
-            "ctc_loss", log_probs, targets, input_lengths, target_lengths, blank
-        )
-        loss = _ext.ctc_loss(
-            *batch,
+        frames = read_frames("ctc_loss", log_probs, input_lengths, blank, batch_first)
+        labels = read_targets("ctc_loss", targets, target_lengths, frames, batch_first)
+        losses = _ext.ctc_loss(
+            *in_one_form(frames, labels),
             with_logits=with_logits,
             zero_infinity=zero_infinity,
             normalized=normalized,
         )
-        if reduction == "mean":
-            if loss.size == 0:
-                # Of the same kind as the sum: a compiled division of empty arrays ends
-                # the process in MLX 0.32.4 on CUDA.
-                return mx.sum(loss) * mx.nan
-            return mx.mean(loss / mx.maximum(batch.target_lengths, 1))
-        if reduction == "sum" or log_probs.ndim == 2:
-            return mx.sum(loss)
-        return loss
+        if reduction == "none" and frames.is_batched:
+            return losses
+        return reduce(losses, to_int32(labels.counts), reduction)
+
+
+def reduce(losses: mx.array, counts: mx.array, reduction: Reduction) -> mx.array:
+    """A scalar of the losses (N,) of targets with so many labels (N,)."""
+    if losses.size == 0 and reduction in ("mean", "mean_batch"):
+        # Of the same kind as the sum: a compiled division of empty arrays ends the
+        # process in MLX 0.32.4 on CUDA.
+        return mx.sum(losses) * mx.nan
+    if reduction == "mean":
+        return mx.mean(losses / mx.maximum(counts, 1))
+    if reduction == "mean_batch":
+        return mx.mean(losses)
+    if reduction == "mean_volume" and counts.size > 0:
+        # Not of an empty array: see read_integers.
+        return mx.sum(losses) / mx.maximum(mx.sum(counts), 1)
+    return mx.sum(losses)

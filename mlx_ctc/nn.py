@@ -23,14 +23,18 @@ class CTCLoss(Module):
     Args:
         blank (int, optional): The class that means "no label". Negative values count
             from the last class. Default: ``0``.
-        reduction (str, optional): ``'none'`` | ``'mean'`` | ``'sum'``.
-            Default: ``'mean'``.
+        reduction (str, optional): ``'none'`` | ``'mean'`` | ``'sum'`` |
+            ``'mean_batch'`` | ``'mean_volume'``. The losses of ``mlx.nn.losses`` have
+            another default in most cases, ``'none'``, and another ``'mean'``, which is
+            ``'mean_batch'`` here. Default: ``'mean'``, as in torch.
         zero_infinity (bool, optional): Whether to replace an infinite loss by 0.
             Default: ``False``.
         with_logits (bool, optional): Whether the input is unnormalised logits
             instead of log-probabilities. Default: ``False``.
         normalized (bool, optional): Whether the exponentials of the input sum to 1 in
             each frame. ``False`` for scores of any other kind. Default: ``True``.
+        batch_first (bool, optional): Whether the input is ``(N, T, C)`` instead of
+            ``(T, N, C)``. Default: ``False``.
 
     Examples:
         >>> import mlx.core as mx
@@ -50,6 +54,7 @@ class CTCLoss(Module):
         *,
         with_logits: bool = False,
         normalized: bool = True,
+        batch_first: bool = False,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self.blank = blank
@@ -57,20 +62,21 @@ class CTCLoss(Module):
         self.zero_infinity = zero_infinity
         self.with_logits = with_logits
         self.normalized = normalized
+        self.batch_first = batch_first
 
     def _extra_repr(self) -> str:
         return (
             f"blank={self.blank}, reduction={self.reduction!r}, "
             f"zero_infinity={self.zero_infinity}, with_logits={self.with_logits}, "
-            f"normalized={self.normalized}"
+            f"normalized={self.normalized}, batch_first={self.batch_first}"
         )
 
     def __call__(
         self,
         log_probs: Scores,
         targets: Integers,
-        input_lengths: Integers,
-        target_lengths: Integers,
+        input_lengths: Integers | None = None,
+        target_lengths: Integers | None = None,
     ) -> mx.array:
         return ctc_loss(
             log_probs,
@@ -82,4 +88,5 @@ class CTCLoss(Module):
             self.zero_infinity,
             with_logits=self.with_logits,
             normalized=self.normalized,
+            batch_first=self.batch_first,
         )

@@ -5,8 +5,9 @@
     python tests/fuzz.py --seed 12345      # one seed again, in this process
 
 A seed determines a problem, and the calls that are made of it: each in another form
-(padded, concatenated or unbatched; list, tuple, int, NumPy array, evaluated or
-unevaluated mx.array; any integer type; any strides) and most with nothing wrong. A call
+(frames or batch first; padded, ragged, concatenated or unbatched; with lengths, masks
+or neither; list, tuple, int, NumPy array, evaluated or unevaluated mx.array; any
+integer type; any strides) and most with nothing wrong. A call
 has to give the reference's result, or to raise a ValueError that names what is wrong,
 or to give NaN for the sequences that it is wrong in.
 
@@ -31,7 +32,7 @@ from itertools import pairwise, product
 import mlx.core as mx
 import numpy as np
 import reference
-from problems import TOLERANCE, to_numpy
+from problems import REDUCTIONS, TOLERANCE, to_numpy
 
 from mlx_ctc import (
     _ext,
@@ -204,9 +205,44 @@ def integers(rng, values, kinds="list numpy mlx lazy"):
     if rng.random() < 0.3 and array.ndim == 2:
         array = mx.array(values.T, array.dtype).T
     if form == "lazy":
-        return Integers(array + 0, False, form)
+        return Integers(array + 0, values.size == 0, form)
     mx.eval(array)
     return Integers(array, _ext.is_known(array), form)
+
+
+def mask(rng, lengths, width, unbatched, spoiled):
+    """Lengths as a mask; if `spoiled` names a sequence, its row is none."""
+    values = (np.arange(width) < np.reshape(lengths, (-1, 1))).astype(int)
+    if spoiled is not None:
+        row = values[spoiled]
+        if width > 1 and rng.random() < 0.7:
+            row[rng.integers(width - 1)], row[-1] = 0, 1
+        else:
+            row[rng.integers(width)] = rng.choice([-1, 2, 2**40])
+    if unbatched:
+        values = values[0]
+    result = integers(rng, values)
+    if values.min(initial=0) < 0 or values.max(initial=0) > 1 or rng.random() < 0.5:
+        return result
+    if result.form == "list":
+        return Integers(values.astype(bool).tolist(), True, "boolean list")
+    if result.form == "numpy":
+        return Integers(result.values.astype(bool), True, "boolean numpy")
+    array = result.values.astype(mx.bool_)
+    if result.known:
+        mx.eval(array)
+    return Integers(array, result.known, f"boolean {result.form}")
+
+
+def without_lengths(rng, problem, targets, unbatched):
+    """Targets whose labels are followed by padding, or by nothing."""
+    pairs = list(zip(targets, problem.target_lengths, strict=True))
+    if rng.random() < 0.4 and not unbatched:
+        return Integers([row[:size].tolist() for row, size in pairs], True, "ragged")
+    padding = rng.choice([-1, -100, problem.blank])
+    for row, size in pairs:
+        row[size:] = padding
+    return integers(rng, targets[0] if unbatched else targets)
 
 
 def fitting(rng, values, dtypes):
@@ -263,6 +299,7 @@ class Call:
     blank: int
     unbatched: bool
     concatenated: bool
+    batch_first: bool
     bad: np.ndarray  # (N,) sequences with a value out of range
     fault: str | None  # the argument that has it
     refused: list  # what a call that can know it has to name
@@ -276,7 +313,11 @@ class Call:
         )
 
     def options(self):
-        return {"blank": self.blank, "with_logits": self.problem.with_logits}
+        return {
+            "blank": self.blank,
+            "with_logits": self.problem.with_logits,
+            "batch_first": self.batch_first,
+        }
 
     def loss_options(self):
         return {**self.options(), "normalized": self.problem.normalized}
@@ -290,64 +331,110 @@ class Call:
             f"T={p.T} N={p.N} C={p.C} S={p.targets.shape[1]} {p.dtype} "
             f"blank={self.blank} logits={p.with_logits} normalized={p.normalized} "
             f"star={p.star} unbatched={self.unbatched} "
-            f"concatenated={self.concatenated} targets={self.targets} "
-            f"input_lengths={self.input_lengths} target_lengths={self.target_lengths} "
-            f"bad={self.bad} refused={self.refused}"
+            f"concatenated={self.concatenated} batch_first={self.batch_first} "
+            f"targets={self.targets} input_lengths={self.input_lengths} "
+            f"target_lengths={self.target_lengths} bad={self.bad} "
+            f"refused={self.refused}"
         )
+
+
+def random_fault(rng, problem):
+    """An argument, a sequence and a value that is out of range there, or nothing."""
+    if problem.N == 0 or rng.random() > 0.3:
+        return None, None, None
+    fault = rng.choice(["targets", "input_lengths", "target_lengths"])
+    n = rng.integers(problem.N)
+    value = int(rng.choice([-1, -7, 120, 2**31 - 1, -(2**31), 2**31, 2**40]))
+    if fault == "targets":
+        if problem.target_lengths[n] == 0:
+            return None, None, None
+        value = value if value != 120 else problem.C + (problem.star is not None)
+    return fault, n, value
+
+
+def random_input_lengths(rng, problem, unbatched, spoiled, value):
+    """In one of their forms, with a value out of range if a sequence is spoiled."""
+    lengths = problem.input_lengths.copy()
+    if spoiled is None and (lengths == problem.T).all() and rng.random() < 0.5:
+        return Integers(None, True, "none")
+    if rng.random() < 0.25 and (spoiled is None or problem.T > 1):
+        return mask(rng, lengths, problem.T, unbatched, spoiled)
+    if spoiled is not None:
+        lengths[spoiled] = value
+    kinds = "list tuple numpy mlx lazy" + (" int" if problem.N > 0 else "")
+    return integers(rng, lengths, kinds)
+
+
+def random_targets(rng, problem, unbatched, concatenated, fault, spoiled, value):
+    """Targets and their lengths in one of their forms, with the fault if there is."""
+    targets, lengths = problem.targets.copy(), problem.target_lengths.copy()
+    S = targets.shape[1]
+    if fault == "targets":
+        targets[spoiled, rng.integers(lengths[spoiled])] = value
+    spoiled_length = spoiled if fault == "target_lengths" else None
+    form = "lengths"
+    if problem.N > 0 and not concatenated:
+        form = rng.choice(["lengths", "lengths", "mask", "none"])
+    # A negative label would be the end of its target.
+    if form == "none" and fault != "target_lengths" and not (value and value < 0):
+        found = without_lengths(rng, problem, targets, unbatched)
+        return found, Integers(None, found.known, "none")
+    if form == "mask" and (fault != "target_lengths" or S > 1):
+        rows = integers(rng, targets[0] if unbatched else targets)
+        return rows, mask(rng, lengths, S, unbatched, spoiled_length)
+    if concatenated:
+        pairs = zip(targets, lengths, strict=True)
+        targets = np.concatenate([r[:k] for r, k in pairs] or [np.zeros(0, int)])
+    elif unbatched:
+        targets = targets[0]
+    if spoiled_length is not None:
+        lengths[spoiled] = value
+    kinds = "list tuple numpy mlx lazy" + (" int" if problem.N > 0 else "")
+    return integers(rng, targets), integers(rng, lengths, kinds)
 
 
 def random_call(rng, problem):
     """The problem in one of its forms, at times with a value out of range."""
-    N = problem.N
-    targets, input_lengths = problem.targets.copy(), problem.input_lengths.copy()
-    target_lengths = problem.target_lengths.copy()
-    unbatched = N == 1 and rng.random() < 0.3
+    unbatched = problem.N == 1 and rng.random() < 0.3
     concatenated = not unbatched and rng.random() < 0.3
-    bad, fault = np.zeros(N, bool), None
-    if N > 0 and rng.random() < 0.3:
-        fault = rng.choice(["targets", "input_lengths", "target_lengths"])
-        n = rng.integers(N)
-        wild = int(rng.choice([-1, -7, 120, 2**31 - 1, -(2**31), 2**31, 2**40]))
-        if fault == "targets" and target_lengths[n] > 0:
-            wild = wild if wild != 120 else problem.C + (problem.star is not None)
-            targets[n, rng.integers(target_lengths[n])] = wild
-        elif fault == "input_lengths":
-            input_lengths[n] = wild
-        elif fault == "target_lengths":
-            target_lengths[n] = wild
-        else:
-            fault = None
-        bad[n] = fault is not None
-    if concatenated:
-        rows = zip(targets, problem.target_lengths, strict=True)
-        targets = np.concatenate([r[:k] for r, k in rows] or [np.zeros(0, int)])
-        if fault == "target_lengths":
-            bad[:] = True
-    elif unbatched:
-        targets = targets[0]
-    kinds = "list tuple numpy mlx lazy" + (" int" if N > 0 else "")
-    targets = integers(rng, targets)
-    input_lengths = integers(rng, input_lengths, kinds)
-    target_lengths = integers(rng, target_lengths, kinds)
+    batch_first = rng.random() < 0.3
+    fault, n, value = random_fault(rng, problem)
+    bad = np.zeros(problem.N, bool)
+    if fault == "target_lengths" and concatenated:
+        bad[:] = True
+    elif fault:
+        bad[n] = True
+    spoiled = n if fault == "input_lengths" else None
+    input_lengths = random_input_lengths(rng, problem, unbatched, spoiled, value)
+    targets, target_lengths = random_targets(
+        rng, problem, unbatched, concatenated, fault, n, value
+    )
     known = {
         "targets": targets.known and target_lengths.known,
         "input_lengths": input_lengths.known,
         "target_lengths": target_lengths.known,
     }
-    scores = scores_of(rng, problem)
     return Call(
         problem,
-        scores[:, 0] if unbatched else scores,
+        in_layout(scores_of(rng, problem), unbatched, batch_first),
         targets,
         input_lengths,
         target_lengths,
         problem.blank - (problem.C if rng.random() < 0.3 else 0),
         unbatched,
         concatenated,
+        batch_first,
         bad,
         fault,
         [fault] if fault and known[fault] else [],
     )
+
+
+def in_layout(scores, unbatched, batch_first):
+    """Scores (T, N, C) as a call takes them."""
+    if unbatched:
+        return scores[:, 0]
+    return scores.swapaxes(0, 1) if batch_first else scores
 
 
 def read(rng, array):
@@ -385,7 +472,7 @@ def loose(call, result, expected):
 
 def check_loss(rng, call):
     zero_infinity = rng.random() < 0.5
-    reduction = rng.choice(["none", "mean", "sum"])
+    reduction = rng.choice(REDUCTIONS)
     options = {**call.loss_options(), "zero_infinity": zero_infinity}
     if rng.random() < 0.3:
         layer = nn.CTCLoss(reduction=str(reduction), **options)
@@ -450,6 +537,8 @@ def check_gradient(rng, call):
     result = read(rng, total(scores))
     if call.unbatched:
         result = result[:, None]
+    elif call.batch_first:
+        result = result.swapaxes(0, 1)
     expected = expected_gradient(call, cotangent)
     for n in range(p.N):
         if p.nan[n] and not p.fits(n) and not call.bad[n]:
@@ -632,7 +721,7 @@ def check_probabilities(rng, call):
             call.refused = ["log_probs of at most 0"]
     scores = mx.array(scores, p.dtype)
     beam_search_decode(
-        scores[:, 0] if call.unbatched else scores,
+        in_layout(scores, call.unbatched, call.batch_first),
         call.input_lengths.values,
         4,
         **call.options(),

@@ -27,6 +27,8 @@ TOLERANCE = {
 }
 
 
+REDUCTIONS = ["none", "sum", "mean", "mean_batch", "mean_volume"]
+
 # Probabilities (T, C) from the tests of Graves' own implementation, which TensorFlow's
 # and torchaudio's took over. The blank is 5.
 LONG = [

@@ -95,6 +95,10 @@ def reduce(losses, target_lengths, reduction, zero_infinity=False):
         losses = np.where(losses == np.inf, 0, losses)
     if reduction == "mean":
         return np.mean(losses / np.maximum(target_lengths, 1))
+    if reduction == "mean_batch":
+        return np.mean(losses)
+    if reduction == "mean_volume":
+        return losses.sum() / max(np.sum(target_lengths), 1)
     return losses.sum() if reduction == "sum" else losses
 
 

@@ -173,6 +173,30 @@ def given(rng):
     }
 
 
+@pytest.fixture
+def of_other_libraries(given):
+    """What the page on batches takes as given: scores with the batch first."""
+    targets = np.array(given["targets"])
+    logits = np.array(given["logits"]).swapaxes(0, 1)
+    padding = np.arange(5) >= np.reshape(given["target_lengths"], (2, 1))
+    past = np.arange(24) >= np.reshape(given["input_lengths"], (2, 1))
+    return {
+        **given,
+        "logits": mx.array(logits),
+        # NeMo's blank is the last class.
+        "log_probs": mx.roll(mx.array(reference.log_softmax(logits)), -1, axis=2),
+        "transcript": mx.array(targets - 1),
+        "encoded_len": given["input_lengths"],
+        "transcript_len": given["target_lengths"],
+        "labels": mx.array(np.where(padding, -100, targets)),
+        "pad_token_id": 0,
+        "y_pred": mx.array(logits),
+        "y_true": mx.array(np.where(padding, 0, targets)),
+        "logit_paddings": mx.array(past, mx.float32),
+        "label_paddings": mx.array(padding, mx.float32),
+    }
+
+
 def letters(labels):
     return "".join(ALPHABET[c] for c in labels)
 
@@ -203,6 +227,24 @@ def check_scores(page):
         slope = (loss(logits + move) - loss(logits - move)) / 2
         product = (np.array(page["gradient"]) * move).sum()
         assert product == pytest.approx(slope, rel=1e-4, abs=1e-9)
+
+
+def check_batches(page):
+    logits = np.array(page["logits"], np.float64).swapaxes(0, 1)
+    targets, S = np.array(page["targets"]), np.array(page["target_lengths"])
+
+    def losses(frames):
+        return reference.ctc_loss(reference.log_softmax(logits), targets, frames, S)[0]
+
+    expected = losses(page["input_lengths"])
+    for name in "value masked padded ragged".split():
+        assert page[name].item() == pytest.approx(np.mean(expected / S), rel=1e-6)
+    assert page["lengths"].tolist() == [5, 3]
+    assert page["wav2vec2"].item() == pytest.approx(expected.sum(), rel=1e-6)
+    # The log-probabilities are rounded, of a loss below 0.01.
+    assert page["nemo"].item() == pytest.approx(expected.mean(), rel=1e-4)
+    assert page["keras"].item() == pytest.approx(losses([24, 24]).mean(), rel=1e-6)
+    np.testing.assert_allclose(page["optax"], expected, rtol=1e-6)
 
 
 def check_alignment(page):
@@ -275,24 +317,32 @@ def check_streaming(page):
 CHECKS = {
     "README.md": check_readme,
     "docs/alignment-and-decoding.md": check_alignment,
+    "docs/batches.md": check_batches,
     "docs/scores.md": check_scores,
     "docs/streaming.md": check_streaming,
     "docs/troubleshooting.md": check_troubleshooting,
 }
 
-# Pages whose code begins with a batch of a model's scores.
-TAKE_A_BATCH = {"README.md", "docs/alignment-and-decoding.md", "docs/scores.md"}
+# The fixtures with a batch of a model's scores, of pages whose code begins with one.
+BATCHES = {
+    "README.md": "given",
+    "docs/alignment-and-decoding.md": "given",
+    "docs/batches.md": "of_other_libraries",
+    "docs/scores.md": "given",
+}
 
 
 @pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("page", list(filter(runs_here, pages())), ids=name_of)
-def test_code(page, given, request):
+def test_code(page, request):
     code, check = runs_here(page), CHECKS.get(name_of(page))
+    batch = BATCHES.get(name_of(page))
+    namespace = request.getfixturevalue(batch) if batch else {}
     if any("mlx_ctc.plot" in block.code for block in code):
         plt = pytest.importorskip("matplotlib.pyplot")
         request.addfinalizer(lambda: plt.close("all"))
-        _, (given["above"], given["below"]) = plt.subplots(2)
-    namespace = execute(code, given if name_of(page) in TAKE_A_BATCH else {})
+        _, (namespace["above"], namespace["below"]) = plt.subplots(2)
+    execute(code, namespace)
     if check:
         check(namespace)
 

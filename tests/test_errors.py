@@ -5,7 +5,7 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
-from problems import loss_and_gradient
+from problems import REDUCTIONS, loss_and_gradient
 
 from mlx_ctc import _ext, ctc_loss
 
@@ -98,7 +98,7 @@ def test_unbatched_lengths_are_single(name):
         "target_lengths": S,
     }
     mx.eval(ctc_loss(**unbatched))
-    refused(ValueError, name, **{**unbatched, name: mx.array([1, 1])})
+    refused(ValueError, name, **{**unbatched, name: mx.array([1, 1, 1])})
 
 
 @pytest.mark.parametrize("blank", [-C - 1, C, 2**40])
@@ -112,19 +112,97 @@ def test_blank_is_an_int(blank):
 
 
 @pytest.mark.parametrize("form", [list, np.array, mx.array])
-def test_batch_first_scores_are_named(form):
-    hint = r"\(T, N, C\); for \(N, T, C\) pass x\.swapaxes\(0, 1\)\.$"
-    scores = mx.zeros((N, 40, C))
-    with pytest.raises(ValueError, match="input_lengths.*" + hint):
-        ctc_loss(scores, good()["targets"], form([T] * N), form([S] * N))
-    with pytest.raises(ValueError, match="target_lengths.*" + hint):
-        ctc_loss(scores, good()["targets"], T - 4, form([S] * N))
-    with pytest.raises(ValueError, match="targets.*" + hint):
-        ctc_loss(scores, good()["targets"], T - 4, S)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_swapped_axes_of_the_scores_are_named(form, batch_first):
+    layouts = [r"\(N, T, C\)", r"\(T, N, C\)"]
+    actual, other = layouts if batch_first else layouts[::-1]
+    hint = f"log_probs are {actual}; for {other} pass batch_first={not batch_first}"
+    scores = mx.zeros((40, N, C) if batch_first else (N, 40, C))
+    all_labels = [1] * N * S
+    for name, *call in (
+        ("input_lengths", good()["targets"], form([T] * N), form([S] * N)),
+        ("target_lengths", all_labels, None, form([S] * N)),
+        ("targets", good()["targets"], None, S),
+        ("input_lengths", good()["targets"], form([[1] * 40] * N), S),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}.*: {hint}\.$"):
+            ctc_loss(scores, *call, batch_first=batch_first)
 
 
-def test_reduction_is_one_of_three():
-    refused(ValueError, "none", "mean", "sum", "average", reduction="average")
+def test_reduction_is_one_of_five():
+    refused(ValueError, *REDUCTIONS, "average", reduction="average")
+
+
+MASKS = [("input_lengths", T), ("target_lengths", S)]
+FORMS = [lambda a: a, np.ndarray.tolist, lambda a: mx.array(a) + 0]
+
+
+@pytest.mark.parametrize(("name", "width"), MASKS)
+@pytest.mark.parametrize("form", FORMS, ids=["numpy", "list", "unknown"])
+def test_mask_has_a_column_for_each_frame_or_label(name, width, form):
+    for shape in (N, width + 1), (N - 1, width), (width, N), (N, 0):
+        rows, columns = shape
+        mask = form(np.ones(shape, int))
+        refused(ValueError, name, N, width, rows, columns, **{name: mask})
+
+
+def test_concatenated_targets_have_lengths():
+    targets = [1] * N * S
+    refused(ValueError, "target_lengths", None, targets=targets, target_lengths=None)
+    mask = np.ones((N, S), int)
+    refused(ValueError, "target_lengths", N, targets=targets, target_lengths=mask)
+
+
+@pytest.mark.parametrize("name", ["input_lengths", "target_lengths"])
+def test_one_boolean_is_no_length(name):
+    refused(ValueError, name, **{name: True})
+    refused(ValueError, name, **{name: [True] * N})
+
+
+@pytest.mark.parametrize(("name", "width"), MASKS)
+@pytest.mark.parametrize("value", [2, -1, 2**32 + 1])
+def test_known_mask_has_zeros_and_ones(name, width, value):
+    mask = np.ones((N, width), np.int64)
+    mask[2, 1] = value
+    refused(ValueError, name, 2, 1, 0, value, **{name: mask})
+
+
+@pytest.mark.parametrize(("name", "width"), MASKS)
+@pytest.mark.parametrize("kind", [bool, int])
+def test_known_mask_is_a_prefix(name, width, kind):
+    mask = np.ones((N, width), kind)
+    mask[1, 0] = 0
+    message = rf"{name}\[1, 1\] to be 0, as {name}\[1, 0\] of this mask is"
+    with pytest.raises(ValueError, match=message):
+        ctc_loss(**{**good(), name: mask})
+    refused(ValueError, name, 1, 0, **{name: mask.tolist()})
+
+
+@pytest.mark.parametrize("padding", [-1, -100, 0])  # the blank is 0
+def test_known_labels_are_not_followed_by_others_after_padding(padding):
+    targets = np.array([[1] * S, [padding, 4], [1] * S])
+    words = ("targets", 1, 0, "padding", 4)
+    refused(ValueError, *words, targets=targets, target_lengths=None)
+
+
+def test_known_label_without_lengths_is_a_class():
+    targets = [[1], [1, C], [2]]
+    refused(ValueError, 1, C, targets=targets, target_lengths=None)
+
+
+def test_length_of_a_ragged_target_is_at_most_its_own():
+    targets = [[1, 2], [1], [2, 1]]
+    said = r"target_lengths\[1\] in \[0, 1\] but got 2\."
+    with pytest.raises(ValueError, match=said):
+        ctc_loss(**{**good(), "targets": targets})
+
+
+def test_ragged_targets_have_a_row_for_each_item():
+    refused(ValueError, "targets", N, targets=[[1], [1, 2]], target_lengths=None)
+
+
+def test_ragged_masks_are_refused():
+    refused(ValueError, "input_lengths", input_lengths=[[1], [1, 1], [1]])
 
 
 @pytest.mark.parametrize("form", [list, np.array])
@@ -263,6 +341,11 @@ class TestEvaluatedArrays:
         assert not any(map(_ext.is_known, evaluated))
 
 
+def unknown(argument):
+    """An array that has not been evaluated."""
+    return None if argument is None else mx.stack([argument])[0]
+
+
 class TestUnevaluatedArrays:
     """Not read at the call: that sequence is NaN, and no other."""
 
@@ -297,6 +380,23 @@ class TestUnevaluatedArrays:
         )
         assert np.isnan(losses).tolist() == [n == bad for n in range(N)]
 
+    @pytest.mark.parametrize(("name", "width"), MASKS)
+    @pytest.mark.parametrize("row", [[0, 1], [1, 2], [-1, 0]])
+    def test_mask_that_is_none(self, name, width, row):
+        mask = np.ones((N, width), np.int32)
+        mask[1, :2] = row
+        self.is_nan(1, **{name: mx.array(mask)})
+
+    def test_boolean_mask_that_is_not_a_prefix(self):
+        mask = np.ones((N, T), bool)
+        mask[1, 0] = False
+        self.is_nan(1, input_lengths=mx.array(mask))
+
+    @pytest.mark.parametrize("padding", [-1, -100, 0])
+    def test_labels_after_padding(self, padding):
+        targets = mx.array([[1] * S, [padding, 4], [1] * S])
+        self.is_nan(1, targets=targets, target_lengths=None)
+
     def test_arguments_of_a_compiled_function(self):
         compiled = mx.compile(lambda *xs: ctc_loss(*xs, reduction="none"))
         arguments = {**good(), "input_lengths": mx.array([T, T + 1, T])}
@@ -315,7 +415,7 @@ class TestUnevaluatedArrays:
         spoiled_items = np.zeros(N, bool)
         spoiled_items[item] = True
         for zero_infinity in (False, True):
-            arguments = {**good(), **{name: a + 0 for name, a in spoiled.items()}}
+            arguments = {**good(), **{k: unknown(a) for k, a in spoiled.items()}}
             loss, gradient = loss_and_gradient(
                 *arguments.values(), zero_infinity=zero_infinity
             )

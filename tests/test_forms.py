@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from problems import loss_and_gradient, random_problem
+from problems import REDUCTIONS, loss_and_gradient, random_problem
 
 from mlx_ctc import (
     _ext,
@@ -229,7 +229,7 @@ def test_posteriors_are_as_wide_as_can_be_known(rng):
     assert not np.array(bound[..., 9:]).any()
 
 
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize(
     "form",
     [int, mx.array, np.int64, np.array, lambda t: [t], lambda t: mx.array([t])],
@@ -246,13 +246,227 @@ def test_unbatched_loss_is_a_scalar(rng, form, reduction):
 
     problem.input_lengths, problem.target_lengths = [25], [6]
     (expected,), expected_gradient = problem.run()
-    if reduction == "mean":
+    if reduction in ("mean", "mean_volume"):
         expected, expected_gradient = expected / 6, expected_gradient / 6
     value, gradient = mx.value_and_grad(loss)(inputs[:, 0])
     assert value.shape == ()
     assert gradient.shape == inputs[:, 0].shape
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
     np.testing.assert_allclose(gradient, expected_gradient[:, 0], atol=1e-6)
+
+
+LAZY = [False, True]
+LAZY_IDS = ["known", "unknown"]
+
+
+def arrays(values, lazy):
+    """As an mx.array that has been evaluated, or has not."""
+    array = mx.array(values)
+    return mx.stack([array, array])[0] if lazy else array
+
+
+def rows(problem):
+    """The targets as lists of their labels."""
+    pairs = zip(problem.targets.tolist(), problem.target_lengths, strict=True)
+    return [row[:length] for row, length in pairs]
+
+
+def padded(problem, padding):
+    labels = np.array(problem.targets)
+    past = np.arange(labels.shape[1]) >= problem.target_lengths[:, None]
+    labels[past] = padding
+    return labels
+
+
+def mask(lengths, width, kind=bool):
+    return (np.arange(width) < np.reshape(lengths, (-1, 1))).astype(kind)
+
+
+@pytest.mark.parametrize("lazy", LAZY, ids=LAZY_IDS)
+@pytest.mark.parametrize("kind", [bool, np.int8, np.int32, np.uint64])
+def test_lengths_may_be_masks(rng, kind, lazy):
+    problem = random_problem(rng)
+    assert_same_as_padded_arrays(
+        problem,
+        arrays(problem.targets, lazy),
+        arrays(mask(problem.input_lengths, 30, kind), lazy),
+        arrays(mask(problem.target_lengths, 8, kind), lazy),
+    )
+
+
+@pytest.mark.parametrize("form", [np.array, np.asfortranarray, np.ndarray.tolist])
+def test_masks_may_be_numpy_and_lists(rng, form):
+    problem = random_problem(rng)
+    masks = mask(problem.input_lengths, 30), mask(problem.target_lengths, 8, int)
+    assert_same_as_padded_arrays(problem, problem.targets, *map(form, masks))
+
+
+@pytest.mark.parametrize("lazy", LAZY, ids=LAZY_IDS)
+@pytest.mark.parametrize("padding", [-1, -100, 0])
+def test_targets_may_be_padded_in_place_of_lengths(rng, padding, lazy):
+    problem = random_problem(rng)  # whose blank is 0
+    targets = arrays(padded(problem, padding), lazy)
+    assert_same_as_padded_arrays(problem, targets, problem.input_lengths, None)
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, mx.array])
+def test_targets_may_be_ragged(rng, form):
+    problem = random_problem(rng)
+    targets = [form(row) if row else row for row in rows(problem)]
+    lengths = problem.input_lengths
+    assert_same_as_padded_arrays(problem, targets, lengths, None)
+    assert_same_as_padded_arrays(problem, targets, lengths, problem.target_lengths)
+    assert_same_as_padded_arrays(
+        problem, tuple(targets), lengths, mx.array(problem.target_lengths) + 0
+    )
+
+
+def test_ragged_targets_may_be_longer_than_their_lengths(rng):
+    problem = random_problem(rng)
+    targets = [[*row, 1] if n % 2 else row for n, row in enumerate(rows(problem))]
+    lengths = problem.input_lengths, problem.target_lengths
+    assert_same_as_padded_arrays(problem, targets, *lengths)
+
+
+def test_without_lengths_every_frame_and_every_label_counts(rng):
+    problem = random_problem(rng, ragged=False)
+    assert_same_as_padded_arrays(problem, problem.targets, None, None)
+    expected = ctc_loss(*problem.arrays(), with_logits=True)
+    loss = ctc_loss(*problem.arrays()[:2], with_logits=True)
+    assert loss.item() == expected.item()
+
+
+@pytest.mark.parametrize("lazy", LAZY, ids=LAZY_IDS)
+def test_one_sequence_may_have_masks_or_no_lengths(rng, lazy):
+    problem = random_problem(rng, N=1)
+    problem.input_lengths[:], problem.target_lengths[:] = 25, 6
+    inputs, targets, *lengths = problem.arrays()
+    expected = ctc_loss(inputs, targets, *lengths, with_logits=True).item()
+    masks = arrays(mask(25, 30)[0], lazy), arrays(mask(6, 8, int)[0], lazy)
+    for labels, *lengths in (
+        (problem.targets[0], *masks),
+        (arrays(padded(problem, -100)[0], lazy), 25, None),
+        (problem.targets[0, :6].tolist(), [25], None),
+    ):
+        loss = ctc_loss(inputs[:, 0], labels, *lengths, with_logits=True)
+        assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+@pytest.mark.parametrize("kind", [bool, int])
+def test_one_frame_may_have_a_mask(length, kind):
+    expected = ctc_loss(mx.zeros((1, 3)), [1], length, 1).item()
+    assert ctc_loss(mx.zeros((1, 3)), [1], [kind(length)], 1).item() == expected
+
+
+def all_results(scores, targets, input_lengths, target_lengths, **options):
+    """Of every function, as NumPy arrays and lists."""
+    batch = scores, targets, input_lengths, target_lengths
+    labels, counts, totals = greedy_decode(scores, input_lengths, **options)
+    return [
+        np.array(ctc_loss(*batch, reduction="none", **options)),
+        *map(np.array, forced_align(*batch, **options)),
+        np.array(ctc_posteriors(*batch, by_class=True, **options)),
+        *map(np.array, (labels, counts, totals)),
+        beam_search_decode(scores, input_lengths, 4, **options),
+    ]
+
+
+def assert_same_results(results, expected):
+    for result, wanted in zip(results, expected, strict=True):
+        if isinstance(result, list):
+            assert result == wanted
+        else:
+            np.testing.assert_array_equal(result, wanted)
+
+
+@pytest.mark.parametrize("lazy", LAZY, ids=LAZY_IDS)
+def test_every_function_takes_every_form(rng, lazy):
+    problem = random_problem(rng)
+    problem.input_lengths[:] = np.maximum(problem.input_lengths, 20)
+    expected = all_results(*problem.arrays(), with_logits=True)
+    scores = mx.array(problem.inputs.swapaxes(0, 1), mx.float32)
+    masks = mask(problem.input_lengths, 30), mask(problem.target_lengths, 8)
+    for targets, *lengths in (
+        (arrays(problem.targets, lazy), *(arrays(a, lazy) for a in masks)),
+        (arrays(padded(problem, -100), lazy), arrays(masks[0], lazy), None),
+        (rows(problem), masks[0], None),
+    ):
+        results = all_results(
+            scores, targets, *lengths, with_logits=True, batch_first=True
+        )
+        assert_same_results(results, expected)
+
+
+def test_every_function_takes_all_frames(rng):
+    problem = random_problem(rng)
+    problem.input_lengths[:] = 30
+    expected = all_results(*problem.arrays(), with_logits=True)
+    scores, targets, _, lengths = problem.arrays()
+    results = all_results(scores, targets, None, lengths, with_logits=True)
+    assert_same_results(results, expected)
+
+
+def test_gradient_of_batch_first_scores_has_the_batch_first(rng):
+    problem = random_problem(rng)
+    scores, *rest = problem.arrays()
+    expected_loss, expected = problem.run()
+    loss, gradient = loss_and_gradient(
+        scores.swapaxes(0, 1),
+        *rest,
+        batch_first=True,
+        with_logits=True,
+        cotangent=mx.ones(6),
+    )
+    np.testing.assert_array_equal(loss, expected_loss)
+    np.testing.assert_array_equal(gradient, expected.swapaxes(0, 1))
+
+
+def test_batch_first_changes_nothing_for_one_sequence(rng):
+    scores = mx.array(rng.normal(size=(9, 4)))
+    expected = ctc_loss(scores, [1, 2], with_logits=True)
+    loss = ctc_loss(scores, [1, 2], with_logits=True, batch_first=True)
+    assert loss.item() == expected.item()
+
+
+def test_masks_and_padding_in_a_compiled_and_in_a_vmapped_function(rng):
+    problem = random_problem(rng)
+    expected = problem.run()[0]
+    scores = mx.array(problem.inputs, mx.float32)
+    masks = mask(problem.input_lengths, 30), mask(problem.target_lengths, 8)
+    options = {"reduction": "none", "with_logits": True}
+
+    def loss(scores, targets, frames, labels):
+        return ctc_loss(scores, targets, frames, labels, **options)
+
+    def loss_of_padded(scores, targets, frames):
+        return ctc_loss(scores, targets, frames, **options)
+
+    calls = [
+        (loss, (problem.targets, *masks)),
+        (loss_of_padded, (padded(problem, -100), masks[0])),
+    ]
+    for function, rest in calls:
+        rest = [mx.array(a) for a in rest]
+        axes = (1, *[0] * len(rest))
+        for wrapped in mx.compile(function), mx.vmap(function, in_axes=axes):
+            result = wrapped(scores, *rest)
+            np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_mean_volume_counts_the_labels_of_a_target_that_is_cut_off():
+    # Of a target of 12 labels the op sees T + 1 = 5, if its length is not known.
+    call = mx.zeros((4, 2, 3)), [1] * 14
+    options = {"reduction": "mean_volume", "zero_infinity": True}
+    known = ctc_loss(*call, 4, [12, 2], **options)
+    assert known.item() == pytest.approx(-np.log(5) / 14, rel=1e-6)  # five paths
+    unknown = ctc_loss(*call, 4, mx.array([12, 2]) + 0, **options)
+    assert unknown.item() == pytest.approx(known.item(), rel=1e-6)
+
+
+def test_mean_volume_divides_empty_targets_by_one():
+    loss = ctc_loss(mx.zeros((4, 2, 3)), [[], []], reduction="mean_volume")
+    assert loss.item() == 0
 
 
 def test_positional_order_is_torchs(rng):

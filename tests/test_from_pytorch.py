@@ -1,6 +1,7 @@
 # docs/from-pytorch.md is right: its code is executed, its claims are tested.
 
 import doctest
+import inspect
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_ctc import ctc_loss
+from mlx_ctc.nn import CTCLoss
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
@@ -65,6 +67,28 @@ def test_errors_look_as_the_page_shows_them():
         examples = doctest.DocTestParser().get_doctest(block, {}, PAGE.name, None, 0)
         assert doctest.DocTestRunner().run(examples).failed == 0
     assert len(blocks) == 1
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (torch.nn.functional.ctc_loss, ctc_loss),
+        (torch.nn.CTCLoss.__init__, CTCLoss.__init__),
+        (torch.nn.CTCLoss.forward, CTCLoss.__call__),
+    ],
+)
+def test_calls_of_torch_are_valid_and_mean_the_same(theirs, ours):
+    """Torch's arguments are our first ones; where it has a default, ours is the same.
+
+    Where it has none, there may be one here.
+    """
+    theirs = inspect.signature(theirs).parameters.values()
+    ours = list(inspect.signature(ours).parameters.values())
+    for their, our in zip(theirs, ours, strict=False):
+        assert (our.name, our.kind) == (their.name, their.kind)
+        assert our.default == their.default or their.default is their.empty
+    added = ours[len(theirs) :]
+    assert all(our.kind is our.KEYWORD_ONLY for our in added)
 
 
 def test_target_that_does_not_fit_has_no_gradient(rng):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import reference
 from problems import (
+    REDUCTIONS,
     Problem,
     assert_gradient_close,
     loss_and_gradient,
@@ -149,7 +150,7 @@ def test_gradient_scales_with_each_items_cotangent(rng, with_logits):
     assert_gradient_close(gradient, weights[:, None] * problem.expected()[1])
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("reduction", REDUCTIONS[1:])
 def test_reduced_loss_has_the_reduced_gradient(rng, reduction):
     problem = random_problem(rng)
     inputs, *rest = problem.arrays()
@@ -158,9 +159,14 @@ def test_reduced_loss_has_the_reduced_gradient(rng, reduction):
         return ctc_loss(x, *rest, reduction=reduction, with_logits=True)
 
     _, expected = problem.expected()
-    if reduction == "mean":
-        labels = np.maximum(problem.target_lengths, 1)
-        expected /= len(labels) * labels[:, None]
+    labels = np.maximum(problem.target_lengths, 1)
+    divisors = {
+        "sum": 1,
+        "mean": len(labels) * labels[:, None],
+        "mean_batch": len(labels),
+        "mean_volume": problem.target_lengths.sum(),
+    }
+    expected /= divisors[reduction]
     assert_gradient_close(mx.grad(loss)(inputs), expected)
 
 

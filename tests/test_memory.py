@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from problems import random_problem
 
-from mlx_ctc import ctc_loss
+from mlx_ctc import ctc_loss, ctc_posteriors, forced_align
 
 MiB = 2**20
 
@@ -54,6 +54,16 @@ def test_refused_steps_leave_nothing_behind(rng):
             ctc_loss(arrays[0], *map(np.array, arrays[1:]))
         active.append(memory_in_use())
     assert active[-1] == active[0]
+
+
+@pytest.mark.parametrize("function", [ctc_loss, forced_align, ctc_posteriors])
+def test_batch_first_scores_are_not_copied(device, function):
+    scores = mx.zeros((64, 500, 64))
+    mx.eval(scores)
+    before = memory_in_use()
+    mx.reset_peak_memory()
+    mx.eval(function(scores, [[1, 2]] * 64, with_logits=True, batch_first=True))
+    assert mx.get_peak_memory() - before < scores.nbytes / 4
 
 
 def peak():

@@ -22,11 +22,11 @@ x = mx.zeros((4, 0, 3))
 for targets, *lengths in itertools.product(makers, repeat=3):
     arrays = [makers[name]() for name in (targets, *lengths)]
     for wrap in (lambda f: f), mx.compile:
-        for reduction in "none", "sum", "mean":
+        for reduction in "none", "sum", "mean", "mean_batch", "mean_volume":
             loss = wrap(lambda x, *a: ctc_loss(x, *a, reduction=reduction))
             result = loss(x, *arrays)
             found = np.array(result)
-            if reduction == "mean":
+            if reduction in ("mean", "mean_batch"):
                 assert np.isnan(found), found
             else:
                 assert (found == 0).all(), found

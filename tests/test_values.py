@@ -7,7 +7,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from problems import LONG, REPEATING, assert_loss_close, random_problem, to_numpy
+from problems import (
+    LONG,
+    REDUCTIONS,
+    REPEATING,
+    assert_loss_close,
+    random_problem,
+    to_numpy,
+)
 
 from mlx_ctc import ctc_loss
 
@@ -184,7 +191,7 @@ def test_loss_does_not_depend_on_the_logits_offset(rng):
     assert_loss_close(problem.run()[0], to_numpy(loss))
 
 
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("zero_infinity", [False, True])
 def test_reduction_of_losses(rng, reduction, zero_infinity):
     problem = random_problem(rng)

@@ -151,6 +151,22 @@ NB_MODULE(_ext, m) {
       "stream"_a = nb::none(),
       "Concatenated targets (sum(lengths),) as rows (N, S).");
   m.def(
+      "mask_lengths",
+      mlx_ctc::mask_lengths,
+      "op"_a,
+      "name"_a,
+      "mask"_a,
+      "The ones that each row of a known mask (N, W) begins with, (N,). "
+      "Refuses ones after a zero.");
+  m.def(
+      "label_lengths",
+      mlx_ctc::label_lengths,
+      "op"_a,
+      "targets"_a,
+      "blank"_a,
+      "The labels that each row of known targets (N, S) begins with, (N,). "
+      "Refuses labels after padding: a negative number or the blank.");
+  m.def(
       "to_int32",
       mlx_ctc::to_int32,
       "a"_a,

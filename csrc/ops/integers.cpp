@@ -17,6 +17,8 @@ namespace {
 template <typename F>
 auto with_values(const mx::array& a, F f) {
   switch (a.dtype()) {
+    case mx::bool_:
+      return f(a.data<bool>());
     case mx::int8:
       return f(a.data<int8_t>());
     case mx::int16:
@@ -86,8 +88,32 @@ bool contains(
   return found;
 }
 
-std::string position_text(int64_t n, int64_t s) {
-  return "targets[" + std::to_string(n) + ", " + std::to_string(s) + "]";
+std::string position_text(const std::string& name, int64_t n, int64_t i) {
+  return name + "[" + std::to_string(n) + ", " + std::to_string(i) + "]";
+}
+
+// Of each row of an array (N, W), how many values `counts(n, i, value)` is true
+// for. They have to come first: another, after the end of its row, is reported
+// by `refuse(n, i, end, value)`.
+template <typename Counts, typename Refuse>
+mx::array prefix_lengths(const mx::array& a, Counts counts, Refuse refuse) {
+  std::vector<int64_t> lengths(a.shape(0));
+  with_values(a, [&](auto* values) {
+    for (int64_t n = 0; n < a.shape(0); ++n) {
+      auto* row = values + n * a.strides(0);
+      for (int64_t i = 0; i < a.shape(1); ++i) {
+        int64_t value = number(row[i * a.strides(1)]);
+        if (!counts(n, i, value)) {
+          continue;
+        }
+        if (lengths[n] < i) {
+          refuse(n, i, lengths[n], value);
+        }
+        ++lengths[n];
+      }
+    }
+  });
+  return mx::array(lengths.begin(), {a.shape(0)}, mx::int64);
 }
 
 // How many labels of each target equal the label before them.
@@ -158,7 +184,7 @@ void check_labels(
       }
       for (int64_t s = 0; s < counts[n]; ++s) {
         int64_t label = number(row[s * stride]);
-        auto where = position_text(n, s);
+        auto where = position_text("targets", n, s);
         if (is_outside(label, C)) {
           fail(op, "Expected ", where, " in [0, ", C, ") but got ", label, ".");
         }
@@ -251,6 +277,50 @@ mx::array pad_targets(
     }
     return mx::array(rows.begin(), shape, mx::int64);
   });
+}
+
+mx::array mask_lengths(
+    const std::string& op,
+    const std::string& name,
+    const mx::array& mask) {
+  auto is_one = [&](int64_t n, int64_t i, int64_t value) {
+    if (is_outside(value, 2)) {
+      auto where = position_text(name, n, i);
+      fail(op, "Expected ", where, " of a mask, 0 or 1, but got ", value, ".");
+    }
+    return value == 1;
+  };
+  auto refuse = [&](int64_t n, int64_t i, int64_t end, int64_t value) {
+    fail(
+        op,
+        "Expected ",
+        position_text(name, n, i),
+        " to be 0, as ",
+        position_text(name, n, end),
+        " of this mask is, but got ",
+        value,
+        ".");
+  };
+  return prefix_lengths(mask, is_one, refuse);
+}
+
+mx::array
+label_lengths(const std::string& op, const mx::array& targets, int64_t blank) {
+  auto is_label = [=](int64_t, int64_t, int64_t value) {
+    return value >= 0 && value != blank;
+  };
+  auto refuse = [&](int64_t n, int64_t i, int64_t end, int64_t value) {
+    fail(
+        op,
+        "Expected ",
+        position_text("targets", n, i),
+        " to be padding, as ",
+        position_text("targets", n, end),
+        " is (negative or the blank), but got ",
+        value,
+        ".");
+  };
+  return prefix_lengths(targets, is_label, refuse);
 }
 
 mx::array to_int32(const mx::array& a) {

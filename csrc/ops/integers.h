@@ -22,8 +22,9 @@ namespace mx = mlx::core;
  */
 bool is_known(const mx::array& a);
 
-// All functions below take known arrays of any integer type and any strides,
-// and throw std::invalid_argument in the name of `op`.
+// All functions below take known arrays of any integer type (a mask also of
+// booleans) and any strides, and throw std::invalid_argument in the name of
+// `op`.
 
 // lengths (N) have to be in [0, most].
 void check_lengths(
@@ -59,6 +60,18 @@ mx::array pad_targets(
     bool targets_are_known,
     const mx::array& lengths,
     mx::StreamOrDevice s);
+
+// Of each row of a mask (N, W), which has ones and after them zeros, how many
+// ones: lengths (N).
+mx::array mask_lengths(
+    const std::string& op,
+    const std::string& name,
+    const mx::array& mask);
+
+// Of each row of targets (N, S), which has labels and after them padding, how
+// many labels: lengths (N). Negative numbers and the blank are padding.
+mx::array
+label_lengths(const std::string& op, const mx::array& targets, int64_t blank);
 
 // The values in 32 bits, those that do not fit as the nearest that do.
 mx::array to_int32(const mx::array& a);
