@@ -17,10 +17,10 @@ from corpora import Corpus, CorpusError, folder, fsdd, librispeech, synthetic
 from data import Alphabet, without_infeasible
 from evaluate import evaluate
 from features import LogMel
+from loop import train
 from model import Encoder
 from options import parse_arguments
 from recogniser import Recogniser
-from train import train
 
 
 def load_corpus(args: argparse.Namespace) -> Corpus:

@@ -1,36 +1,40 @@
-# Training: a compiled step with its state, and the loop around it, which may be
-# stopped at any time and shared by several processes.
-# Letters: N utterances.
+# What it takes to train a model with CTC: the loss of a batch, an optimizer, a compiled
+# step. Copy this file, and put your model and your batches in place of model.py and
+# data.py. Run as it is, it learns digits from synthesised speech; main.py trains with
+# the same step, in the loop of loop.py.
+# Letters: T frames, N utterances, C classes.
 
-import json
-import math
-import signal
-import sys
-from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 
-import checkpoint
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from corpora import Corpus
-from data import Batch, TrainingBatches
-from evaluate import evaluate
-from features import spec_augment
+from corpora import synthetic
+from data import Alphabet, Batch, TrainingBatches
+from features import LogMel, spec_augment
 from mlx.utils import tree_map
+from model import Encoder
 from recogniser import Recogniser
-from tqdm import tqdm
 
 from mlx_ctc.nn import CTCLoss
 
-# The arguments that a resumed run must share with the one that it continues.
-RECIPE = (
-    "corpus say text held_out_speaker characters bands channels blocks dtype "
-    "steps batch_size learning_rate seed"
-).split()
+# Of logits (T, N, C). For a model whose outputs are (N, T, C): batch_first=True.
+ctc_loss = CTCLoss(reduction="none", with_logits=True)
+
+
+def loss_of(
+    recogniser: Recogniser, batch: Batch, dtype: mx.Dtype
+) -> tuple[mx.array, mx.array]:
+    """The mean loss in nats per label, and how many utterances are infeasible, that
+    is, too short for their text."""
+    inputs, lengths = recogniser.features(batch.audio, batch.audio_lengths)
+    inputs = spec_augment(inputs, lengths, batch.draws).astype(dtype)
+    logits, lengths = recogniser.model(inputs, lengths)  # lengths after subsampling
+    losses = ctc_loss(logits, batch.targets, lengths, batch.target_lengths)
+    infeasible = mx.isinf(losses)  # such an utterance's gradient is 0
+    losses = mx.where(infeasible, 0, losses) / mx.maximum(batch.target_lengths, 1)
+    return losses.mean(), infeasible.sum()
 
 
 def make_optimizer(learning_rate: float, steps: int) -> optim.Optimizer:
@@ -48,31 +52,22 @@ def make_update(
     group: mx.distributed.Group,
 ) -> tuple[Callable[..., mx.array], list]:
     """A function that learns from one batch, and the state that it changes. It takes a
-    flag and a batch's arrays, and returns three numbers (3,): the mean loss in nats per
-    label, how many utterances were infeasible, that is, too short for their text, and
-    the flag; each as the mean of all processes. The weights are float32; the network
-    computes in ``dtype``."""
-    model, features = recogniser.model, recogniser.features
-    ctc_loss = CTCLoss(reduction="none", with_logits=True)
-
-    def loss_of(parameters: dict, batch: Batch) -> tuple[mx.array, mx.array]:
-        model.update(tree_map(lambda array: array.astype(dtype), parameters))
-        inputs, lengths = features(batch.audio, batch.audio_lengths)
-        inputs = spec_augment(inputs, lengths, batch.draws).astype(dtype)
-        logits, lengths = model(inputs, lengths)
-        losses = ctc_loss(logits, batch.targets, lengths, batch.target_lengths)
-        infeasible = mx.isinf(losses)  # such an utterance's gradient is 0
-        losses = mx.where(infeasible, 0, losses) / mx.maximum(batch.target_lengths, 1)
-        return losses.mean(), infeasible.sum()
-
+    flag and a batch's arrays, and returns three numbers (3,): the loss, the number of
+    infeasible utterances and the flag, each as the mean of all processes. The weights
+    are float32; the network computes in ``dtype``."""
+    model = recogniser.model
     state = [model.state, optimizer.state]
+
+    def losses_at(parameters: dict, batch: Batch) -> tuple[mx.array, mx.array]:
+        model.update(tree_map(lambda array: array.astype(dtype), parameters))
+        return loss_of(recogniser, batch, dtype)
 
     @partial(mx.compile, inputs=state, outputs=state)
     def update(flag: mx.array, *arrays: mx.array) -> mx.array:
         parameters = model.trainable_parameters()
-        value_and_grad = mx.value_and_grad(loss_of)
-        (loss, infeasible), gradients = value_and_grad(parameters, Batch(*arrays))
-        metrics = mx.stack([loss, infeasible, flag])
+        value_and_grad = mx.value_and_grad(losses_at)
+        metrics, gradients = value_and_grad(parameters, Batch(*arrays))
+        metrics = mx.stack([*metrics, flag])
         means = nn.average_gradients({"all": gradients, "metrics": metrics}, group)
         gradients, _ = optim.clip_grad_norm(means["all"], max_norm=5.0)
         model.update(parameters)
@@ -82,122 +77,28 @@ def make_update(
     return update, state
 
 
-class Interruption:
-    """Whether Ctrl-C was pressed. Pressed again, it interrupts as it always does."""
-
-    def __enter__(self) -> "Interruption":
-        self.wanted = False
-        self.before = signal.signal(signal.SIGINT, self._want)
-        return self
-
-    def _want(self, number, frame):
-        self.wanted = True
-        signal.signal(signal.SIGINT, self.before)
-
-    def __exit__(self, *exception):
-        signal.signal(signal.SIGINT, self.before)
-
-
-@dataclass
-class Progress:
-    """How far a run has come."""
-
-    step: int = 0
-    history: list[dict] = field(default_factory=list)  # an entry for each evaluation
-    # Since the last one:
-    losses: list[float] = field(default_factory=list)  # of each step, per label
-    infeasible: int = 0  # utterances too short for their text
-
-
-def train(
-    corpus: Corpus,
-    recogniser: Recogniser,
-    args: Namespace,
-    group: mx.distributed.Group,
-) -> list[dict]:
-    """Train, and keep in ``args.out`` the model that was best on ``corpus.dev``. Return
-    the history, an entry for each evaluation. Of several processes the first evaluates,
-    prints and writes. Ctrl-C ends with a checkpoint and a ``KeyboardInterrupt``."""
-    first = group.rank() == 0
-    model, optimizer = recogniser.model, make_optimizer(args.learning_rate, args.steps)
+def main(steps: int = 500) -> None:
+    corpus = synthetic.load()
+    alphabet, features = Alphabet(corpus.characters), LogMel(corpus.sample_rate)
+    model = Encoder(features.bands, alphabet.classes, channels=80, blocks=8)
+    recogniser = Recogniser(model, alphabet, features)
+    optimizer = make_optimizer(3e-3, steps)
     optimizer.init(model.trainable_parameters())
-    recipe = {name: getattr(args, name) for name in RECIPE}
-    progress = Progress()
-    file = args.out / "checkpoint.safetensors"
-    if args.resume and first:
-        progress = Progress(**checkpoint.load(file, recipe, model, optimizer))
-    elif first:
-        file.unlink(missing_ok=True)  # of another run
-    checkpoint.share(model, optimizer, group)
-    step = mx.distributed.all_sum(mx.array(progress.step), group=group).item()
-
-    update, state = make_update(recogniser, optimizer, getattr(mx, args.dtype), group)
-    batches = TrainingBatches(
-        corpus,
-        recogniser.alphabet,
-        args.batch_size,
-        args.seed,
-        group.rank(),
-        group.size(),
+    update, state = make_update(
+        recogniser, optimizer, mx.float32, mx.distributed.init()
     )
-    bar = tqdm(
-        initial=step, total=args.steps, unit="step", mininterval=1, disable=not first
-    )
-    with bar, Interruption() as interruption:
-        batch = batches[step]
-        while step < args.steps:
-            metrics = update(mx.array(float(interruption.wanted)), *batch)
-            mx.async_eval(metrics, state)
-            step += 1
-            batch = batches[step]  # read while the device computes
-            loss, infeasible, interrupted = metrics.tolist()
-            if math.isnan(loss):
-                sys.exit(f"The loss of step {step} is not a number.")
-            if first:
-                progress.step = step
-                progress.losses.append(loss)
-                progress.infeasible += round(infeasible * group.size())
-                is_due = step % args.evaluate_every == 0 or step == args.steps
-                if is_due:
-                    bar.write(record(progress, corpus, recogniser, args.out))
-                if is_due or interrupted:
-                    checkpoint.save(file, recipe, model, optimizer, asdict(progress))
-                show(bar, progress)
-            if interrupted:
-                raise KeyboardInterrupt("The same command with --resume goes on.")
-    return progress.history
+    batches = TrainingBatches(corpus, alphabet, size=16, seed=0)
+    losses = []
+    for step in range(1, steps + 1):
+        metrics = update(mx.array(0.0), *batches[step])
+        mx.eval(metrics, state)
+        losses.append(metrics[0].item())
+        if step % 50 == 0:
+            print(f"step {step:4}  loss {sum(losses[-50:]) / 50:.3f}", flush=True)
+    heard = recogniser.listen(corpus.test[0].audio())[:, None]
+    print(f"said  {corpus.test[0].text}")
+    print(f"heard {recogniser.transcripts(heard, [len(heard)])[0]}")
 
 
-def record(
-    progress: Progress, corpus: Corpus, recogniser: Recogniser, out: Path
-) -> str:
-    """Evaluate on ``corpus.dev``, and save the model if none was better. Return a line
-    for the terminal; the history gets an entry."""
-    [result] = evaluate(recogniser, corpus.dev)
-    entry = {
-        "step": progress.step,
-        "loss": sum(progress.losses) / len(progress.losses),
-        "cer": result.cer,
-        "wer": result.wer,
-        "infeasible": progress.infeasible,
-        "losses": progress.losses,
-    }
-    if all(entry["cer"] <= before["cer"] for before in progress.history):
-        recogniser.save(out)
-    progress.history.append(entry)
-    progress.losses, progress.infeasible = [], 0
-    (out / "history.json").write_text(json.dumps(progress.history) + "\n")
-    line = f"step {entry['step']:5}  loss {entry['loss']:6.3f}  dev {result}"
-    if entry["infeasible"]:
-        line += f"  {entry['infeasible']} utterances too short for their text"
-    return line
-
-
-def show(bar: tqdm, progress: Progress) -> None:
-    """Move the bar one step on, with the mean of the last losses and the last CER."""
-    recent = (progress.losses or progress.history[-1]["losses"])[-50:]
-    shown = {"loss": f"{sum(recent) / len(recent):.3f}"}
-    if progress.history:
-        shown["CER"] = f"{100 * progress.history[-1]['cer']:.1f} %"
-    bar.set_postfix(shown, refresh=False)
-    bar.update()
+if __name__ == "__main__":
+    main()

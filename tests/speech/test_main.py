@@ -8,11 +8,11 @@ import sys
 import time
 from dataclasses import replace
 
+import loop
 import main
 import mlx.core as mx
 import numpy as np
 import pytest
-import train
 from checkpoint import CheckpointError
 from recogniser import Recogniser
 from runs import arguments, history, losses
@@ -55,9 +55,9 @@ def test_best_model_is_the_one_kept(digits, corpus, tmp_path, monkeypatch):
         weights.append(np.array(recogniser.model.classify.weight))
         return [Result(next(errors))]
 
-    monkeypatch.setattr(train, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "evaluate", evaluate)
     args = main.parse_arguments(arguments(digits, tmp_path, steps=6, every=2))
-    train.train(
+    loop.train(
         corpus, untrained_recogniser(corpus.characters), args, mx.distributed.init()
     )
     kept = np.array(Recogniser.load(tmp_path).model.classify.weight)
@@ -101,7 +101,7 @@ def test_resume_refuses_another_recipe_and_what_is_no_checkpoint(
         line = arguments(digits, tmp_path, *more, steps=2, every=2)
         args = main.parse_arguments(line)
         recogniser = untrained_recogniser(corpus.characters, args.blocks)
-        train.train(corpus, recogniser, args, mx.distributed.init())
+        loop.train(corpus, recogniser, args, mx.distributed.init())
 
     with pytest.raises(CheckpointError, match="nothing to resume"):
         run("--resume")
@@ -120,7 +120,7 @@ def test_loss_that_is_not_a_number_stops_the_run(digits, corpus, tmp_path):
     recogniser.model.front.bias = recogniser.model.front.bias * mx.nan
     args = main.parse_arguments(arguments(digits, tmp_path))
     with pytest.raises(SystemExit, match="loss of step 1 is not a number"):
-        train.train(corpus, recogniser, args, mx.distributed.init())
+        loop.train(corpus, recogniser, args, mx.distributed.init())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import corpora
 import data
 import features
+import loop
 import mlx.core as mx
 import model
 import numpy as np
@@ -170,14 +171,14 @@ def test_infeasible_utterances_are_counted_and_harmless(corpus):
 
 def test_infeasible_utterances_are_shown_since_the_last_evaluation(corpus, tmp_path):
     recogniser = untrained_recogniser(corpus.characters)
-    progress = train.Progress(step=7, losses=[2.0, 1.0], infeasible=3)
-    line = train.record(progress, corpus, recogniser, tmp_path)
+    progress = loop.Progress(step=7, losses=[2.0, 1.0], infeasible=3)
+    line = loop.record(progress, corpus, recogniser, tmp_path)
     assert line.startswith("step     7  loss  1.500  dev CER ")
     assert line.endswith("%  3 utterances too short for their text")
     assert progress.history[0]["infeasible"] == 3
     assert (progress.infeasible, progress.losses) == (0, [])
     progress.losses = [1.0]
-    assert "short" not in train.record(progress, corpus, recogniser, tmp_path)
+    assert "short" not in loop.record(progress, corpus, recogniser, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=str)
@@ -188,3 +189,13 @@ def test_steps_learn_in_either_precision(corpus, dtype):
     assert metrics[-1][0] < 0.8 * metrics[0][0]
     for _, array in tree_flatten(recogniser.model.parameters()):
         assert array.dtype == mx.float32
+
+
+def test_the_file_to_copy_runs_as_it_is(corpus, monkeypatch, capsys):
+    monkeypatch.setattr(train.synthetic, "load", lambda: corpus)
+    train.main(steps=100)
+    lines = capsys.readouterr().out.splitlines()
+    first, last = (float(line.split()[-1]) for line in lines[:2])
+    assert last < 0.8 * first
+    assert lines[2] == f"said  {corpus.test[0].text}"
+    assert lines[3].startswith("heard")
