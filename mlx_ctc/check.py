@@ -3,11 +3,16 @@
 Compiles every variant of every kernel with the GPU's compiler, runs it, and prints a
 report to paste into an issue. With ``--quick``, a few variants only. Exits with 1 if a
 result differs or there is no GPU.
+
+With ``--report``, prints what an issue should say about the machine and the versions,
+and one loss on the CPU: compares no kernels and needs no GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import platform
 import sys
 import time
@@ -19,10 +24,10 @@ import mlx.core as mx
 import numpy as np
 
 import mlx_ctc
-from mlx_ctc._install import INSTALLED
+from mlx_ctc._install import INSTALLED, SUPPORTED, backends, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # T, N, C, S, the standard deviation of the scores, and what the problem is for. Of
 # standard deviation 0, the scores are those of a model that is right in each frame.
@@ -240,21 +245,75 @@ def compare(
     )
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def environment() -> list[str]:
+    """Versions, machine and settings. Of settings that are paths, only their names."""
+    packages = {name: installed(name) for name in ("numpy", "torch")}
+    versions = {**backends(), **{k: v for k, v in packages.items() if v}}
+    settings = {
+        name: "(a path)" if os.sep in value else value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(("MLX_", "MTL_", "OMP_NUM_THREADS"))
+    }
+    supported = " to ".join(dict.fromkeys([SUPPORTED[0], SUPPORTED[-1]]))
+    lines = [
+        f"mlx-ctc {mlx_ctc.__version__}, MLX {INSTALLED}, built for MLX {supported}",
+        f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} CPUs, "
+        f"Python {platform.python_version()}",
+        listed(versions),
+        listed(settings) or "no settings of MLX in the environment",
+    ]
+    if mx.is_available(mx.gpu):
+        lines.append(listed(mx.device_info(mx.gpu)))
+    return [line for line in lines if line]
+
+
+def listed(items: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in items.items())
+
+
+def report() -> int:
+    """Prints the environment and a loss on the CPU, for which there is a formula."""
+    print("\n".join(environment()))
+    if not mx.is_available(mx.gpu):
+        print("MLX reports no GPU")
+    # All paths of 4 frames and 3 classes have the same probability; 15 are of [1, 2].
+    expected = 4 * math.log(3) - math.log(15)
+    loss = mlx_ctc.ctc_loss(
+        mx.zeros((4, 3)), [1, 2], reduction="sum", with_logits=True, stream=mx.cpu
+    ).item()
+    agrees = abs(loss / expected - 1) < LOSS_TOLERANCE
+    print(
+        f"a loss on the CPU is {loss:.6f}, which is "
+        f"{'right' if agrees else f'wrong: it should be {expected:.6f}'}"
+    )
+    return 0 if agrees else 1
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m mlx_ctc.check",
         description="Compares the GPU kernels of mlx-ctc with its CPU code.",
     )
     parser.add_argument("--quick", action="store_true", help="a few variants only")
-    quick = parser.parse_args(arguments).quick
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="versions and machine, for an issue; compares nothing",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    options = parse(arguments)
+    if options.report:
+        return report()
+    quick = options.quick
     problems, dtypes = (QUICK_PROBLEMS, QUICK_DTYPES) if quick else (PROBLEMS, DTYPES)
 
-    print(f"mlx-ctc {mlx_ctc.__version__}, MLX {INSTALLED}")
-    print(f"{platform.platform()}, Python {platform.python_version()}")
+    print("\n".join(environment()))
     if not mx.is_available(mx.gpu):
         print("MLX reports no GPU: nothing was compared.")
         return 1
-    print(", ".join(f"{k}: {v}" for k, v in mx.device_info(mx.gpu).items()))
 
     kinds = QUICK_KINDS if quick else KINDS
     cases = len(problems) * len(dtypes) * len(kinds)

@@ -1,8 +1,11 @@
 # The report for a machine with a GPU that nobody here has.
 
+import platform
+
 import mlx.core as mx
 import pytest
 
+import mlx_ctc
 from mlx_ctc import check
 
 
@@ -66,6 +69,30 @@ def test_nan_differs_from_a_number():
 def test_a_machine_without_gpu_compares_nothing(capsys):
     assert check.main() == 1
     assert "no GPU" in capsys.readouterr().out
+
+
+def test_a_report_names_versions_machine_and_settings(capsys, monkeypatch):
+    monkeypatch.setenv("MLX_CTC_NUM_THREADS", "3")
+    monkeypatch.setenv("MLX_CTC_CACHE", "/home/somebody/kernels")
+    assert check.main(["--report"]) == 0
+    report = capsys.readouterr().out
+    for word in (
+        f"mlx-ctc {mlx_ctc.__version__}",
+        f"MLX {mx.__version__}",
+        f"Python {platform.python_version()}",
+        platform.machine(),
+        "MLX_CTC_NUM_THREADS: 3",
+        "MLX_CTC_CACHE: (a path)",
+        "a loss on the CPU is 1.686399, which is right",
+    ):
+        assert word in report
+    assert "somebody" not in report
+
+
+def test_a_report_of_a_wrong_loss_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(mlx_ctc, "ctc_loss", lambda *_, **__: mx.array(1.7))
+    assert check.main(["--report"]) == 1
+    assert "wrong: it should be 1.686399" in capsys.readouterr().out
 
 
 @pytest.mark.gpu

@@ -38,6 +38,11 @@ def test_version_is_the_distributions():
     assert mlx_ctc.__version__ == metadata.version("mlx-ctc")
 
 
+def test_citation_is_of_this_version():
+    citation = (Path(__file__).parent.parent / "CITATION.cff").read_text()
+    assert f"\nversion: {mlx_ctc.__version__}\n" in citation
+
+
 def test_extension_is_the_one_for_this_mlx():
     assert Path(mlx_ctc._ext.__file__).parent.name == f"mlx-{mx.__version__}"
 
