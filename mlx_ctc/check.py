@@ -263,8 +263,15 @@ def environment() -> list[str]:
         listed(settings) or "no settings of MLX in the environment",
     ]
     if mx.is_available(mx.gpu):
-        lines.append(listed(mx.device_info(mx.gpu)))
+        lines.append(listed(gpu_info()))
     return [line for line in lines if line]
+
+
+def gpu_info() -> Mapping[str, object]:
+    """What MLX says of the GPU. MLX 0.30 knows Metal's alone."""
+    if hasattr(mx, "device_info"):
+        return mx.device_info(mx.gpu)
+    return mx.metal.device_info() if mx.metal.is_available() else {"GPU": "not named"}
 
 
 def listed(items: Mapping[str, object]) -> str:
