@@ -152,6 +152,21 @@ def test_no_frames_or_no_sequences(with_logits, T, N):
     assert path.shape == scores.shape == (N, T)
 
 
+def test_batch_first_and_padded_without_lengths(rng):
+    log_probs = reference.log_softmax(rng.normal(size=(8, 2, C)))
+    log_probs = mx.array(log_probs, mx.float32)
+    expected = forced_align(log_probs, [[1, STAR], [STAR, 0]], 8, [2, 1], 0, star=-0.5)
+    batch_first = log_probs.swapaxes(0, 1)
+    for targets in (
+        [[1, STAR], [STAR]],
+        [[1, STAR], [STAR, -100]],
+        mx.array([[1, STAR], [STAR, -100]]) + 0,  # not known at the call
+    ):
+        found = forced_align(batch_first, targets, star=-0.5, batch_first=True)
+        for array, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(array, other)
+
+
 def test_in_a_compiled_function_and_vmap(rng):
     problem = random_problem(rng, N=3)
     problem.targets[:, 1] = 9
