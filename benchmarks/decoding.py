@@ -185,8 +185,8 @@ def timed(function):
 
 
 def seconds(functions, least):
-    """For each function its times, in turns, for at least so many seconds in all. One
-    that takes more than half of them has a single turn."""
+    """The times of each function, which take turns until each has run for ``least``
+    seconds. One whose first run takes more than half of that is run once."""
     times = {name: [timed(function)] for name, function in functions.items()}
     in_turn = [name for name in functions if times[name][0] < least / 2]
     for name in in_turn:

@@ -29,8 +29,8 @@ PAGES = [
     ROOT / "docs" / "performance.md",
     ROOT / "docs" / "numerics.md",
 ]
-# By the device that computed our losses; torch's are the CPU's. Not every device has
-# been measured.
+# Results by the device on which mlx-ctc ran; torch ran on the CPU. A file may be
+# missing.
 EXACTNESS = {"CPU": "exactness_cpu.json", "GPU": "exactness_gpu.json"}
 
 COMPILED = "ours compiled"

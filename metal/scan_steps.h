@@ -249,9 +249,9 @@ struct ScanOutputs {
   bool stores_blank;
 };
 
-// The last lane's label enters the next window of the scan, and the target's
-// last label the last blank. The first lane's blank of beta_p, and the last,
-// are for the gradient.
+// What the scan passes on: the last lane's label enters the next window; the
+// target's last label enters the last blank. The gradient needs beta_p of the
+// window's first blank, and of the last blank.
 template <int SEGMENT>
 METAL_FUNC ScanOutputs outputs_of(
     Scan<SEGMENT> scan,

@@ -63,7 +63,7 @@ def build(releases, folder, out):
         wheels = Path(scratch, "wheels")
         options = ["--no-deps", "--wheel-dir", wheels]
         options.append(f"--config-settings=build-dir={scratch}/build")
-        # One release alone is built as one of several, too.
+        # A single release is built in the same layout as several.
         options.append(
             f"--config-settings=cmake.define.MLX_CTC_RELEASES={';'.join(releases)}"
         )

@@ -28,7 +28,8 @@ struct Kernel {
 
 class Compiler {
  public:
-  // What names a text in this process, without the cost of writing it.
+  // Identifies a kernel's text within this process, so that a kernel already
+  // compiled is found without generating the text.
   using Key = std::vector<int64_t>;
   using MakeSource = std::function<Source()>;
 

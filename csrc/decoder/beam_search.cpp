@@ -40,8 +40,8 @@ struct Prefix {
   double score = -infinity; // of both
 };
 
-// What may be in the beam after a frame: a prefix that was, or one of them and
-// a further label.
+// A candidate for the beam after a frame: a prefix of the beam before it,
+// unchanged or extended by one label.
 struct Candidate {
   double score;
   int prefix; // the parent, for a further label
@@ -130,8 +130,9 @@ class Search {
     prefix.score = log_sum_exp(in_blank, in_label);
   }
 
-  // The paths of a prefix to which a label may be added: without a blank
-  // between, an equal label would be the same one.
+  // The score of the paths of a prefix that `label` can extend. If it equals
+  // the prefix's last label, only paths that end in a blank: without one it
+  // would be merged with the last.
   double before(const Prefix& prefix, int label) const {
     return prefix.label == label ? prefix.in_blank : prefix.score;
   }

@@ -28,15 +28,15 @@ class Hotwords {
     return has_[label];
   }
 
-  // From a state, of which the first is 0, by a label.
+  // The step from a state by a label. The first state is 0.
   Step step(int state, int label) const;
 
-  // What no step from a state exceeds.
+  // The greatest bonus of any step from a state.
   double most(int state) const {
     return nodes_[state].most;
   }
 
-  // What ending in a state adds.
+  // What is added to the score if the sequence ends in this state.
   double end(int state) const {
     return -nodes_[state].share;
   }

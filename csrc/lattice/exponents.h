@@ -83,7 +83,7 @@ class Exponents {
     return true;
   }
 
-  // Sets `to` to beta_p(t), `from`. False if it is out of the limits.
+  // Copies beta_p(t), `from`, into `to`; false if a value is out of the limits.
   bool read_backward(int t, ExtendedStates<float> from, ScaledStates to) {
     if (!read(from, -1, smaller<int64_t>(S_, t + 1), to)) {
       return false;
@@ -187,7 +187,8 @@ class Exponents {
     while (front_ >= 0 && row.blank[front_ - 1] + row.label[front_ - 1] > 0) {
       --front_;
     }
-    // The labels that the frames before will reach.
+    // Labels in front of those reached so far, which earlier frames will reach,
+    // take the exponent of the front.
     for (int64_t i = front_ - 1; i >= begin - 1; --i) {
       row.exponent[i] = row.exponent[front_];
     }

@@ -27,8 +27,15 @@ inline Extended<Real> kept_in_range(Extended<Real> a) {
 
 // One frame of the forward recursion, equation 6: alpha(t), `next`, from
 // alpha(t - 1), `previous`, and the probabilities of the blank and the labels
-// in frame t. skip_exponent[i] is 0 if label i may follow label i - 1 without a
-// blank, else zero_exponent, which makes that term 0.
+// in frame t:
+//
+//   next blank i = (blank i + label i) * p_blank
+//   next label i = (label i + blank i-1 + label i-1) * p_label i
+//
+// Blank i is the one after label i, and blank -1 the first. The last term is
+// left out if label i-1 is the same class. skip_exponent[i] is 0 if label i may
+// follow label i - 1 without a blank, else zero_exponent, which makes that term
+// 0.
 template <bool normalise, typename Real>
 void alpha_step(
     Band band,

@@ -51,8 +51,9 @@ class ScaledSegment {
   // the frames' normalisers, if they are logits.
   //
   // Rounding the exponentials of log-probabilities to floats changes the loss
-  // by up to 1e-7 per frame. Where the loss is below 1e6 times that, because
-  // alpha falls by little, the segment is computed again with exponentials in
+  // by up to 1e-7 per frame. Where the loss is less than 1e6 times that error,
+  // that is where alpha falls by less than a quarter of a bit per frame, the
+  // segment is computed again with exponentials in
   // double, and the next segment starts with those. For logits see
   // compute_normaliser().
   bool

@@ -74,7 +74,8 @@ class Op : public mx::Primitive {
     return mx::array::make_arrays(std::move(shapes), dtypes, self, inputs);
   }
 
-  // One larger batch. Its tables have no axis to divide.
+  // The mapped axis is folded into N, and the op runs once on the larger batch.
+  // Its tables cannot be divided by that axis.
   std::pair<std::vector<mx::array>, std::vector<int>> vmap(
       const std::vector<mx::array>& inputs,
       const std::vector<int>& axes) override {

@@ -38,7 +38,7 @@ class Memory {
 
   Region& add(std::string name, AddressSpace, bool writable, size_t size);
 
-  // The variable of this name, made at its first declaration.
+  // Returns the threadgroup variable of this name; the first call allocates it.
   Region& threadgroup_variable(const char* name, size_t size);
   size_t threadgroup_bytes() const;
 
