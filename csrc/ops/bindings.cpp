@@ -51,21 +51,23 @@ auto with_options(Result (*op)(
 NB_MODULE(_ext, m) {
   m.doc() = "The ops behind mlx_ctc.";
 
-  auto define =
-      [&](const char* name, auto function, const char* doc, auto... flags) {
-        m.def(
-            name,
-            function,
-            "log_probs"_a,
-            "targets"_a,
-            "input_lengths"_a,
-            "target_lengths"_a,
-            "blank"_a,
-            nb::kw_only(),
-            flags...,
-            "stream"_a = nb::none(),
-            doc);
-      };
+  auto define = [&](const char* name,
+                    auto function,
+                    const char* doc,
+                    const auto&... flags) {
+    m.def(
+        name,
+        function,
+        "log_probs"_a,
+        "targets"_a,
+        "input_lengths"_a,
+        "target_lengths"_a,
+        "blank"_a,
+        nb::kw_only(),
+        flags...,
+        "stream"_a = nb::none(),
+        doc);
+  };
 
   define(
       "ctc_loss",

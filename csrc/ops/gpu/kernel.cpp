@@ -95,7 +95,7 @@ std::string unique_name(
   }
   if (backend() == Backend::cuda && has_options(launch)) {
     for (int option : launch.options) {
-      name += "_";
+      name += '_';
       name += std::to_string(option);
     }
   }
