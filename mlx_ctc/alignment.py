@@ -214,19 +214,11 @@ def ctc_posteriors(
         return posteriors if log_probs.ndim == 3 else posteriors[0]
 
 
-@dataclass(frozen=True)
-class TokenSpan:
-    """A token and its frames ``[start, end)``; ``len()`` is their number.
+class Span:
+    """Frames ``[start, end)``; ``len()`` is their number."""
 
-    ``score`` is the mean score of the frames and ``least`` the least, NaN if it is not
-    known.
-    """
-
-    token: int
     start: int
     end: int
-    score: float
-    least: float = field(default=math.nan, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -239,6 +231,21 @@ class TokenSpan:
                 divided by its number of frames, ``input_length``.
         """
         return self.start * frame_duration, self.end * frame_duration
+
+
+@dataclass(frozen=True)
+class TokenSpan(Span):
+    """A token and its frames ``[start, end)``; ``len()`` is their number.
+
+    ``score`` is the mean score of the frames and ``least`` the least, NaN if it is not
+    known.
+    """
+
+    token: int
+    start: int
+    end: int
+    score: float
+    least: float = field(default=math.nan, repr=False, compare=False)
 
 
 def shape(values: Scores | Sequence[Any]) -> tuple[int, ...]:

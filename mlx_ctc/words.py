@@ -8,14 +8,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mlx_ctc._arguments import fail
-from mlx_ctc.alignment import TokenSpan
+from mlx_ctc.alignment import Span, TokenSpan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True)
-class TextSpan:
+class TextSpan(Span):
     """A word or a segment and its frames ``[start, end)``; ``len()`` is their number.
 
     Attributes:
@@ -34,18 +34,6 @@ class TextSpan:
     score: float
     least: float
     parts: tuple[TokenSpan | TextSpan, ...]
-
-    def __len__(self) -> int:
-        return self.end - self.start
-
-    def seconds(self, frame_duration: float) -> tuple[float, float]:
-        """Start and end of the span in seconds.
-
-        Args:
-            frame_duration (float): Seconds per frame: the duration of the recording
-                divided by its number of frames, ``input_length``.
-        """
-        return self.start * frame_duration, self.end * frame_duration
 
 
 def merge_words(

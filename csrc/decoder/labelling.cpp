@@ -11,9 +11,8 @@ namespace {
 
 // Memory grows with a segment's frames and with the number of segments.
 int segment_frames_of(int T) {
-  int root = std::ceil(std::sqrt(double(T)));
-  int renewals = (root + cpu::renewal_interval - 1) / cpu::renewal_interval;
-  return std::max(64, renewals * cpu::renewal_interval);
+  int64_t root = std::ceil(std::sqrt(double(T)));
+  return std::max<int64_t>(64, cpu::whole_renewals(root));
 }
 
 // The first frame and the mean probability of each label of a path, which has
@@ -115,8 +114,7 @@ std::span<std::byte> Lattice<Real>::memory(size_t bytes) {
         std::make_unique_for_overwrite<std::byte[]>(bytes + cpu::cache_line);
     bytes_ = bytes;
   }
-  auto address = reinterpret_cast<uintptr_t>(memory_.get());
-  return {memory_.get() + (cpu::cache_line - address % cpu::cache_line), bytes};
+  return cpu::on_cache_line(memory_.get(), bytes);
 }
 
 template class Lattice<float>;

@@ -18,15 +18,6 @@ struct Best {
   double log_prob;
 };
 
-template <typename Mask> // a block that a comparison gave
-bool any(const Mask& mask) {
-  int found = 0;
-  for (size_t j = 0; j < sizeof(mask) / sizeof(mask[0]); ++j) {
-    found |= mask[j] != 0;
-  }
-  return found != 0;
-}
-
 // The first of x (C) that equals `value`; 0 if none does.
 template <typename Real>
 int32_t first_equal(const Real* x, int64_t C, Real value) {

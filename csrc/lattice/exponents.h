@@ -34,14 +34,6 @@ inline Block<int64_t> mask(T comparison) {
   return std::bit_cast<Block<int64_t>>(comparison);
 }
 
-inline bool any(Block<int64_t> mask) {
-  int64_t found = 0;
-  for (int64_t j = 0; j < block_size<int64_t>; ++j) {
-    found |= mask[j];
-  }
-  return found != 0;
-}
-
 class Exponents {
  public:
   // `ratio` (S) is set by renew_forward() and renew_backward().

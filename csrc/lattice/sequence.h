@@ -36,9 +36,20 @@ namespace mlx_ctc::cpu {
 
 constexpr size_t cache_line = 64; // bytes
 
+// `bytes` from the first cache line in `memory` on, which has cache_line more.
+inline std::span<std::byte> on_cache_line(std::byte* memory, size_t bytes) {
+  auto address = reinterpret_cast<uintptr_t>(memory);
+  return {memory + (cache_line - address % cache_line), bytes};
+}
+
 // Frames from one renewal of the exponents (exponents.h) to the next. A segment
 // begins with a renewal.
 constexpr int renewal_interval = 16;
+
+// At least so many frames, and whole intervals.
+constexpr int64_t whole_renewals(int64_t frames) {
+  return (frames + renewal_interval - 1) / renewal_interval * renewal_interval;
+}
 
 struct Sequence {
   const void* log_probs; // (frames, classes), strides in elements

@@ -104,6 +104,16 @@ inline T shifted(T before, T block) {
   }(std::make_integer_sequence<int, size>());
 }
 
+// Whether a comparison of blocks is true for an element.
+template <typename T> // T is what the comparison gave
+inline bool any(const T& mask) {
+  int found = 0;
+  for (size_t j = 0; j < sizeof(mask) / sizeof(mask[0]); ++j) {
+    found |= mask[j] != 0;
+  }
+  return found != 0;
+}
+
 // One level of transpose(): exchanges the off-diagonal quarters of the matrix,
 // then those of the quarters, and so on.
 template <int half, typename T> // T is a block

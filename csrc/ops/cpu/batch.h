@@ -42,9 +42,7 @@ class Workspaces {
 
   // A worker's memory, which begins on a cache line.
   std::span<std::byte> of(int worker) const {
-    auto address = reinterpret_cast<uintptr_t>(threads_[worker].get());
-    return {
-        threads_[worker].get() + (cache_line - address % cache_line), bytes_};
+    return on_cache_line(threads_[worker].get(), bytes_);
   }
 
  private:

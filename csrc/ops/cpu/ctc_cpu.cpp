@@ -32,9 +32,7 @@ struct Segments {
     // Each frame has three rows of pairs (mantissa, exponent).
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
     int64_t root = std::ceil(std::sqrt(double(T)));
-    frames = std::max(std::min(cached, most), root);
-    frames =
-        (frames + renewal_interval - 1) / renewal_interval * renewal_interval;
+    frames = whole_renewals(std::max(std::min(cached, most), root));
     checkpoints = T > 0 ? (T - 1) / frames : 0;
   }
 };
