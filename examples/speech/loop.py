@@ -89,11 +89,14 @@ def train(
     with bar, Interruption() as interruption:
         batch = batches[step]
         while step < args.steps:
-            metrics = update(mx.array(float(interruption.wanted)), *batch)
-            mx.async_eval(metrics, state)
+            metrics = update(*batch)
+            wanted = mx.array(float(interruption.wanted))
+            stops = mx.distributed.all_sum(wanted, group=group)  # of all processes
+            mx.async_eval(metrics, stops, state)
             step += 1
             batch = batches[step]  # read while the device computes
-            loss, infeasible, interrupted = metrics.tolist()
+            loss, infeasible = metrics.tolist()
+            interrupted = stops.item() > 0
             if math.isnan(loss):
                 sys.exit(f"The loss of step {step} is not a number.")
             if first:

@@ -1,7 +1,7 @@
-# What it takes to train a model with CTC: the loss of a batch, an optimizer, a compiled
-# step. Copy this file, and put your model and your batches in place of model.py and
-# data.py. Run as it is, it learns digits from synthesised speech; main.py trains with
-# the same step, in the loop of loop.py.
+# What it takes to train a model with CTC, and the file to copy: put your model and your
+# batches in place of model.py and data.py. The core is loss_of and the compiled step in
+# make_update. Run as it is, it learns digits from synthesised speech; main.py trains
+# with the same step, in the loop of loop.py.
 # Letters: T frames, N utterances, C classes.
 
 from collections.abc import Callable
@@ -37,24 +37,16 @@ def loss_of(
     return losses.mean(), infeasible.sum()
 
 
-def make_optimizer(learning_rate: float, steps: int) -> optim.Optimizer:
-    """AdamW with a linear warm-up and a cosine decay."""
-    warmup = steps // 10
-    rise = optim.linear_schedule(0, learning_rate, max(warmup, 1))
-    fall = optim.cosine_decay(learning_rate, steps - warmup)
-    return optim.AdamW(optim.join_schedules([rise, fall], [warmup]))
-
-
 def make_update(
     recogniser: Recogniser,
     optimizer: optim.Optimizer,
-    dtype: mx.Dtype,
-    group: mx.distributed.Group,
+    dtype: mx.Dtype = mx.float32,
+    group: mx.distributed.Group | None = None,
 ) -> tuple[Callable[..., mx.array], list]:
-    """A function that learns from one batch, and the state that it changes. It takes a
-    flag and a batch's arrays, and returns three numbers (3,): the loss, the number of
-    infeasible utterances and the flag, each as the mean of all processes. The weights
-    are float32; the network computes in ``dtype``."""
+    """A function that learns from the arrays of a batch and returns what ``loss_of`` it
+    is, as an array (2,); and the state that it changes. The weights are float32; the
+    network computes in ``dtype``. Gradients and results are the means of all processes
+    of the group."""
     model = recogniser.model
     state = [model.state, optimizer.state]
 
@@ -63,18 +55,25 @@ def make_update(
         return loss_of(recogniser, batch, dtype)
 
     @partial(mx.compile, inputs=state, outputs=state)
-    def update(flag: mx.array, *arrays: mx.array) -> mx.array:
+    def update(*arrays: mx.array) -> mx.array:
         parameters = model.trainable_parameters()
-        value_and_grad = mx.value_and_grad(losses_at)
-        metrics, gradients = value_and_grad(parameters, Batch(*arrays))
-        metrics = mx.stack([*metrics, flag])
-        means = nn.average_gradients({"all": gradients, "metrics": metrics}, group)
-        gradients, _ = optim.clip_grad_norm(means["all"], max_norm=5.0)
+        metrics, gradients = mx.value_and_grad(losses_at)(parameters, Batch(*arrays))
+        means = {"gradients": gradients, "metrics": mx.stack(metrics)}
+        means = nn.average_gradients(means, group)
+        gradients, _ = optim.clip_grad_norm(means["gradients"], max_norm=5.0)
         model.update(parameters)
         optimizer.update(model, gradients)
         return means["metrics"]
 
     return update, state
+
+
+def make_optimizer(learning_rate: float, steps: int) -> optim.Optimizer:
+    """AdamW with a linear warm-up and a cosine decay."""
+    warmup = steps // 10
+    rise = optim.linear_schedule(0, learning_rate, max(warmup, 1))
+    fall = optim.cosine_decay(learning_rate, steps - warmup)
+    return optim.AdamW(optim.join_schedules([rise, fall], [warmup]))
 
 
 def main(steps: int = 500) -> None:
@@ -84,13 +83,11 @@ def main(steps: int = 500) -> None:
     recogniser = Recogniser(model, alphabet, features)
     optimizer = make_optimizer(3e-3, steps)
     optimizer.init(model.trainable_parameters())
-    update, state = make_update(
-        recogniser, optimizer, mx.float32, mx.distributed.init()
-    )
+    update, state = make_update(recogniser, optimizer)
     batches = TrainingBatches(corpus, alphabet, size=16, seed=0)
     losses = []
     for step in range(1, steps + 1):
-        metrics = update(mx.array(0.0), *batches[step])
+        metrics = update(*batches[step])
         mx.eval(metrics, state)
         losses.append(metrics[0].item())
         if step % 50 == 0:
