@@ -185,6 +185,11 @@ def of_other_libraries(given):
         "logits": mx.array(logits),
         # NeMo's blank is the last class.
         "log_probs": mx.roll(mx.array(reference.log_softmax(logits)), -1, axis=2),
+        # mlx-tune has the frames first.
+        "log_probs_tbv": given["log_probs"],
+        "targets": mx.array(targets),
+        "enc_lengths_i32": mx.array(given["input_lengths"]),
+        "blank": 0,
         "transcript": mx.array(targets - 1),
         "encoded_len": given["input_lengths"],
         "transcript_len": given["target_lengths"],
@@ -243,6 +248,7 @@ def check_batches(page):
     assert page["wav2vec2"].item() == pytest.approx(expected.sum(), rel=1e-6)
     # The log-probabilities are rounded, of a loss below 0.01.
     assert page["nemo"].item() == pytest.approx(expected.mean(), rel=1e-4)
+    assert page["mlx_tune"].item() == pytest.approx(expected.mean(), rel=1e-4)
     assert page["keras"].item() == pytest.approx(losses([24, 24]).mean(), rel=1e-6)
     np.testing.assert_allclose(page["optax"], expected, rtol=1e-6)
 
@@ -272,6 +278,20 @@ def check_troubleshooting(page):
     assert too_high[blank] > 0.9
     assert good[loss] < 0.1
     assert good[right] > 0.8
+    check_compiled_functions(page)
+
+
+def check_compiled_functions(page):
+    rng = np.random.default_rng(0)
+    inputs, weights = rng.normal(size=(6, 2, 3)), rng.normal(size=(3, 3))
+    states = np.zeros((2, 3))
+    for t, n in [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1)]:
+        states[n] = np.tanh(states[n] @ weights + inputs[t, n])
+    arrays = [mx.array(array, mx.float32) for array in (inputs, weights)]
+    found = page["last_states"](arrays[0], mx.array([4, 1]), arrays[1])
+    np.testing.assert_allclose(found, states, atol=1e-2)  # may be TF32
+    product = page["scaled"](arrays[0][0], arrays[1][0])
+    np.testing.assert_allclose(product, inputs[0] * np.exp(weights[0]), rtol=1e-5)
 
 
 def in_chunks(page, recording, context, rng):
@@ -345,6 +365,27 @@ def test_code(page, request):
     execute(code, namespace)
     if check:
         check(namespace)
+
+
+@pytest.mark.usefixtures("device")
+def test_the_loop_from_pytorch_learns_without_torch(rng, tmp_path, monkeypatch):
+    """The half of MLX and the errors, from random weights in place of torch's."""
+    monkeypatch.chdir(tmp_path)
+    shapes = {
+        "conv.weight": (32, 8, 5),
+        "conv.bias": 32,
+        "out.weight": (6, 32),
+        "out.bias": 6,
+    }
+    weights = {
+        name: rng.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    np.savez("net.npz", **weights)
+    page = blocks(ROOT / "docs" / "from-pytorch.md")
+    namespace = execute([block for block in page if "# torch" not in block.code], {})
+    losses = namespace["losses"]
+    assert losses[-1] < 0.25 * losses[0]
 
 
 @pytest.fixture
