@@ -50,10 +50,11 @@ using TemplateValue = std::variant<int, bool, Type>;
 struct Launch {
   std::string name;
   Names inputs; // the names of the kernel's parameters
-  // For each parameter the name of the array that is passed: an input of the
-  // step or an output of an earlier launch. The plan sets it.
-  Names arrays = {};
   std::vector<Parameter> parameters = {}; // of the inputs; set by the plan
+  // The arrays that are passed for the inputs, without the options, and those
+  // that are written, as indices of the plan's arrays. The plan sets both.
+  std::vector<int> read = {};
+  std::vector<int> written = {};
   std::vector<Table> outputs;
   std::vector<std::pair<std::string, TemplateValue>> template_args;
   std::array<int, 2> options = {}; // blank, zero_infinity; set by the plan
@@ -70,6 +71,10 @@ struct Launch {
   const char* functions;
   const char* source;
 };
+
+inline bool has_options(const Launch& launch) {
+  return launch.inputs.back() == options_name;
+}
 
 // The text before the kernel's body.
 std::string header(const Launch& launch, Backend backend);

@@ -59,41 +59,63 @@ void add(Parameters& parameters, const std::vector<Table>& tables) {
   }
 }
 
-// With what follows from the launches: the arrays that they are given, and the
-// tables that they write. `parameters` are those of the step's inputs.
-Plan plan(
-    const Problem& problem,
-    Names inputs,
-    Parameters parameters,
-    std::vector<Launch> launches,
-    Names results) {
+int index_in(const Names& names, const std::string& name) {
+  auto found = std::find(names.begin(), names.end(), name);
+  return static_cast<int>(found - names.begin());
+}
+
+// What the launches write besides the results.
+std::vector<Table> tables_of(
+    const std::vector<Launch>& launches,
+    const Names& results) {
   std::vector<Table> tables;
-  for (auto& launch : launches) {
-    launch.options = {problem.blank, problem.zero_infinity};
-    launch.arrays = launch.inputs;
-    if (!problem.has_normalisers()) {
-      // The kernels do not read the array that is passed in their place.
-      std::replace(
-          launch.arrays.begin(),
-          launch.arrays.end(),
-          std::string("normalisers"),
-          std::string("log_probs"));
-    }
-    for (const auto& name : launch.arrays) {
-      launch.parameters.push_back(parameters.at(name));
-    }
-    add(parameters, launch.outputs);
+  for (const auto& launch : launches) {
     for (const auto& output : launch.outputs) {
-      if (std::find(results.begin(), results.end(), output.name) ==
-          results.end()) {
+      if (index_in(results, output.name) == static_cast<int>(results.size())) {
         tables.push_back(output);
       }
     }
   }
+  return tables;
+}
+
+// The array that is passed for a parameter. Kernels do not read the one that is
+// passed in the place of normalisers that there are not.
+std::string array_for(const std::string& parameter, const Problem& problem) {
+  bool missing = parameter == "normalisers" && !problem.has_normalisers();
+  return missing ? "log_probs" : parameter;
+}
+
+// `parameters` are those of the step's inputs.
+Plan plan(
+    const Problem& problem,
+    const Names& inputs,
+    Parameters parameters,
+    std::vector<Launch> launches,
+    const Names& results) {
+  auto tables = tables_of(launches, results);
+  auto arrays = joined({inputs, results});
+  for (const auto& table : tables) {
+    arrays.push_back(table.name);
+  }
+  for (auto& launch : launches) {
+    launch.options = {problem.blank, problem.zero_infinity};
+    for (const auto& name : launch.inputs) {
+      auto array = array_for(name, problem);
+      launch.parameters.push_back(parameters.at(array));
+      if (name != options_name) {
+        launch.read.push_back(index_in(arrays, array));
+      }
+    }
+    for (const auto& output : launch.outputs) {
+      launch.written.push_back(index_in(arrays, output.name));
+    }
+    add(parameters, launch.outputs);
+  }
   return {
-      std::move(inputs),
+      std::move(arrays),
       std::move(launches),
-      std::move(results),
+      static_cast<int>(results.size()),
       std::move(tables)};
 }
 
@@ -138,7 +160,7 @@ Plan gradient_plan(const Problem& problem) {
   }
   return plan(
       problem,
-      std::move(inputs),
+      inputs,
       std::move(parameters),
       std::move(launches),
       {"gradient"});

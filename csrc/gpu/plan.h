@@ -10,10 +10,16 @@
 namespace mlx_ctc::gpu {
 
 struct Plan {
-  Names inputs; // the arrays that the step is given, in the order of its inputs
+  // The inputs of the step, then its outputs: the results, then the tables.
+  Names arrays;
   std::vector<Launch> launches; // none for an empty problem
-  Names results;
+  int results;
   std::vector<Table> tables; // what the launches write besides the results
+
+  // Of the arrays, the last ones.
+  size_t outputs() const {
+    return results + tables.size();
+  }
 };
 
 Plan loss_plan(const Problem& problem);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <compare>
 #include <cstdint>
 
 #include "gpu/launch.h"
@@ -59,7 +60,7 @@ struct Problem {
   bool by_class = false; // posteriors of classes, not of labels
   Backend backend;
 
-  bool operator==(const Problem&) const = default;
+  auto operator<=>(const Problem&) const = default;
 
   bool is_empty() const {
     return T == 0 || N == 0 || C == 0;

@@ -18,10 +18,11 @@ class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
       "The gradient of ctc_loss cannot be differentiated again: second "
       "derivatives are not implemented.";
   static constexpr int results = 1;
+  static constexpr gpu::MakePlan make_plan = gpu::gradient_plan;
 
   Outputs outputs(const std::vector<mx::array>& inputs) {
     if (on_gpu()) { // compiles the kernel while the loss's are compiled
-      gpu_step_.plan(problem(inputs), stream());
+      step(inputs);
     }
     return {{inputs[0].shape()}, {inputs[0].dtype()}};
   }
@@ -39,15 +40,12 @@ class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    gpu_step_.run(problem(inputs), stream(), inputs, outputs);
+    step(inputs)->run(stream(), inputs, outputs);
   }
 
   std::pair<std::vector<mx::array>, std::vector<int>> vmap(
       const std::vector<mx::array>& inputs,
       const std::vector<int>& axes) override;
-
- private:
-  gpu::Step gpu_step_{gpu::gradient_plan};
 };
 
 // Computes the loss, and saves what the gradient reads. Its derivative is zero:
@@ -59,12 +57,13 @@ class CTCForward : public Op<CTCForward, Options> {
 
   static constexpr const char* op = "ctc_loss";
   static constexpr int results = 1;
+  static constexpr gpu::MakePlan make_plan = gpu::loss_plan;
 
   Outputs outputs(const std::vector<mx::array>& inputs) {
     Outputs outputs;
     outputs.add({inputs[0].shape(1)}, computing_dtype(inputs[0].dtype()));
     if (on_gpu()) {
-      outputs.add(gpu_step_.plan(problem(inputs), stream())->tables);
+      outputs.add(step(inputs)->tables());
     } else {
       outputs.add(cpu::saved_outputs(inputs, options_));
     }
@@ -84,7 +83,7 @@ class CTCForward : public Op<CTCForward, Options> {
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    gpu_step_.run(problem(inputs), stream(), inputs, outputs);
+    step(inputs)->run(stream(), inputs, outputs);
   }
 
   std::vector<mx::array> vjp(
@@ -112,9 +111,6 @@ class CTCForward : public Op<CTCForward, Options> {
     }
     return zeros;
   }
-
- private:
-  gpu::Step gpu_step_{gpu::loss_plan};
 };
 
 // The loss as the caller gets it, with its derivative.

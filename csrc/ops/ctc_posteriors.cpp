@@ -17,6 +17,7 @@ class CTCPosteriors
   static constexpr const char* no_derivative =
       "Posteriors cannot be differentiated. Pass mx.stop_gradient(log_probs).";
   static constexpr int results = 1;
+  static constexpr gpu::MakePlan make_plan = gpu::posteriors_plan;
 
   Outputs outputs(const std::vector<mx::array>& inputs) {
     const auto& x = inputs[0];
@@ -24,7 +25,7 @@ class CTCPosteriors
     Outputs outputs;
     outputs.add({x.shape(1), x.shape(0), width}, computing_dtype(x.dtype()));
     if (on_gpu()) {
-      outputs.add(gpu_step_.plan(problem(inputs), stream())->tables);
+      outputs.add(step(inputs)->tables());
     } else {
       outputs.add(cpu::saved_outputs(inputs, options_.loss()));
     }
@@ -44,11 +45,8 @@ class CTCPosteriors
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    gpu_step_.run(problem(inputs), stream(), inputs, outputs);
+    step(inputs)->run(stream(), inputs, outputs);
   }
-
- private:
-  gpu::Step gpu_step_{gpu::posteriors_plan};
 };
 
 } // namespace

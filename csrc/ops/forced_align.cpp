@@ -18,6 +18,7 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
       "An alignment cannot be differentiated. Pass "
       "mx.stop_gradient(log_probs).";
   static constexpr int results = 2;
+  static constexpr gpu::MakePlan make_plan = gpu::align_plan;
 
   Outputs outputs(const std::vector<mx::array>& inputs) {
     mx::Shape shape = {inputs[0].shape(1), inputs[0].shape(0)};
@@ -25,10 +26,9 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
     outputs.add(shape, mx::int32);
     outputs.add(shape, computing_dtype(inputs[0].dtype()));
     if (on_gpu()) {
-      auto sizes = problem(inputs);
-      auto plan = gpu_step_.plan(sizes, stream());
-      gpu::check_memory(op, sizes, *plan, mx::get_memory_limit());
-      outputs.add(plan->tables);
+      auto tables = step(inputs)->tables();
+      gpu::check_memory(op, problem(inputs), tables, mx::get_memory_limit());
+      outputs.add(tables);
     }
     return outputs;
   }
@@ -46,11 +46,8 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    gpu_step_.run(problem(inputs), stream(), inputs, outputs);
+    step(inputs)->run(stream(), inputs, outputs);
   }
-
- private:
-  gpu::Step gpu_step_{gpu::align_plan};
 };
 
 } // namespace

@@ -47,7 +47,8 @@ struct Outputs {
  *   static constexpr int results: how many of the outputs, the first ones, are
  *   results. Each has N as its first axis, or Self overrides vmap();
  *   Outputs outputs(inputs): for inputs of these shapes and dtypes;
- *   name(), eval_cpu() and eval_gpu().
+ *   name(), eval_cpu() and eval_gpu();
+ *   static constexpr gpu::MakePlan make_plan, if it uses step().
  */
 template <typename Self, typename Options>
 class Op : public mx::Primitive {
@@ -108,6 +109,10 @@ class Op : public mx::Primitive {
   // For inputs on the GPU.
   gpu::Problem problem(const std::vector<mx::array>& inputs) const {
     return gpu::problem_of(inputs, options_, gpu::backend());
+  }
+
+  std::shared_ptr<gpu::Step> step(const std::vector<mx::array>& inputs) {
+    return gpu::step(Self::make_plan, problem(inputs), stream());
   }
 
   const Options options_;

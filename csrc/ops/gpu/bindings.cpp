@@ -24,7 +24,14 @@ nb::object value(const TemplateValue& arg) {
 }
 
 // The keys are the keyword arguments of mx.fast.metal_kernel and its result.
-nb::dict describe(const Launch& launch) {
+nb::dict describe(const Launch& launch, const Names& arrays) {
+  nb::list passed;
+  for (int array : launch.read) {
+    passed.append(arrays[array]);
+  }
+  if (has_options(launch)) {
+    passed.append(options_name);
+  }
   nb::list names;
   nb::list shapes;
   nb::list dtypes;
@@ -40,7 +47,7 @@ nb::dict describe(const Launch& launch) {
   nb::dict result;
   result["name"] = launch.name;
   result["input_names"] = launch.inputs;
-  result["arrays"] = launch.arrays;
+  result["arrays"] = passed;
   result["output_names"] = names;
   result["output_shapes"] = shapes;
   result["output_dtypes"] = dtypes;
@@ -58,7 +65,7 @@ nb::dict describe(const Launch& launch) {
 nb::list describe(const Plan& plan) {
   nb::list result;
   for (const auto& launch : plan.launches) {
-    result.append(describe(launch));
+    result.append(describe(launch, plan.arrays));
   }
   return result;
 }
@@ -118,7 +125,8 @@ void bind_launches(nb::module_& m) {
             {log_probs, targets, input_lengths, target_lengths},
             AlignOptions{blank, with_logits},
             Backend::metal);
-        check_memory("forced_align", problem, align_plan(problem), limit);
+        check_memory(
+            "forced_align", problem, align_plan(problem).tables, limit);
       },
       "log_probs"_a,
       "targets"_a,

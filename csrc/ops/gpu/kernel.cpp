@@ -1,10 +1,6 @@
 #include "ops/gpu/kernel.h"
 
-#include <cstdint>
-#include <map>
-#include <mutex>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <variant>
 
@@ -18,54 +14,9 @@ namespace mlx_ctc::gpu {
 
 namespace {
 
-// Batches of many shapes make many nodes. The cache is cleared when it holds
-// this many.
-constexpr size_t max_cached = 256;
-
 // The number of elements below which MLX passes an input in Metal's constant
 // address space.
 constexpr size_t constant_elements = 8;
-
-// All that a node depends on, and what MLX's generator reads of the inputs.
-using Key = std::vector<int64_t>;
-
-Key key_of(
-    const Launch& launch,
-    const std::vector<mx::array>& inputs,
-    mx::Stream stream) {
-  auto [gx, gy, gz] = launch.grid;
-  Key key = {
-      reinterpret_cast<intptr_t>(launch.source),
-      stream.index,
-      launch.max_threads,
-      launch.resident,
-      std::get<0>(launch.threadgroup),
-      gx,
-      gy,
-      gz};
-  for (const auto& [name, arg] : launch.template_args) {
-    key.push_back(
-        std::visit(
-            [](auto value) { return static_cast<int64_t>(value); }, arg));
-  }
-  for (const auto& input : inputs) {
-    key.push_back(static_cast<int64_t>(input.dtype().val()));
-    key.push_back(input.ndim());
-    key.push_back(input.size() < constant_elements);
-  }
-  if (backend() == Backend::cuda) { // these are scalars of the node, or text
-    key.insert(key.end(), launch.options.begin(), launch.options.end());
-    for (const auto& input : inputs) {
-      key.insert(key.end(), input.shape().begin(), input.shape().end());
-      key.insert(key.end(), input.strides().begin(), input.strides().end());
-    }
-  }
-  return key;
-}
-
-bool has_options(const Launch& launch) {
-  return launch.inputs.back() == options_name;
-}
 
 // Where MLX compiles for CUDA. An array of options would be in the host's
 // memory, for which each threadgroup would wait (see in_gpu_memory).
@@ -160,18 +111,6 @@ std::shared_ptr<mx::Primitive> compiled_by_mlx(
   return outputs[0].primitive_ptr();
 }
 
-std::shared_ptr<mx::Primitive> make(
-    const Launch& launch,
-    const std::vector<mx::array>& inputs,
-    mx::Stream stream) {
-  if (backend() == Backend::cuda) {
-    if (auto compiled = cuda_kernel(launch, inputs, stream)) {
-      return compiled;
-    }
-  }
-  return compiled_by_mlx(launch, inputs, stream);
-}
-
 } // namespace
 
 Backend backend() {
@@ -184,18 +123,12 @@ std::shared_ptr<mx::Primitive> kernel(
     const Launch& launch,
     const std::vector<mx::array>& inputs,
     mx::Stream stream) {
-  static std::mutex mutex;
-  static std::map<Key, std::shared_ptr<mx::Primitive>> cache;
-  std::lock_guard lock(mutex);
-  auto key = key_of(launch, inputs, stream);
-  auto found = cache.find(key);
-  if (found == cache.end()) {
-    if (cache.size() >= max_cached) {
-      cache.clear();
+  if (backend() == Backend::cuda) {
+    if (auto compiled = cuda_kernel(launch, inputs, stream)) {
+      return compiled;
     }
-    found = cache.emplace(std::move(key), make(launch, inputs, stream)).first;
   }
-  return found->second;
+  return compiled_by_mlx(launch, inputs, stream);
 }
 
 } // namespace mlx_ctc::gpu

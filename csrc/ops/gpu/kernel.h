@@ -1,5 +1,4 @@
-// MLX's own node for a launch. It has the kernel's whole text or code, so nodes
-// are cached.
+// MLX's own node for a launch. It has the kernel's whole text or code.
 #pragma once
 
 #include <memory>

@@ -15,8 +15,6 @@ namespace mlx_ctc::gpu {
 
 namespace {
 
-using Arrays = std::map<std::string, mx::array>;
-
 Problem sizes_of(
     const std::vector<mx::array>& inputs,
     int blank,
@@ -59,31 +57,21 @@ mx::array array_of(const std::array<int, 2>& options) {
   return found->second;
 }
 
-// Adds what the launch writes to `arrays`.
-void run(const Launch& launch, mx::Stream stream, Arrays& arrays) {
-  std::vector<mx::array> inputs;
-  for (const auto& name : launch.arrays) {
-    if (name == options_name) {
-      if (backend() == Backend::metal) {
-        inputs.push_back(array_of(launch.options));
-      }
-      continue;
+// What MLX's nodes depend on besides the plan.
+std::vector<int64_t> layout_of(
+    mx::Stream stream,
+    const std::vector<mx::array>& arrays,
+    size_t inputs) {
+  std::vector<int64_t> layout;
+  layout.reserve(64);
+  layout.push_back(stream.index);
+  if (backend() == Backend::cuda) { // strides are scalars of the node
+    for (size_t i = 0; i < inputs; ++i) {
+      const auto& strides = arrays[i].strides();
+      layout.insert(layout.end(), strides.begin(), strides.end());
     }
-    inputs.push_back(bindable(arrays.at(name), arrays.at("input_lengths")));
   }
-  std::vector<mx::array> outputs;
-  outputs.reserve(launch.outputs.size());
-  for (const auto& table : launch.outputs) {
-    outputs.emplace_back(
-        shape_of(table),
-        dtype_of(table.type),
-        nullptr,
-        std::vector<mx::array>{});
-  }
-  kernel(launch, inputs, stream)->eval_gpu(inputs, outputs);
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    arrays.emplace(launch.outputs[i].name, outputs[i]);
-  }
+  return layout;
 }
 
 } // namespace
@@ -158,10 +146,10 @@ mx::Dtype dtype_of(Type type) {
 void check_memory(
     const std::string& op,
     const Problem& problem,
-    const Plan& plan,
+    const std::vector<Table>& tables,
     size_t limit) {
   size_t bytes = 0;
-  for (const auto& table : plan.tables) {
+  for (const auto& table : tables) {
     size_t of_table = dtype_of(table.type).size();
     for (int length : table.shape) {
       of_table *= length;
@@ -185,45 +173,96 @@ void check_memory(
   }
 }
 
-std::shared_ptr<const Plan> Step::plan(
-    const Problem& problem,
-    mx::Stream stream) {
-  std::lock_guard lock(mutex_);
-  if (plan_ == nullptr || !(problem_ == problem)) {
-    problem_ = problem;
-    plan_ = std::make_shared<const Plan>(make_(problem));
-    if (problem.backend == Backend::cuda) {
-      start_compiling(*plan_, stream);
-    }
-  }
-  return plan_;
-}
-
 void Step::run(
-    const Problem& problem,
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto plan = this->plan(problem, stream);
-  Arrays arrays;
-  for (size_t i = 0; i < plan->inputs.size(); ++i) {
-    arrays.emplace(plan->inputs[i], inputs[i]);
-  }
-  for (const auto& launch : plan->launches) {
-    gpu::run(launch, stream, arrays);
-  }
-  auto names = plan->results;
-  for (const auto& table : plan->tables) {
-    names.push_back(table.name);
-  }
-  for (size_t i = 0; i < names.size(); ++i) {
-    auto found = arrays.find(names[i]);
-    if (found != arrays.end()) {
-      outputs[i].copy_shared_buffer(found->second);
-    } else { // an empty problem
-      outputs[i].set_data(mx::allocator::malloc(outputs[i].nbytes()));
+  if (plan_.launches.empty()) {
+    for (auto& output : outputs) {
+      output.set_data(mx::allocator::malloc(output.nbytes()));
     }
+    return;
   }
+  auto arrays = inputs;
+  arrays.insert(arrays.end(), outputs.begin(), outputs.end());
+  auto kernels = this->kernels(stream, arrays);
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    const auto& launch = plan_.launches[i];
+    std::vector<mx::array> written;
+    written.reserve(launch.written.size());
+    for (int index : launch.written) {
+      written.push_back(arrays[index]);
+    }
+    kernels[i]->eval_gpu(read_by(launch, arrays), written);
+  }
+}
+
+std::vector<mx::array> Step::read_by(
+    const Launch& launch,
+    const std::vector<mx::array>& arrays) const {
+  constexpr int input_lengths = 2;
+  std::vector<mx::array> read;
+  read.reserve(launch.inputs.size());
+  for (int index : launch.read) {
+    read.push_back(bindable(arrays[index], arrays[input_lengths]));
+  }
+  if (has_options(launch) && backend() == Backend::metal) {
+    read.push_back(array_of(launch.options));
+  }
+  return read;
+}
+
+Step::Kernels Step::make_kernels(
+    mx::Stream stream,
+    const std::vector<mx::array>& arrays) const {
+  Kernels kernels;
+  kernels.reserve(plan_.launches.size());
+  for (const auto& launch : plan_.launches) {
+    kernels.push_back(kernel(launch, read_by(launch, arrays), stream));
+  }
+  return kernels;
+}
+
+Step::Kernels Step::kernels(
+    mx::Stream stream,
+    const std::vector<mx::array>& arrays) {
+  // Of one problem: streams and strides of inputs. Each has a copy of the
+  // kernels' text or code.
+  constexpr size_t max_cached = 8;
+  auto inputs = arrays.size() - plan_.outputs();
+  auto layout = layout_of(stream, arrays, inputs);
+  std::lock_guard lock(mutex_);
+  auto found = kernels_.find(layout);
+  if (found == kernels_.end()) {
+    if (kernels_.size() >= max_cached) {
+      kernels_.clear();
+    }
+    found =
+        kernels_.emplace(std::move(layout), make_kernels(stream, arrays)).first;
+  }
+  return found->second;
+}
+
+std::shared_ptr<Step>
+step(MakePlan make, const Problem& problem, mx::Stream stream) {
+  // Batches of many shapes make many steps.
+  constexpr size_t max_cached = 128;
+  static std::mutex mutex;
+  static std::map<std::pair<MakePlan, Problem>, std::shared_ptr<Step>> steps;
+  std::lock_guard lock(mutex);
+  auto found = steps.find({make, problem});
+  if (found == steps.end()) {
+    if (steps.size() >= max_cached) {
+      steps.clear();
+    }
+    auto plan = make(problem);
+    if (problem.backend == Backend::cuda) {
+      start_compiling(plan, stream);
+    }
+    auto made = std::make_shared<Step>(std::move(plan));
+    found = steps.emplace(std::pair{make, problem}, std::move(made)).first;
+  }
+  return found->second;
 }
 
 // The cotangent of a sum is one number, which MLX keeps in the host's memory.

@@ -1,15 +1,18 @@
-// A step on the GPU: an op's plan, made for the shapes of its inputs, and run
-// with MLX's kernels.
+// A step on the GPU: an op's plan for a problem, and MLX's kernels for it.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gpu/plan.h"
 #include "mlx/array.h"
+#include "mlx/primitives.h"
 #include "ops/ctc_loss.h"
 #include "ops/ctc_posteriors.h"
 #include "ops/forced_align.h"
@@ -35,38 +38,54 @@ mx::Shape shape_of(const Table& table);
 mx::Dtype dtype_of(Type type);
 Type type_of(mx::Dtype dtype); // of scores
 
-// Refuses a problem whose plan's tables take more than `limit` bytes.
+// Refuses a problem whose tables take more than `limit` bytes.
 void check_memory(
     const std::string& op,
     const Problem& problem,
-    const Plan& plan,
+    const std::vector<Table>& tables,
     size_t limit);
 
-// Part of a node of MLX's graph. The plan is made when the node is, and kept;
-// a compiled function may evaluate the same node with other shapes later.
+// Shared by the nodes of all calls with the same problem.
 class Step {
  public:
-  using MakePlan = Plan (*)(const Problem&);
+  explicit Step(Plan plan) : plan_(std::move(plan)) {}
 
-  explicit Step(MakePlan make) : make_(make) {}
+  const std::vector<Table>& tables() const {
+    return plan_.tables;
+  }
 
-  // Begins to compile the kernels of a new plan where that takes long, on CUDA.
-  std::shared_ptr<const Plan> plan(const Problem& problem, mx::Stream stream);
-
-  // outputs: the results, then the plan's tables. Those are outputs because MLX
-  // keeps outputs until the GPU has finished with them.
+  // outputs: the results, then the tables. Those are outputs because MLX keeps
+  // outputs until the GPU has finished with them.
   void run(
-      const Problem& problem,
       mx::Stream stream,
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs);
 
  private:
-  const MakePlan make_;
-  std::mutex mutex_; // two threads may evaluate the same compiled function
-  Problem problem_{};
-  std::shared_ptr<const Plan> plan_;
+  using Kernels = std::vector<std::shared_ptr<mx::Primitive>>;
+  using Layout = std::vector<int64_t>;
+
+  // The arrays that a launch reads.
+  std::vector<mx::array> read_by(
+      const Launch& launch,
+      const std::vector<mx::array>& arrays) const;
+
+  // MLX's nodes for the launches.
+  Kernels make_kernels(mx::Stream stream, const std::vector<mx::array>& arrays)
+      const;
+  Kernels kernels(mx::Stream stream, const std::vector<mx::array>& arrays);
+
+  const Plan plan_;
+  std::mutex mutex_;
+  std::map<Layout, Kernels> kernels_;
 };
+
+using MakePlan = Plan (*)(const Problem&);
+
+// The step of an op that has such plans. Where that takes long, on CUDA, begins
+// to compile a new step's kernels.
+std::shared_ptr<Step>
+step(MakePlan make, const Problem& problem, mx::Stream stream);
 
 // The loss's cotangent as the gradient's step takes it.
 mx::array in_gpu_memory(const mx::array& cotangent, mx::Stream stream);
