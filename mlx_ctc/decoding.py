@@ -100,11 +100,34 @@ def greedy_decode(
         return tuple(results)
 
 
+def decode_no_frames(
+    log_probs: mx.array, lengths: mx.array, blank: int
+) -> list[mx.array]:
+    """What decode_in_ops returns for no frames or no sequences.
+
+    Apart, because MLX refuses to add to no rows, and because compiled operations on
+    empty arrays end the process in MLX 0.32.4 on CUDA.
+    """
+    T, N, _ = log_probs.shape
+    scores = mx.zeros((N,))
+    if N > 0:
+        scores = mx.where(lengths == 0, scores, mx.nan)
+    return [
+        mx.full((N, T), blank, mx.int32),
+        mx.zeros((N,), mx.int32),
+        scores,
+        mx.zeros((N, T), mx.int32),
+        mx.zeros((N, T)),
+    ]
+
+
 def decode_in_ops(
     log_probs: mx.array, lengths: mx.array, blank: int, *, with_logits: bool
 ) -> list[mx.array]:
     """What _ext.greedy_decode returns, in MLX's operations, for the GPU."""
     T, N, _ = log_probs.shape
+    if T == 0 or N == 0:
+        return decode_no_frames(log_probs, lengths, blank)
     in_range = (lengths >= 0) & (lengths <= T)
     used = in_range[:, None] & (mx.arange(T) < lengths[:, None])
     path, path_scores = best_path(log_probs, with_logits)
@@ -124,8 +147,6 @@ def decode_in_ops(
 
     def summed(values: mx.array) -> mx.array:
         row = mx.zeros((N, T + 1), values.dtype)
-        if N == 0:  # MLX refuses to add to no rows
-            return row[:, :T]
         return row.at[mx.arange(N)[:, None], position].add(values)[:, :T]
 
     durations = mx.maximum(summed(mx.ones((N, T), path_scores.dtype)), 1)

@@ -194,7 +194,7 @@ def test_length_of_a_ragged_target_is_at_most_its_own():
     targets = [[1, 2], [1], [2, 1]]
     said = r"target_lengths\[1\] in \[0, 1\] but got 2\."
     with pytest.raises(ValueError, match=said):
-        ctc_loss(**{**good(), "targets": targets})
+        ctc_loss(**{**good(), "targets": targets, "target_lengths": [2, 2, 2]})
 
 
 def test_ragged_targets_have_a_row_for_each_item():

@@ -39,7 +39,7 @@ print("done")
 
 def test_every_form_ends(device):
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, device.name],
+        [sys.executable, "-X", "faulthandler", "-c", PROGRAM, device.name],
         capture_output=True,
         text=True,
         timeout=120,
