@@ -104,14 +104,41 @@ inline T shifted(T before, T block) {
   }(std::make_integer_sequence<int, size>());
 }
 
+// What a comparison of blocks gave, as a bit for each element, the first one's
+// the lowest.
+template <typename T>
+inline uint32_t bits_of(const T& mask) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(mask[0]) == 4) {
+    return _mm512_movepi32_mask(std::bit_cast<__m512i>(mask));
+  } else {
+    return _mm512_movepi64_mask(std::bit_cast<__m512i>(mask));
+  }
+#elif defined(__AVX__)
+  if constexpr (sizeof(mask[0]) == 4) {
+    return _mm256_movemask_ps(std::bit_cast<__m256>(mask));
+  } else {
+    return _mm256_movemask_pd(std::bit_cast<__m256d>(mask));
+  }
+#elif defined(__SSE2__)
+  if constexpr (sizeof(mask[0]) == 4) {
+    return _mm_movemask_ps(std::bit_cast<__m128>(mask));
+  } else {
+    return _mm_movemask_pd(std::bit_cast<__m128d>(mask));
+  }
+#else
+  uint32_t bits = 0;
+  for (size_t j = 0; j < sizeof(mask) / sizeof(mask[0]); ++j) {
+    bits |= uint32_t(mask[j] != 0) << j;
+  }
+  return bits;
+#endif
+}
+
 // Whether a comparison of blocks is true for an element.
 template <typename T> // T is what the comparison gave
 inline bool any(const T& mask) {
-  int found = 0;
-  for (size_t j = 0; j < sizeof(mask) / sizeof(mask[0]); ++j) {
-    found |= mask[j] != 0;
-  }
-  return found != 0;
+  return bits_of(mask) != 0;
 }
 
 // One level of transpose(): exchanges the off-diagonal quarters of the matrix,
@@ -183,33 +210,41 @@ constexpr T smaller(T a, T b) {
   return a < b ? a : b;
 }
 
+// In element 0, all elements of a block combined by f: those of its halves, of
+// the quarters of the result, and so on.
+template <int half, typename T, typename F> // T is a block
+inline T folded(T block, F f) {
+  if constexpr (half > 0) {
+    return folded<half / 2>(f(block, shifted<half>(block, block)), f);
+  } else {
+    return block;
+  }
+}
+
 // The greatest element of a block.
 template <typename T>
 inline T greatest(Block<T> block) {
-  T x[block_size<T>];
-  std::memcpy(x, &block, sizeof(x));
-  for (int64_t half = block_size<T> / 2; half > 0; half /= 2) {
-    for (int64_t j = 0; j < half; ++j) {
-      x[j] = x[j] > x[j + half] ? x[j] : x[j + half];
-    }
-  }
-  return x[0];
+  return folded<block_size<T> / 2>(block, larger<Block<T>>)[0];
+}
+
+// The least element of a block.
+template <typename T>
+inline T least(Block<T> block) {
+  return folded<block_size<T> / 2>(block, smaller<Block<T>>)[0];
 }
 
 // The sum of a block's elements, added in type Sum.
 template <typename Sum, typename T>
 inline Sum total(const T& block) {
-  constexpr int64_t size = sizeof(block) / sizeof(block[0]);
-  Sum x[size];
-  for (int64_t j = 0; j < size; ++j) {
-    x[j] = block[j];
+  auto add = [](auto a, auto b) { return a + b; };
+  if constexpr (sizeof(Sum) == sizeof(block[0])) {
+    return folded<block_size<Sum> / 2>(block, add)[0];
+  } else {
+    float x[block_size<float>];
+    std::memcpy(x, &block, sizeof(x));
+    auto halves = load_widened(x) + load_widened(x + block_size<double>);
+    return folded<block_size<double> / 2>(halves, add)[0];
   }
-  for (int64_t half = size / 2; half > 0; half /= 2) {
-    for (int64_t j = 0; j < half; ++j) {
-      x[j] += x[j + half];
-    }
-  }
-  return x[0];
 }
 
 // The sum of x[begin] to x[end - 1], whole blocks.
@@ -230,8 +265,17 @@ inline Block<T> load_some(const T* x, int64_t count) {
     return load_block(x);
   }
   Block<T> block = filled(-std::numeric_limits<T>::infinity());
+#if defined(__AVX512F__)
+  uint32_t wanted = (1u << (count & 31)) - 1; // a bit for each element
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_mask_loadu_ps(block, wanted, x);
+  } else {
+    return _mm512_mask_loadu_pd(block, wanted, x);
+  }
+#else
   copy_part<T>(&block, x, count);
   return block;
+#endif
 }
 
 // Calls f(block, index of its first element, count) for all blocks of x. In the
