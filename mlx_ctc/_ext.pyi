@@ -25,6 +25,11 @@ def greedy_decode(log_probs: mlx.core.array, input_lengths: mlx.core.array, blan
     Labels (N, T), their numbers (N), scores (N), frames (N, T) and probabilities (N, T) of log_probs (T, N, C) and lengths (N,), int32, on the CPU.
     """
 
+def greedy_decode_at_once(log_probs: mlx.core.array, frames: int | None, blank: int, *, with_logits: bool, batch_first: bool) -> list[mlx.core.array] | None:
+    """
+    The same of few known scores (T, N, C), (N, T, C) or (T, C), evaluated; else None.
+    """
+
 def is_known(arg: mlx.core.array, /) -> bool:
     """Whether an array's values can be read without an evaluation."""
 

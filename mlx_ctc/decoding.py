@@ -42,8 +42,10 @@ def greedy_decode(
 ) -> tuple[mx.array, ...]:
     """The labels of the most probable class in each frame.
 
-    Equal classes side by side are one label, and blanks none. Part of MLX's graph, like
-    any of its operations; a frame's first class wins where several are equal.
+    Equal classes side by side are one label, and blanks none. A frame's first class
+    wins where several are equal. Part of MLX's graph, like any of its operations; but
+    up to 256 KiB of evaluated scores are decoded at once, if MLX's default device is
+    the CPU, no ``stream`` is given and ``input_lengths`` are one int or ``None``.
 
     Args:
         log_probs (array): Log-probabilities, ``(T, N, C)`` or ``(T, C)``.
@@ -86,6 +88,10 @@ def greedy_decode(
         >>> labels[: length.item()]
         array([1, 1], dtype=int32)
     """
+    if stream is None and (
+        results := at_once(log_probs, input_lengths, blank, with_logits, batch_first)
+    ):
+        return tuple(results if with_frames else results[:3])
     with mx.stream(stream) if stream is not None else nullcontext():
         log_probs, known_lengths, blank, is_batched = read_frames(
             "greedy_decode", log_probs, input_lengths, blank, batch_first
@@ -119,6 +125,31 @@ def decode_no_frames(
         mx.zeros((N, T), mx.int32),
         mx.zeros((N, T)),
     ]
+
+
+def at_once(
+    log_probs: Scores,
+    input_lengths: Integers | None,
+    blank: int,
+    with_logits: bool,
+    batch_first: bool,
+) -> list[mx.array] | None:
+    """The five results for few scores that are known, and frames as one int or none,
+    in a tenth of the time that MLX takes to evaluate anything. Else nothing."""
+    frames = 0 if input_lengths is None else input_lengths
+    if not isinstance(log_probs, mx.array) or not is_int32(frames, blank):
+        return None
+    return _ext.greedy_decode_at_once(
+        log_probs,
+        cast("int | None", input_lengths),
+        blank,
+        with_logits=with_logits,
+        batch_first=bool(batch_first),
+    )
+
+
+def is_int32(*values: object) -> bool:
+    return all(type(v) is int and abs(v) <= INT32_MAX for v in values)
 
 
 def decode_in_ops(

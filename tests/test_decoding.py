@@ -126,6 +126,62 @@ class TestGreedy:
         ):
             np.testing.assert_array_equal(result, clean)
 
+    @pytest.mark.parametrize("batch_first", [False, True])
+    @pytest.mark.parametrize("blank", [0, 2, -1])
+    def test_few_known_scores_at_once_as_in_the_graph(
+        self, rng, dtype, with_logits, blank, batch_first
+    ):
+        x = mx.array(random_log_probs(rng, 30, 4, 37), dtype)
+        x[1, 1, 5] = math.nan
+        single, every_other = x[:, 0], x[::2, ::2, ::-1]
+        mx.eval(x, single, every_other)
+        options = {"with_logits": with_logits, "batch_first": batch_first}
+        for scores in (x, single, every_other):
+            for frames in (None, 2, 0):
+                at_once = decoding.at_once(scores, frames, blank, **options)
+                if mx.default_device() == mx.gpu:
+                    assert at_once is None
+                    continue
+                expected = greedy_decode(
+                    scores,
+                    frames,
+                    blank,
+                    with_frames=True,
+                    stream=mx.default_stream(mx.default_device()),
+                    **options,
+                )
+                for result, in_graph in zip(at_once, expected, strict=True):
+                    assert result.shape == in_graph.shape
+                    np.testing.assert_array_equal(result, in_graph)
+
+    def test_what_is_not_decoded_at_once(self, rng):
+        x = mx.array(random_log_probs(rng, 30, 4, 5))
+        large = mx.zeros((66, 1000))
+        mx.eval(x, large)
+
+        def at_once(scores, frames=None, blank=0):
+            return decoding.at_once(scores, frames, blank, False, False)
+
+        for found in (
+            at_once(x + 0),
+            at_once(large),
+            at_once(mx.array([[1, 2]])),
+            at_once(x[None]),
+            at_once(np.array(x)),
+            at_once(x, 31),
+            at_once(x, -1),
+            at_once(x, 2**70),
+            at_once(x, mx.array([30] * 4)),
+            at_once(x, True),
+            at_once(x, 30, 5),
+            at_once(x, 30, -6),
+            at_once(x, 30, 2**70),
+        ):
+            assert found is None
+        for frames in (31, 2**31, True):
+            with pytest.raises(ValueError, match="input_lengths"):
+                greedy_decode(x, frames)
+
     @staticmethod
     def assert_only_the_second_is_invalid(x, **options):
         """Of two sequences, which the last frame would tell if it were used."""

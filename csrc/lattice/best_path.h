@@ -16,13 +16,15 @@ constexpr float most_log_prob = 1e-3f;
 
 struct BestPath {
   // Writes the first most probable class of each of the sequence's frames and
-  // its log-probability, which is float, or double for double input. Labels are
-  // not looked at. It is NaN if a score of the frame is NaN, +inf or, unless it
-  // is a logit, above most_log_prob; or if all its logits are -inf.
+  // its log-probability, which is float, or double for double input, `stride`
+  // elements apart. Labels are not looked at. It is NaN if a score of the frame
+  // is NaN, +inf or, unless it is a logit, above most_log_prob; or if all its
+  // logits are -inf.
   void (*find)(
       const Sequence&,
       int32_t* classes,
       void* log_probs,
+      int64_t stride,
       std::span<std::byte> workspace);
 
   // Bytes of workspace.

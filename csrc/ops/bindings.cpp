@@ -1,5 +1,6 @@
 // The Python module mlx_ctc._ext.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
@@ -112,6 +113,18 @@ NB_MODULE(_ext, m) {
       "Labels (N, T), their numbers (N), scores (N), frames (N, T) and "
       "probabilities (N, T) of log_probs (T, N, C) and lengths (N,), int32, on "
       "the CPU.");
+
+  m.def(
+      "greedy_decode_at_once",
+      mlx_ctc::greedy_decode_at_once,
+      "log_probs"_a,
+      "frames"_a.none(),
+      "blank"_a,
+      nb::kw_only(),
+      "with_logits"_a,
+      "batch_first"_a,
+      "The same of few known scores (T, N, C), (N, T, C) or (T, C), evaluated; "
+      "else None.");
 
   m.def(
       "is_known",

@@ -2,6 +2,8 @@
 // made of MLX's own ops, in Python.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "mlx/array.h"
@@ -31,5 +33,20 @@ std::vector<mx::array> greedy_decode(
     const mx::array& input_lengths,
     const GreedyOptions& options,
     mx::StreamOrDevice s = {});
+
+/**
+ * The same of one sequence's log_probs (T, C), without N, or of a batch's, at
+ * once and on the calling thread: a node of the graph takes longer than few
+ * scores. `frames` counts for every sequence; without it, all T.
+ *
+ * Nothing for more scores, for any that are not known yet, where MLX's default
+ * device is a GPU, and for arguments that greedy_decode() refuses.
+ */
+std::optional<std::vector<mx::array>> greedy_decode_at_once(
+    const mx::array& log_probs,
+    std::optional<int64_t> frames,
+    int64_t blank,
+    bool with_logits,
+    bool batch_first);
 
 } // namespace mlx_ctc

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "lattice/best_path.h"
 #include "ops/cpu/batch.h"
@@ -65,22 +67,87 @@ struct Decoded {
   }
 };
 
-// Which rows (C) are read one after the other.
-struct Order {
-  int64_t task; // frames of all sequences that one thread takes
-  int64_t together; // frames of a sequence before those of the next
-
-  // In the order in which they lie in memory, a page or more at a time: the
-  // processor fetches ahead within pages.
-  Order(const mx::array& log_probs) {
-    constexpr int64_t task_bytes = 1 << 18, page_bytes = 1 << 12;
-    int64_t row = log_probs.shape(2) * log_probs.itemsize();
-    int64_t N = log_probs.shape(1);
-    task = std::max<int64_t>(1, task_bytes / std::max<int64_t>(1, N * row));
-    bool sequences_inside = log_probs.strides(1) < log_probs.strides(0);
-    together = sequences_inside ? std::max<int64_t>(1, page_bytes / row) : task;
+// Finds the best class of every frame of a batch, in the order in which the
+// frames lie in memory.
+template <typename Real>
+class BestPaths {
+ public:
+  BestPaths(
+      const Batch& batch,
+      const mx::array& log_probs,
+      std::vector<mx::array>& outputs)
+      : batch_(batch),
+        find_(best_path(batch.element).find),
+        strides_(log_probs.strides()),
+        itemsize_(log_probs.itemsize()),
+        classes_(outputs[0].data<int32_t>()),
+        log_probs_(outputs[4].data<Real>()) {
+    for (int n = 0; n < batch.N; ++n) {
+      lengths_.push_back(batch.sequence(n).frames);
+    }
   }
+
+  // Of frames [begin, end) of all sequences.
+  void find(int begin, int end, std::span<std::byte> workspace) const {
+    if (batch_.N > 1 && strides_[1] < strides_[0]) {
+      for (int t = begin; t < end; ++t) {
+        find_side_by_side(t, workspace);
+      }
+    } else {
+      for (int n = 0; n < batch_.N; ++n) {
+        int count = std::min(end, lengths_[n]) - begin;
+        find_rows(n, begin, count, strides_[0], 1, workspace);
+      }
+    }
+  }
+
+ private:
+  // Of frame t of all sequences that have it, neighbours together.
+  void find_side_by_side(int t, std::span<std::byte> workspace) const {
+    for (int n = 0; n < batch_.N; ++n) {
+      int first = n;
+      while (n < batch_.N && t < lengths_[n]) {
+        ++n;
+      }
+      find_rows(first, t, n - first, strides_[1], batch_.T, workspace);
+    }
+  }
+
+  // Of `count` frames, the first of which is frame t of sequence n.
+  void find_rows(
+      int n,
+      int t,
+      int count,
+      int64_t stride,
+      int64_t out_stride,
+      std::span<std::byte> workspace) const {
+    if (count <= 0) {
+      return;
+    }
+    Sequence rows = batch_.sequence(n);
+    rows.log_probs =
+        static_cast<const char*>(rows.log_probs) + t * strides_[0] * itemsize_;
+    rows.frame_stride = stride;
+    rows.frames = count;
+    int64_t to = int64_t(n) * batch_.T + t;
+    find_(rows, classes_ + to, log_probs_ + to, out_stride, workspace);
+  }
+
+  const Batch& batch_;
+  decltype(BestPath::find) find_;
+  const mx::Strides strides_; // of the scores (T, N, C)
+  const int64_t itemsize_;
+  std::vector<int> lengths_; // (N)
+  int32_t* const classes_; // (N, T)
+  Real* const log_probs_; // (N, T)
 };
+
+// Frames of all sequences that a thread takes at a time.
+int frames_of_task(const mx::array& log_probs) {
+  int64_t row = log_probs.shape(2) * int64_t(log_probs.itemsize());
+  int64_t frame = std::max<int64_t>(1, log_probs.shape(1) * row);
+  return std::max<int64_t>(1, greedy_task_bytes / frame);
+}
 
 template <typename Real>
 void decode(
@@ -90,32 +157,14 @@ void decode(
     std::vector<mx::array>& outputs) {
   const auto& x = inputs[0];
   Batch batch(inputs, options.blank, options.with_logits);
-  auto& kernels = best_path(batch.element);
-  auto find = [&](int n, int64_t begin, int64_t end, int64_t thread) {
-    Decoded<Real> to(outputs, n, batch.T, options.blank);
-    Sequence part = batch.sequence(n);
-    end = std::min<int64_t>(end, part.frames);
-    if (begin < end) {
-      part.log_probs = static_cast<const char*>(part.log_probs) +
-          begin * part.frame_stride * int64_t(x.itemsize());
-      part.frames = end - begin;
-      kernels.find(
-          part,
-          to.labels + begin,
-          to.probabilities + begin,
-          workspaces.of(thread));
-    }
-  };
-  Order order(x);
-  int64_t tasks = (batch.T + order.task - 1) / order.task;
-  parallel_for(workspaces.size(), [&](int64_t thread, int) {
-    for (int64_t i = thread; i < tasks; i += workspaces.size()) {
-      int64_t end = (i + 1) * order.task;
-      for (int64_t t = i * order.task; t < end; t += order.together) {
-        for (int n = 0; n < batch.N; ++n) {
-          find(n, t, std::min(t + order.together, end), thread);
-        }
-      }
+  BestPaths<Real> paths(batch, x, outputs);
+  int64_t each = frames_of_task(x);
+  int64_t tasks = (batch.T + each - 1) / each;
+  int64_t threads = std::min<int64_t>(workspaces.size(), tasks);
+  parallel_for(threads, [&](int64_t thread, int) {
+    for (int64_t i = thread; i < tasks; i += threads) {
+      int64_t end = std::min<int64_t>((i + 1) * each, batch.T);
+      paths.find(i * each, end, workspaces.of(thread));
     }
   });
   for (int n = 0; n < batch.N; ++n) {
@@ -128,6 +177,23 @@ void decode(
   }
 }
 
+Workspaces workspaces_for(const std::vector<mx::array>& inputs) {
+  const auto& x = inputs[0];
+  auto& kernels = best_path(element_of(x.dtype()));
+  size_t bytes = kernels.workspace_bytes(x.shape(2));
+  return Workspaces("greedy_decode", bytes, x, inputs[1]);
+}
+
+void run(
+    const GreedyOptions& options,
+    const Workspaces& workspaces,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  bool is_double = inputs[0].dtype() == mx::float64;
+  auto of_type = is_double ? decode<double> : decode<float>;
+  of_type(options, workspaces, inputs, outputs);
+}
+
 } // namespace
 
 void greedy(
@@ -135,17 +201,22 @@ void greedy(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  const auto& x = inputs[0];
-  auto& kernels = best_path(element_of(x.dtype()));
-  size_t bytes = kernels.workspace_bytes(x.shape(2));
-  auto workspaces =
-      std::make_shared<Workspaces>("greedy_decode", bytes, x, inputs[1]);
+  auto workspaces = std::make_shared<Workspaces>(workspaces_for(inputs));
   auto task = [options, workspaces](auto& inputs, auto& outputs) {
-    bool is_double = inputs[0].dtype() == mx::float64;
-    auto run = is_double ? decode<double> : decode<float>;
     run(options, *workspaces, inputs, outputs);
   };
   dispatch(stream, inputs, outputs, options.blank, task);
+}
+
+void greedy_at_once(
+    const GreedyOptions& options,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  for (auto& out : outputs) {
+    allocate(out);
+    out.set_status(mx::array::Status::available);
+  }
+  run(options, workspaces_for(inputs), inputs, outputs);
 }
 
 } // namespace mlx_ctc::cpu
