@@ -10,11 +10,12 @@ they share:
               the best, and for pyctcdecode and mlx-ctc classes within 5
     10 best   as pruned, ten labellings
     hotwords  pyctcdecode: ten of four labels
+    alignment torchaudio's forced_align: of the greedy labelling
 
 The scores are a speech recogniser's, of examples/speech, or random ones: peaked as a
-trained model's, or flat. torchaudio's ctc_decoder is flashlight-text's.
+trained model's, or flat. torchaudio's ctc_decoder is flashlight-text's, behind tensors.
 
-    pip install fast-ctc-decode flashlight-text pyctcdecode
+    pip install fast-ctc-decode flashlight-text pyctcdecode torchaudio
     python examples/speech/main.py
     MLX_CTC_NUM_THREADS=1 python benchmarks/decoding.py --json decoding.json
 """
@@ -33,15 +34,17 @@ from statistics import median
 import mlx.core as mx
 import numpy as np
 
-from mlx_ctc import beam_search_decode, greedy_decode
+from mlx_ctc import beam_search_decode, forced_align, greedy_decode
 
 ROOT = Path(__file__).parent.parent
 PEERS = {
     "fast-ctc-decode": "fast_ctc_decode",
     "flashlight-text": "flashlight",
     "pyctcdecode": "pyctcdecode",
+    "torchaudio": "torchaudio",
 }
-FEATURES = "greedy", "beam", "pruned", "10 best", "hotwords"
+FEATURES = "greedy", "beam", "pruned", "10 best", "hotwords", "alignment"
+WITHOUT_BEAM = "greedy", "alignment"
 
 
 def log_softmax(x):
@@ -79,11 +82,14 @@ def alphabet_of(C):
     return ["", *(chr(0x4E00 + c) for c in range(1, C))]
 
 
+def greedy_labels(x):
+    labels, count, _ = greedy_decode(mx.array(x), len(x))
+    return labels[: count.item()].tolist()
+
+
 def hotwords_of(x):
     """Ten sequences of four labels: of the best path's, and of any."""
-    C = x.shape[1]
-    labels, count, _ = greedy_decode(mx.array(x), len(x))
-    said = labels[: count.item()].tolist()
+    C, said = x.shape[1], greedy_labels(x)
     rng = np.random.default_rng(1)
     return [
         *(tuple(said[i : i + 4]) for i in range(0, len(said) - 4, 4)[:5]),
@@ -96,6 +102,10 @@ def ours(x, feature, width, rescore=True):
     mx.eval(array)
     if feature == "greedy":
         return lambda: mx.eval(greedy_decode(array, T))
+    if feature == "alignment":
+        said = mx.array(greedy_labels(x))
+        mx.eval(said)
+        return lambda: mx.eval(forced_align(array, said, T, len(said)))
     options = {"rescore": rescore}
     if feature in ("pruned", "10 best", "hotwords"):
         options |= {"beam_threshold": 10, "label_threshold": 5}
@@ -109,7 +119,7 @@ def ours(x, feature, width, rescore=True):
 def fast_ctc_decode(x, feature, width):
     import fast_ctc_decode as library
 
-    if x.shape[1] > 200 and feature != "greedy":
+    if x.shape[1] > 200 and feature == "beam":
         return None  # of 2000 classes it takes all of 24 GB
     probs, alphabet = np.exp(x), ["_", *alphabet_of(x.shape[1])[1:]]
     if feature == "greedy":
@@ -122,7 +132,7 @@ def fast_ctc_decode(x, feature, width):
 def flashlight(x, feature, width):
     from flashlight.lib.text import decoder as library
 
-    if feature in ("greedy", "hotwords"):
+    if feature not in ("beam", "pruned", "10 best"):
         return None
     T, C = x.shape
     options = library.LexiconFreeDecoderOptions(
@@ -147,7 +157,7 @@ def pyctcdecode(x, feature, width):
 
     alphabet = alphabet_of(x.shape[1])
     decoder = build_ctcdecoder(alphabet)
-    if feature in ("greedy", "beam"):
+    if feature not in ("pruned", "10 best", "hotwords"):
         return None
     options = {"beam_width": width}
     if feature == "hotwords":
@@ -156,12 +166,43 @@ def pyctcdecode(x, feature, width):
     return lambda: decoder.decode_beams(x, **options)
 
 
+def torchaudio(x, feature, width):
+    import torch
+
+    log_probs = torch.from_numpy(x)[None]
+    torch.set_num_threads(1)
+    if feature == "alignment":
+        from torchaudio.functional import forced_align as align
+
+        said = torch.tensor([greedy_labels(x)], dtype=torch.int32)
+        return lambda: align(log_probs, said)
+    if feature not in ("beam", "pruned", "10 best"):
+        return None
+    from torchaudio.models.decoder import ctc_decoder
+
+    C = x.shape[1]
+    tokens = ["-", *alphabet_of(C)[1:]]
+    decoder = ctc_decoder(
+        lexicon=None,
+        tokens=tokens,
+        nbest=10 if feature == "10 best" else 1,
+        beam_size=width,
+        beam_size_token=C,
+        beam_threshold=1e9 if feature == "beam" else 10,
+        lm_weight=0,
+        log_add=True,
+        sil_token=tokens[1],  # any: it has no score
+    )
+    return lambda: decoder(log_probs)
+
+
 CONTENDERS = {
     "mlx-ctc": ours,
     "mlx-ctc, rescore=False": lambda *of: ours(*of, rescore=False),
     "fast-ctc-decode": fast_ctc_decode,
     "flashlight-text": flashlight,
     "pyctcdecode": pyctcdecode,
+    "torchaudio": torchaudio,
 }
 
 
@@ -171,7 +212,7 @@ def contenders(x, feature, width):
     for name, make in CONTENDERS.items():
         if find_spec(PEERS.get(name, "mlx_ctc")) is None:
             continue
-        if feature == "greedy" and name.startswith("mlx-ctc,"):
+        if feature in WITHOUT_BEAM and name.startswith("mlx-ctc,"):
             continue
         if function := make(x, feature, width):
             functions[name] = function
@@ -255,7 +296,7 @@ def main():
     print(result)
     for name, x in scores_by_name(args).items():
         for feature in FEATURES:
-            for width in args.widths[:1] if feature == "greedy" else args.widths:
+            for width in args.widths[: 1 if feature in WITHOUT_BEAM else None]:
                 record = {
                     "scores": name,
                     "shape": x.shape,

@@ -134,8 +134,10 @@ def at_once(
     with_logits: bool,
     batch_first: bool,
 ) -> list[mx.array] | None:
-    """The five results for few scores that are known, and frames as one int or none,
-    in a tenth of the time that MLX takes to evaluate anything. Else nothing."""
+    """All results, for few known scores, and one int or none as their frames.
+
+    In a tenth of the time that MLX takes to evaluate anything. Else nothing.
+    """
     frames = 0 if input_lengths is None else input_lengths
     if not isinstance(log_probs, mx.array) or not is_int32(frames, blank):
         return None

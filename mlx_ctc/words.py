@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from mlx_ctc._arguments import fail
 from mlx_ctc.alignment import Span, TokenSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def merge_words(
     begin: str | None = None,
     continuation: str | None = None,
     counts: Sequence[int] | None = None,
+    star: int | None = None,
+    star_text: str = "*",
     close_gaps: bool = False,
 ) -> list[TextSpan]:
     """The words that aligned labels spell, with their frames and scores.
@@ -60,7 +63,11 @@ def merge_words(
             as SentencePiece's ``"▁"``, which is taken off.
         continuation (str, optional): What the names of a word's other labels begin
             with, such as WordPiece's ``"##"``, which is taken off.
-        counts (list(int), optional): How many labels each word has.
+        counts (list(int), optional): How many labels each word has, without the stars.
+        star (int, optional): The label of :func:`forced_align`'s star, the number of
+            classes. Each is a word of its own. Default: ``None``, no such label.
+        star_text (str, optional): The text of a star. With ``""`` it is left out.
+            Default: ``"*"``.
         close_gaps (bool, optional): Let each word last until the next begins.
             Default: ``False``.
 
@@ -69,7 +76,7 @@ def merge_words(
 
     Raises:
         ValueError: If not one of the four is given, or counts do not add up to the
-            spans.
+            spans; for a label or a separator that the alphabet does not have.
 
     Examples:
         >>> from mlx_ctc import TokenSpan, merge_words
@@ -80,31 +87,80 @@ def merge_words(
         >>> [(w.text, w.start, w.end) for w in merge_words(spans, alphabet, begin="▁")]
         [('now', 0, 4), ('or', 6, 8)]
     """
-    names = [alphabet[span.token] for span in spans]
+    is_star = [star is not None and span.token == star for span in spans]
+    labels = [i for i in range(len(spans)) if not is_star[i]]
+    names = [star_text] * len(spans)
+    starts = [True] * len(spans)
+    label_names = [name_of(i, spans[i].token, alphabet) for i in labels]
     ways = (separator, begin, continuation, counts)
-    if sum(way is not None for way in ways) != 1:
-        wanted = "one of separator, begin, continuation and counts"
-        fail("merge_words", wanted, "none or several")
-    if separator is not None:
-        starts = [
-            i == 0 or separator in (name, names[i - 1]) for i, name in enumerate(names)
-        ]
-        names = ["" if name == separator else name for name in names]
-    elif begin is not None:
-        starts = [name.startswith(begin) for name in names]
-        names = [name.removeprefix(begin) for name in names]
-    elif continuation is not None:
-        starts = [not name.startswith(continuation) for name in names]
-        names = [name.removeprefix(continuation) for name in names]
-    else:
-        starts = first_of_each(counts or (), len(spans))
+    check_ways(*ways, alphabet)
+    for i, name, is_first in zip(labels, *divided(label_names, *ways), strict=True):
+        names[i] = name
+        starts[i] = is_first or i == 0 or is_star[i - 1]
 
-    firsts = [i for i, is_first in enumerate(starts) if is_first or i == 0]
+    firsts = [i for i, is_first in enumerate(starts) if is_first]
     words = []
     for first, end in pairwise([*firsts, len(spans)]):
         if text := "".join(names[first:end]):
             words.append(merged(text, spans[first:end]))
     return without_gaps(words) if close_gaps else words
+
+
+def name_of(i: int, token: int, alphabet: Sequence[str] | Mapping[int, str]) -> str:
+    """Of the class of span i. A negative one is not counted from the end."""
+    C = len(alphabet)
+    if isinstance(alphabet, Mapping):
+        if token not in alphabet:
+            fail("merge_words", f"spans[{i}].token in the alphabet's keys", token)
+    elif not 0 <= token < C:
+        wanted = f"spans[{i}].token in [0, {C}), the classes of the alphabet,"
+        remedy = f". For forced_align's star pass star={C}" if token == C else ""
+        fail("merge_words", wanted, f"{token}{remedy}")
+    return alphabet[token]
+
+
+def check_ways(
+    separator: str | None,
+    begin: str | None,
+    continuation: str | None,
+    counts: Sequence[int] | None,
+    alphabet: Sequence[str] | Mapping[int, str],
+) -> None:
+    """One of the four ways is given, and can be meant."""
+    marks = {"separator": separator, "begin": begin, "continuation": continuation}
+    given = [way for way in (*marks.values(), counts) if way is not None]
+    if len(given) != 1:
+        wanted = "one of separator, begin, continuation and counts"
+        fail("merge_words", wanted, "none or several")
+    for way, mark in marks.items():
+        if mark == "":
+            fail("merge_words", f"{way} of a character or more", repr(mark))
+    names = alphabet.values() if isinstance(alphabet, Mapping) else alphabet
+    if separator is not None and separator not in names:
+        fail("merge_words", "separator as a name of the alphabet", repr(separator))
+
+
+def divided(
+    names: list[str],
+    separator: str | None,
+    begin: str | None,
+    continuation: str | None,
+    counts: Sequence[int] | None,
+) -> tuple[list[str], list[bool]]:
+    """What labels of these names add to their word, and whether they begin one."""
+    if separator is not None:
+        starts = [
+            i == 0 or separator in (name, names[i - 1]) for i, name in enumerate(names)
+        ]
+        return ["" if name == separator else name for name in names], starts
+    if begin is not None:
+        starts = [name.startswith(begin) for name in names]
+        return [name.removeprefix(begin) for name in names], starts
+    if continuation is not None:
+        starts = [not name.startswith(continuation) for name in names]
+        return [name.removeprefix(continuation) for name in names], starts
+    counts = () if counts is None else counts
+    return names, first_of_each(counts, len(names))
 
 
 def first_of_each(counts: Sequence[int], total: int) -> list[bool]:

@@ -60,8 +60,9 @@ class TestWords:
 
     def test_may_be_counted(self):
         spans = spans_of([2, 3, 0, 4, 2])
-        words = merge_words(spans, CHARACTERS, counts=[1, 2, 1])
-        assert said(words) == [("a", 0, 1), ("bc", 1, 4), ("a", 4, 5)]
+        for counts in ([1, 2, 1], np.array([1, 2, 1])):
+            words = merge_words(spans, CHARACTERS, counts=counts)
+            assert said(words) == [("a", 0, 1), ("bc", 1, 4), ("a", 4, 5)]
 
     def test_score_is_the_mean_of_the_labels_frames(self):
         path, scores = [2, 2, 2, 0, 3, 1, 4], [0.9, 0.3, 0.6, 0.1, 0.8, 0.2, 0.7]
@@ -105,6 +106,65 @@ class TestWords:
     def test_refusals(self, ways, says):
         with pytest.raises(ValueError, match=r"^\[merge_words\] .*" + re.escape(says)):
             merge_words(spans_of([2, 3]), CHARACTERS, **ways)
+
+    @pytest.mark.parametrize(
+        ("way", "path", "words"),
+        [
+            ({"separator": "|"}, [5, 1, 2, 3, 1, 5], ["*", "ab", "*"]),
+            ({"separator": "|"}, [2, 5, 3, 1, 4], ["a", "*", "b", "c"]),
+            ({"begin": "b"}, [5, 2, 3, 4, 5, 2], ["*", "a", "c", "*", "a"]),
+            ({"continuation": "b"}, [2, 3, 5, 3, 4], ["a", "*", "", "c"]),
+            ({"counts": [2, 1]}, [5, 2, 3, 5, 4, 5], ["*", "ab", "*", "c", "*"]),
+        ],
+    )
+    def test_star_is_a_word_of_its_own(self, way, path, words):
+        found = merge_words(spans_of(path), CHARACTERS, star=5, **way)
+        assert [word.text for word in found] == [text for text in words if text]
+        for word in found:
+            is_star = word.text == "*"
+            assert [part.token == 5 for part in word.parts] == [is_star] * len(
+                word.parts
+            )
+
+    def test_star_has_another_text_or_is_left_out(self):
+        spans = spans_of([2, 3, 1, 5, 5, 1, 4])
+        for star_text, words in (
+            ("...", [("ab", 0, 2), ("...", 3, 5), ("c", 6, 7)]),
+            ("", [("ab", 0, 2), ("c", 6, 7)]),
+        ):
+            found = merge_words(
+                spans, CHARACTERS, separator="|", star=5, star_text=star_text
+            )
+            assert said(found) == words
+
+    @pytest.mark.parametrize(
+        ("path", "alphabet", "says"),
+        [
+            (
+                [2, 5],
+                CHARACTERS,
+                "spans[1].token in [0, 5), the classes of the alphabet, but got 5. "
+                "For forced_align's star pass star=5.",
+            ),
+            ([-2, 2], CHARACTERS, "spans[0].token in [0, 5), the classes of the"),
+            ([2, 9], {2: "a"}, "spans[1].token in the alphabet's keys but got 9."),
+        ],
+    )
+    def test_of_labels_that_have_no_name_there_are_none(self, path, alphabet, says):
+        with pytest.raises(ValueError, match=r"^\[merge_words\] .*" + re.escape(says)):
+            merge_words(spans_of(path), alphabet, counts=[1, 1])
+
+    def test_separator_is_a_name(self):
+        says = "[merge_words] Expected separator as a name of the alphabet but got ' '"
+        for alphabet in (CHARACTERS, dict(enumerate(CHARACTERS))):
+            with pytest.raises(ValueError, match=re.escape(says)):
+                merge_words(spans_of([2, 1, 3]), alphabet, separator=" ")
+
+    @pytest.mark.parametrize("way", ["separator", "begin", "continuation"])
+    def test_mark_has_a_character(self, way):
+        says = f"[merge_words] Expected {way} of a character or more but got ''"
+        with pytest.raises(ValueError, match=re.escape(says)):
+            merge_words(spans_of([2, 1, 3]), CHARACTERS, **{way: ""})
 
     def test_of_an_alignment(self, rng):
         text = "ab|c|ba"
