@@ -1,8 +1,10 @@
 """mlx_ctc's decoders compared with those of other packages.
 
 The packages take turns within one process, on one sequence and one thread, each with an
-array of the kind that it takes: mlx-ctc an mx.array, the others NumPy. Compared is what
-they share:
+array of the kind that it takes: mlx-ctc an mx.array, torchaudio a tensor, the others
+NumPy. Times are those of the processor, in all threads, and the least of all turns, so
+that other load on the machine changes them little; what MLX waits for its own thread is
+not in them. Compared is what they share:
 
     greedy    fast-ctc-decode
     beam      fast-ctc-decode and flashlight-text: all classes in every frame
@@ -29,7 +31,6 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 
 import mlx.core as mx
 import numpy as np
@@ -220,9 +221,9 @@ def contenders(x, feature, width):
 
 
 def timed(function):
-    start = time.perf_counter()
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def seconds(functions, least):
@@ -239,22 +240,17 @@ def seconds(functions, least):
     return times
 
 
-def measured(functions, least):
-    """Median times, and how often ours goes into another's: the median over the
-    turns."""
-    times = seconds(functions, least)
-    ours = times.pop("mlx-ctc")
+def measured(functions, seconds_each):
+    """The least time of each over the turns, and how often ours goes into another's."""
+    times = seconds(functions, seconds_each)
+    least = {name: min(of_turn) for name, of_turn in times.items()}
     return {
-        "turns": len(ours),
-        "seconds": {
-            "mlx-ctc": median(ours),
-            **{name: median(theirs) for name, theirs in times.items()},
-        },
+        "turns": len(times["mlx-ctc"]),
+        "seconds": least,
         "ratios": {
-            name: median(t / our for t, our in zip(theirs, ours, strict=False))
-            if len(theirs) > 1
-            else theirs[0] / median(ours)
-            for name, theirs in times.items()
+            name: theirs / least["mlx-ctc"]
+            for name, theirs in least.items()
+            if name != "mlx-ctc"
         },
     }
 

@@ -107,7 +107,7 @@ def cpu_table():
     return markdown(columns, rows)
 
 
-DECODERS = "fast-ctc-decode", "flashlight-text", "pyctcdecode"
+DECODERS = "fast-ctc-decode", "flashlight-text", "pyctcdecode", "torchaudio"
 
 
 def decoding_table():
@@ -120,7 +120,7 @@ def decoding_table():
         [
             f"{scores}, {' x '.join(map(str, records[0]['shape']))}",
             feature,
-            joined(records, lambda r: f"{1e3 * r['seconds']['mlx-ctc']:.2f}") + " ms",
+            joined(records, lambda r: short_time(r["seconds"]["mlx-ctc"])) + " ms",
             *(
                 joined(records, lambda r, d=d: times(r["ratios"].get(d)))
                 for d in DECODERS
@@ -137,6 +137,10 @@ def joined(records, text):
     return " / ".join(texts) if any(texts) else ""
 
 
+def short_time(seconds):
+    return f"{1e3 * seconds:.{2 if seconds > 1e-4 else 3}f}"
+
+
 def times(ratio):
     if ratio is None:
         return ""
@@ -151,18 +155,23 @@ def times(ratio):
 
 def decoding_summary():
     """What is behind, and by how much; the rest is ahead."""
-    ratios = {True: [], False: []}
+    ratios = {"greedy": [], "alignment": [], "search": []}
     for record in load("decoding.json")["records"]:
-        for name in DECODERS:
-            if name in record["ratios"]:
-                is_greedy = record["feature"] == "greedy"
-                ratios[is_greedy].append(record["ratios"][name])
-    search, greedy = ratios[False], ratios[True]
+        feature = record["feature"]
+        of_feature = ratios[feature if feature in ratios else "search"]
+        of_feature += [r for name, r in record["ratios"].items() if name in DECODERS]
+
+    def spread(feature):
+        found = ratios[feature]
+        return (
+            f"{times(min(found))} to {times(max(found))} times as long "
+            f"(median {times(median(found))})"
+        )
+
     return (
-        f"Every beam search of another package takes {times(min(search))} to "
-        f"{times(max(search))} times as long (median {times(median(search))}). "
-        f"Greedy decoding by fast-ctc-decode, in place and without MLX's graph, takes "
-        f"{times(min(greedy))} to {times(max(greedy))} times as long."
+        f"Every beam search of another package takes {spread('search')}, greedy "
+        f"decoding by fast-ctc-decode {spread('greedy')}, alignment by torchaudio "
+        f"{spread('alignment')}."
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ from mlx_ctc import _ext
 from mlx_ctc._arguments import as_index, fail, read_frames, to_int32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, SupportsIndex
 
     import numpy as np
@@ -376,7 +377,9 @@ def beam_search_decode(
     counts = cast("list[int]", lengths.array.tolist())
     if not with_logits:
         _ext.check_log_probs(frames, counts, MOST)
-    bonuses = read_hotwords(hotwords or {}, frames.shape[2], blank)
+    bonuses = read_hotwords(
+        {} if hotwords is None else hotwords, frames.shape[2], blank
+    )
     if prefix_scorer is not None:
         prefix_scorer = checked(prefix_scorer, frames.shape[2])
     results = _ext.beam_search(
@@ -425,16 +428,21 @@ def read_hotwords(
     hotwords: Mapping[Sequence[int], float], C: int, blank: int
 ) -> list[tuple[list[int], float]]:
     """Sequences of labels and their bonuses."""
+    if not isinstance(hotwords, Mapping):
+        fail(OP, "hotwords as a dict of labels and bonuses", repr(hotwords))
     bonuses = []
     for labels, bonus in hotwords.items():
-        numbers = [as_index(label) for label in labels]
+        numbers = [as_index(n) for n in labels] if isinstance(labels, Iterable) else []
         valid = [n for n in numbers if n is not None and 0 <= n < C and n != blank]
         if not valid or len(valid) < len(numbers):
             wanted = f"hotwords of labels in [0, {C}), without the blank {blank},"
             fail(OP, wanted, repr(labels))
-        if not math.isfinite(bonus):
-            fail(OP, f"a finite bonus of hotword {labels}", bonus)
-        bonuses.append((valid, float(bonus)))
+        value = math.nan
+        with suppress(TypeError, ValueError):
+            value = math.fsum([bonus])  # refuses text, unlike float()
+        if not math.isfinite(value):
+            fail(OP, f"a finite bonus of hotword {labels}", repr(bonus))
+        bonuses.append((valid, value))
     return bonuses
 
 

@@ -87,6 +87,10 @@ def merge_words(
         >>> [(w.text, w.start, w.end) for w in merge_words(spans, alphabet, begin="▁")]
         [('now', 0, 4), ('or', 6, 8)]
     """
+    for i, span in enumerate(spans):
+        if span.end <= span.start:
+            got = f"[{span.start}, {span.end})"
+            fail("merge_words", f"spans[{i}] of one frame or more", got)
     is_star = [star is not None and span.token == star for span in spans]
     labels = [i for i in range(len(spans)) if not is_star[i]]
     names = [star_text] * len(spans)

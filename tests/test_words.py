@@ -154,6 +154,12 @@ class TestWords:
         with pytest.raises(ValueError, match=r"^\[merge_words\] .*" + re.escape(says)):
             merge_words(spans_of(path), alphabet, counts=[1, 1])
 
+    def test_span_has_a_frame(self):
+        spans = [TokenSpan(2, 0, 1, 0.5), TokenSpan(3, 4, 4, 0.5)]
+        says = "[merge_words] Expected spans[1] of one frame or more but got [4, 4)"
+        with pytest.raises(ValueError, match=re.escape(says)):
+            merge_words(spans, CHARACTERS, separator="|")
+
     def test_separator_is_a_name(self):
         says = "[merge_words] Expected separator as a name of the alphabet but got ' '"
         for alphabet in (CHARACTERS, dict(enumerate(CHARACTERS))):
