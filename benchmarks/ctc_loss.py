@@ -5,7 +5,14 @@ a turn begins with a pause in which the other library's threads go to sleep. Rat
 computed for each turn; their median is shown with the minimum and the maximum. Every
 number of threads, and every peak of memory on the CPU, is measured in a new process.
 
+A turn is about 50 ms of steps, which find what they use in the caches. With --cold the
+libraries alternate step by step, each after memory larger than the last cache has been
+written: neither data nor code are in the caches then, as after a model's forward pass.
+A turn's time is the median of its steps. --ragged draws lengths as batches of
+recordings have them.
+
     python benchmarks/ctc_loss.py --threads 1,2
+    python benchmarks/ctc_loss.py --threads 1,2 --cold --ragged
     python benchmarks/ctc_loss.py --shapes 512x32x64x100 --tasks gradient --times
     python benchmarks/ctc_loss.py --device gpu --json results.json
     python benchmarks/ctc_loss.py --growth --turns 3
@@ -79,16 +86,23 @@ class Case:
     dtype: str
     threads: int
     growth: str = ""  # the dimension that grows, if the shape is part of a curve
+    ragged: bool = False  # lengths from T / 2 to T and from S / 2 to S, else full ones
+    cold: bool = False  # whether the caches are swept before each step
 
     def arrays(self):
-        """Random logits, targets and full lengths, in NumPy."""
+        """Random logits and targets, and lengths, in NumPy."""
         T, N, C, S = map(int, self.shape.split("x"))
         rng = np.random.default_rng(0)
+
+        def lengths(most):
+            least = most // 2 if self.ragged else most
+            return rng.integers(least, most, N, np.int32, endpoint=True)
+
         return (
             rng.standard_normal((T, N, C), np.float32),
             rng.integers(1, C, (N, S), np.int32),
-            np.full(N, T, np.int32),
-            np.full(N, S, np.int32),
+            lengths(T),
+            lengths(S),
         )
 
 
@@ -204,19 +218,60 @@ def libraries_here(case):
     return names
 
 
-def timed_turn(step, pause):
-    """A function that runs steps for about 50 ms and returns the seconds per step."""
-    step()  # warm-up
+def timed(step, steps=1):
+    """The seconds per step."""
     start = time.perf_counter()
-    step()
-    steps = max(1, int(0.05 / (time.perf_counter() - start)))
+    for _ in range(steps):
+        step()
+    return (time.perf_counter() - start) / steps
+
+
+def warm_turns(steps, pause):
+    """For each library a function that runs its step for about 50 ms.
+
+    It returns the seconds per step. `steps` are functions by the libraries' names.
+    """
+
+    def turn_of(step):
+        step()  # warm-up
+        count = max(1, int(0.05 / timed(step)))
+
+        def turn():
+            time.sleep(pause)
+            return timed(step, count)
+
+        return turn
+
+    turns = {name: turn_of(step) for name, step in steps.items()}
+    return lambda: {name: turn() for name, turn in turns.items()}
+
+
+def last_cache():
+    """Bytes of this machine's largest cache; 64 MiB if the system does not say."""
+    folder = Path("/sys/devices/system/cpu/cpu0/cache")
+    units = {"K": 2**10, "M": 2**20}
+    sizes = [file.read_text().strip() for file in folder.glob("index*/size")]
+    return max((int(size[:-1]) * units[size[-1]] for size in sizes), default=64 * MiB)
+
+
+def cold_turns(steps, pause):
+    """As warm_turns(), but the libraries alternate, with a sweep before each step."""
+    memory = np.zeros(2 * last_cache(), np.uint8)
+
+    def cold(step):
+        time.sleep(pause)
+        np.add(memory, 1, out=memory)
+        return timed(step)
+
+    for step in steps.values():
+        step()  # warm-up
+    count = min(max(3, int(0.5 / timed(lambda: [*map(cold, steps.values())]))), 15)
 
     def turn():
-        time.sleep(pause)
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        return (time.perf_counter() - start) / steps
+        pairs = [
+            {name: cold(step) for name, step in steps.items()} for _ in range(count)
+        ]
+        return {name: median(pair[name] for pair in pairs) for name in steps}
 
     return turn
 
@@ -247,18 +302,18 @@ def measure_time(case, options):
         runners["ours"].mx.set_cache_limit(options.cache * MiB)
     # torch's OpenMP threads spin for 15 ms after a loop.
     pause = 0.03 if case.device == "cpu" else 0
+    turns = cold_turns if case.cold else warm_turns
     records = []
     for task in options.tasks:
-        turns = {
-            name: timed_turn(partial(runner.step, task), pause)
-            for name, runner in runners.items()
-        }
+        steps = {name: partial(runner.step, task) for name, runner in runners.items()}
+        turn = turns(steps, pause)
         record = {**asdict(case), "task": task, "memory": {}}
         record["seconds"] = {name: [] for name in runners}
         record["queued seconds"] = {name: [] for name in runners}
         for _ in range(options.turns):
+            for name, seconds in turn().items():
+                record["seconds"][name].append(seconds)
             for name, runner in runners.items():
-                record["seconds"][name].append(turns[name]())
                 if case.device == "gpu":
                     seconds = runner.queue(task, steps=20)
                     record["queued seconds"][name].append(seconds)
@@ -313,7 +368,15 @@ def measure(options):
     for threads in options.threads:
         with new_process(threads) as timing:
             for growth, shape in options.shapes:
-                case = Case(shape, options.device, options.dtype, threads, growth)
+                case = Case(
+                    shape,
+                    options.device,
+                    options.dtype,
+                    threads,
+                    growth,
+                    options.ragged,
+                    options.cold,
+                )
                 for record in timing.submit(measure_time, case, options).result():
                     if options.device == "cpu" and options.memory:
                         for name in record["seconds"]:
@@ -425,6 +488,8 @@ def parse_options():
     add("--threads", default=str(os.cpu_count()), help="CPU threads, as 1,2")
     add("--tasks", default=",".join(TASKS), help=f"of {[*TASKS]}; default: all")
     add("--turns", type=int, default=7, help="turns of each library (default: 7)")
+    add("--cold", action="store_true", help="sweep the caches before each step")
+    add("--ragged", action="store_true", help="lengths from T/2 to T and S/2 to S")
     add("--no-memory", dest="memory", action="store_false", help="leave out the peaks")
     add("--cache", type=int, metavar="MIB", help="what MLX keeps of freed memory")
     add("--times", action="store_true", help="show milliseconds as well as ratios")

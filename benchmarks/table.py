@@ -77,25 +77,35 @@ def gpu_table():
     return markdown(["T x N x C x S", *GPU_COLUMNS], rows)
 
 
+# The results of each number of threads: the same shapes with full lengths and warm
+# caches, and as training has them.
+CPU_RESULTS = {
+    1: {"warm": "cpu.json", "cold": "cpu_cold.json"},
+    2: {"warm": "cpu_2_threads.json", "cold": "cpu_2_threads_cold.json"},
+}
+
+
 def cpu_ratios():
-    """The columns of the CPU's table by name: one ratio for each shape."""
-    columns = {}
-    for name in "cpu.json", "cpu_2_threads.json":
-        records = load(name)["records"]
-        threads = records[0]["threads"]
-        prefix = f"{threads} threads: " if threads > 1 else ""
-        for task, description in TASKS.items():
-            columns[prefix + description] = [
-                ratio(record, "seconds", "torch")
-                for record in records
-                if record["task"] == task
-            ]
-    return columns
+    """The columns of the CPU's table by (threads, task, warm or cold).
+
+    Each has one ratio for each shape. Results that are not there have no column.
+    """
+    return {
+        (threads, task, caches): [
+            ratio(record, "seconds", "torch")
+            for record in load(name)["records"]
+            if record["task"] == task
+        ]
+        for threads, files in CPU_RESULTS.items()
+        for task in TASKS
+        for caches, name in files.items()
+        if (RESULTS / name).exists()
+    }
 
 
 def cpu_table():
     columns = cpu_ratios()
-    records = load("cpu.json")["records"]
+    records = load(CPU_RESULTS[1]["warm"])["records"]
     with_gradient = [record for record in records if record["task"] == "gradient"]
     rows = [
         [spaced(record["shape"]), *map(cell, of_shape), share_of_memory(record)]
@@ -103,8 +113,12 @@ def cpu_table():
     ]
     medians = [f"**{cell(median(column))}**" for column in columns.values()]
     rows.append(["**median**", *medians, ""])
-    columns = ["T x N x C x S", *columns, "peak memory, mlx-ctc / torch"]
-    return markdown(columns, rows)
+    names = []
+    for threads, task, caches in columns:
+        prefix = f"{threads} threads: " if threads > 1 else ""
+        names.append(f"{prefix}{TASKS[task]}" if caches == "warm" else "cold, ragged")
+    names = ["T x N x C x S", *names, "peak memory, mlx-ctc / torch"]
+    return markdown(names, rows)
 
 
 DECODERS = "fast-ctc-decode", "flashlight-text", "pyctcdecode", "torchaudio"
@@ -176,18 +190,24 @@ def decoding_summary():
 
 
 def summary():
-    one_thread = cpu_ratios()[TASKS["gradient"]]
+    columns = cpu_ratios()
+    warm = columns[1, "gradient", "warm"]
+    cold = columns.get((1, "gradient", "cold"))
     gpu = [
         ratio(record, "queued seconds", "torch", COMPILED)
         for record in load("h200.json")["records"]
     ]
     return (
-        f"Loss and gradient are {min(one_thread):.1f} to {max(one_thread):.1f} times "
-        f"as fast as torch's on one CPU thread (median {median(one_thread):.1f} over "
-        f"{len(one_thread)} shapes) and {min(gpu):.1f} to {max(gpu):.1f} times as fast "
-        f"on one NVIDIA H200 (median {median(gpu):.1f} over {len(gpu)} shapes, "
-        "compiled, steps queued)."
+        f"Loss and gradient are {spread(warm)} times as fast as torch's on one CPU "
+        f"thread (median {median(warm):.1f} over {len(warm)} shapes"
+        + (f"; {spread(cold)} with cold caches and ragged lengths" if cold else "")
+        + f") and {spread(gpu)} times as fast on one NVIDIA H200 (median "
+        f"{median(gpu):.1f} over {len(gpu)} shapes, compiled, steps queued)."
     )
+
+
+def spread(ratios):
+    return f"{min(ratios):.1f} to {max(ratios):.1f}"
 
 
 def exactness_table():
