@@ -33,6 +33,11 @@ def greedy_decode_at_once(log_probs: mlx.core.array, frames: int | None, blank: 
 def is_known(arg: mlx.core.array, /) -> bool:
     """Whether an array's values can be read without an evaluation."""
 
+def is_plain_batch(op: str, log_probs: object | None, targets: object | None, input_lengths: object | None, target_lengths: object | None, blank: object | None) -> bool:
+    """
+    Whether a batch is written as the ops take it; known values that are out of range are refused.
+    """
+
 def check_lengths(op: str, name: str, lengths: mlx.core.array, most: int) -> None:
     """Refuses known lengths (N,) out of [0, most]."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import mlx.core as mx
 
@@ -135,17 +135,24 @@ def ctc_loss(
             "normalized. For other scores pass with_logits=False",
         )
     with mx.stream(stream) if stream is not None else nullcontext():
-        frames = read_frames("ctc_loss", log_probs, input_lengths, blank, batch_first)
-        labels = read_targets("ctc_loss", targets, target_lengths, frames, batch_first)
+        given: Any = (log_probs, targets, input_lengths, target_lengths, blank)
+        if not batch_first and _ext.is_plain_batch("ctc_loss", *given):
+            batch, counts, is_batched = given, given[3], True
+        else:
+            op = "ctc_loss"
+            frames = read_frames(op, log_probs, input_lengths, blank, batch_first)
+            labels = read_targets(op, targets, target_lengths, frames, batch_first)
+            batch, is_batched = in_one_form(frames, labels), frames.is_batched
+            counts = to_int32(labels.counts)
         losses = _ext.ctc_loss(
-            *in_one_form(frames, labels),
+            *batch,
             with_logits=with_logits,
             zero_infinity=zero_infinity,
             normalized=normalized,
         )
-        if reduction == "none" and frames.is_batched:
+        if reduction == "none" and is_batched:
             return losses
-        return reduce(losses, to_int32(labels.counts), reduction)
+        return reduce(losses, counts, reduction)
 
 
 def reduce(losses: mx.array, counts: mx.array, reduction: Reduction) -> mx.array:

@@ -47,6 +47,28 @@ auto with_options(Result (*op)(
   };
 }
 
+// False for arguments that are not arrays, or a blank that is not an int.
+bool is_plain_batch(
+    const std::string& op,
+    nb::handle log_probs,
+    nb::handle targets,
+    nb::handle input_lengths,
+    nb::handle target_lengths,
+    nb::handle blank) {
+  mx::array* arrays[4];
+  int i = 0;
+  for (auto handle : {log_probs, targets, input_lengths, target_lengths}) {
+    if (!nb::isinstance<mx::array>(handle)) {
+      return false;
+    }
+    arrays[i++] = nb::inst_ptr<mx::array>(handle);
+  }
+  int64_t number;
+  return PyLong_CheckExact(blank.ptr()) && nb::try_cast(blank, number) &&
+      mlx_ctc::is_plain_batch(
+             op, *arrays[0], *arrays[1], *arrays[2], *arrays[3], number);
+}
+
 } // namespace
 
 NB_MODULE(_ext, m) {
@@ -130,6 +152,17 @@ NB_MODULE(_ext, m) {
       "is_known",
       mlx_ctc::is_known,
       "Whether an array's values can be read without an evaluation.");
+  m.def(
+      "is_plain_batch",
+      is_plain_batch,
+      "op"_a,
+      "log_probs"_a.none(),
+      "targets"_a.none(),
+      "input_lengths"_a.none(),
+      "target_lengths"_a.none(),
+      "blank"_a.none(),
+      "Whether a batch is written as the ops take it; known values that are out "
+      "of range are refused.");
   m.def(
       "check_lengths",
       mlx_ctc::check_lengths,

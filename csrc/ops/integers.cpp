@@ -204,6 +204,37 @@ void check_labels(
   });
 }
 
+bool is_plain_batch(
+    const std::string& op,
+    const mx::array& log_probs,
+    const mx::array& targets,
+    const mx::array& input_lengths,
+    const mx::array& target_lengths,
+    int64_t blank) {
+  if (log_probs.ndim() != 3 || targets.ndim() != 2 || targets.size() == 0 ||
+      !mx::issubdtype(log_probs.dtype(), mx::floating) ||
+      targets.dtype() != mx::int32 || targets.shape(0) != log_probs.shape(1) ||
+      is_outside(blank, log_probs.shape(2))) {
+    return false;
+  }
+  for (const auto* lengths : {&input_lengths, &target_lengths}) {
+    if (lengths->dtype() != mx::int32 ||
+        lengths->shape() != mx::Shape{targets.shape(0)}) {
+      return false;
+    }
+  }
+  if (is_known(input_lengths)) {
+    check_lengths(op, "input_lengths", input_lengths, log_probs.shape(0));
+  }
+  if (is_known(target_lengths)) {
+    check_lengths(op, "target_lengths", target_lengths, targets.shape(1));
+    if (is_known(targets)) {
+      check_labels(op, targets, target_lengths, log_probs.shape(2), -1);
+    }
+  }
+  return true;
+}
+
 void check_fit(
     const std::string& op,
     const mx::array& targets,

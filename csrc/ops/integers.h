@@ -22,6 +22,21 @@ namespace mx = mlx::core;
  */
 bool is_known(const mx::array& a);
 
+/**
+ * Whether a batch is written as the ops take it: log_probs (T, N, C) of a
+ * floating type, targets (N, S) and lengths (N) of int32, none of them empty, a
+ * blank in [0, C). If it is, what is known of it has been checked, as by
+ * check_lengths() and check_labels(). Most calls are answered here, without a
+ * look at the other forms.
+ */
+bool is_plain_batch(
+    const std::string& op,
+    const mx::array& log_probs,
+    const mx::array& targets,
+    const mx::array& input_lengths,
+    const mx::array& target_lengths,
+    int64_t blank);
+
 // All functions below take known arrays of any integer type (a mask also of
 // booleans) and any strides, and throw std::invalid_argument in the name of
 // `op`.
