@@ -90,7 +90,8 @@ from problems import random_problem
 from mlx_ctc import ctc_loss, ctc_posteriors, forced_align
 
 shim = ctypes.CDLL(sys.argv[1])
-problem = random_problem(np.random.default_rng(0), blank=2)
+# Worth two threads.
+problem = random_problem(np.random.default_rng(0), T=60, N=50, blank=2)
 x, *rest = problem.arrays()
 options = problem.options
 

@@ -31,7 +31,8 @@ from problems import random_problem
 from mlx_ctc import beam_search_decode, ctc_loss, ctc_posteriors, forced_align
 
 mx.set_default_device(mx.cpu)
-problem = random_problem(np.random.default_rng(0), N=9)
+# Worth eight threads.
+problem = random_problem(np.random.default_rng(0), T=200, N=33, S=50)
 x, *rest = problem.arrays()
 options = problem.options
 

@@ -516,7 +516,7 @@ std::vector<std::vector<Hypothesis>> beam_search(
       search_one(n, 0);
     }
   } else {
-    cpu::parallel_for(N, search_one);
+    cpu::parallel_for(N, cpu::max_threads(), search_one);
   }
   return results;
 }

@@ -53,6 +53,19 @@ class GradientRows {
     }
   }
 
+  // Fetches the places of the rows [t, end) before copy() does: of as many as a
+  // block has elements.
+  void fetch(int t, int end) const {
+    int64_t row_bytes = C_ * type_.bytes;
+    end = smaller(end, t + int(block_size<Real>));
+    for (; t < end && row_bytes <= most_fetched; ++t) {
+      for (int64_t i = 0; i < row_bytes; i += cache_line) {
+        __builtin_prefetch(address(t) + i, 1);
+      }
+      __builtin_prefetch(address(t) + row_bytes - 1, 1);
+    }
+  }
+
   // Writes a row that is still in a cache, and fetches the place of the row
   // that will be written as many frames later as a block has elements.
   void copy(int t, const Real* row) const {
@@ -79,6 +92,7 @@ class GradientRows {
   // A larger gradient is in no cache when it is used. Streamed stores spare the
   // reading of each line before it is written.
   static constexpr int64_t cached_bytes = 32 << 20;
+  static constexpr int64_t most_fetched = 512; // bytes of a row
 
   char* address(int64_t t) const {
     return begin_ + t * frame_bytes_;

@@ -116,6 +116,7 @@ class ForwardBackward {
   void gradient(Real cotangent, bool normalized, GradientRows<Real> rows) {
     frames_.prepare();
     class_sums_.prepare();
+    rows.fetch(last_segment(), frames_.T);
     visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
       auto [first, last] = frames_.groups_around(begin);
       class_sums_.sum(gamma, first, last);
@@ -185,9 +186,8 @@ class ForwardBackward {
     beta_p_.blank.set(frames_.S - 1, {Real(1), 0});
 
     Extended<Real> inverse_z = zero<Real>();
-    int last =
-        (frames_.T - 1) / frames_.segment_frames * frames_.segment_frames;
-    for (int begin = last; begin >= 0; begin -= frames_.segment_frames) {
+    for (int begin = last_segment(); begin >= 0;
+         begin -= frames_.segment_frames) {
       int end = segment_end(begin);
       start(alpha_);
       if (begin > 0) {
@@ -227,6 +227,11 @@ class ForwardBackward {
       visit(t, t + count, segment.posteriors(t));
     }
     return true;
+  }
+
+  // Its first frame.
+  int last_segment() const {
+    return (frames_.T - 1) / frames_.segment_frames * frames_.segment_frames;
   }
 
   int segment_end(int begin) const {

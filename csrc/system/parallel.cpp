@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -73,13 +74,30 @@ Value wait_for(const std::atomic<Value>& value, const Ready& ready) {
   return current;
 }
 
+// Where a thread of the pool waits. The caller of a loop invites it; if it
+// comes too late, the invitation is withdrawn, and nobody waits for it.
+struct alignas(64) Seat { // a cache line of its own
+  enum State : int { free, awake, invited, working };
+  std::atomic<int> state = free;
+
+  void set(State next) {
+    state = next;
+    state.notify_one();
+  }
+
+  bool change(State from, State to) {
+    int expected = from;
+    return state.compare_exchange_strong(expected, to);
+  }
+};
+
 // Threads that wait for a loop. They are started at the first loop and never
 // end: a process may exit while they wait.
 class Pool {
  public:
   // Starts fewer threads if the system refuses more, for example because of a
   // limit on a container's processes or on address space.
-  explicit Pool(int threads) {
+  explicit Pool(int threads) : seats_(threads) {
     try {
       while (started_ < threads) {
         int worker = started_ + 1;
@@ -91,50 +109,46 @@ class Pool {
     }
   }
 
-  // Wakes the threads because a loop will follow soon.
-  void wake() {
-    call_ = Call{call_.load().generation + 1, 0};
-    call_.notify_all();
+  // Wakes threads because a loop will follow soon.
+  void wake(int helpers) {
+    for (int i = 0; i < std::min(helpers, started_); ++i) {
+      if (seats_[i].change(Seat::free, Seat::awake)) {
+        seats_[i].state.notify_one();
+      }
+    }
   }
 
   // Runs the loop on the calling thread and on up to `helpers` of the pool's.
   void run(Loop& loop, int helpers) {
-    helpers = std::min(helpers, started_);
+    std::span invited(seats_.data(), std::min(helpers, started_));
     loop_ = &loop;
-    running_ = helpers;
-    call_ = Call{call_.load().generation + 1, helpers};
-    call_.notify_all();
+    for (Seat& seat : invited) {
+      seat.set(Seat::invited);
+    }
     loop.run(0);
-    wait_for(running_, [](int running) { return running == 0; });
+    for (Seat& seat : invited) {
+      if (!seat.change(Seat::invited, Seat::free)) {
+        wait_for(seat.state, [](int state) { return state == Seat::free; });
+      }
+    }
   }
 
  private:
-  // One number, so that a thread that comes late does not take one loop's
-  // helpers for another's.
-  struct Call {
-    uint32_t generation; // may wrap around
-    int32_t helpers;
-  };
-
   void serve(int worker) {
-    uint32_t seen = 0;
+    Seat& seat = seats_[worker - 1];
     while (true) {
-      Call call =
-          wait_for(call_, [&](Call call) { return call.generation != seen; });
-      seen = call.generation;
-      if (worker <= call.helpers) {
+      wait_for(seat.state, [](int state) { return state != Seat::free; });
+      seat.change(Seat::awake, Seat::free);
+      if (seat.change(Seat::invited, Seat::working)) {
         loop_->run(worker);
-        if (--running_ == 0) {
-          running_.notify_one();
-        }
+        seat.set(Seat::free);
       }
     }
   }
 
   int started_ = 0;
   Loop* loop_ = nullptr;
-  std::atomic<Call> call_ = Call{0, 0};
-  std::atomic<int> running_ = 0;
+  std::vector<Seat> seats_;
 };
 
 // The pool of this process: a fork's child has none of its parent's threads.
@@ -174,16 +188,26 @@ int max_threads() {
   return threads;
 }
 
-void expect_parallel_for() {
+int threads_for(int64_t nanoseconds) {
+  // What a thread has to save: waking it, and the cache lines it exchanges.
+  constexpr int64_t least = 40'000;
+  return std::clamp<int64_t>(nanoseconds / least, 1, max_threads());
+}
+
+void expect_parallel_for(int threads) {
+  int helpers = std::min(threads, max_threads()) - 1;
   std::unique_lock lock(busy, std::try_to_lock);
-  if (max_threads() > 1 && lock.owns_lock()) {
-    pool().wake();
+  if (helpers > 0 && lock.owns_lock()) {
+    pool().wake(helpers);
   }
 }
 
-void parallel_for(int64_t n, const std::function<void(int64_t, int)>& body) {
+void parallel_for(
+    int64_t n,
+    int threads,
+    const std::function<void(int64_t, int)>& body) {
   Loop loop(n, body);
-  int helpers = std::min<int64_t>(n, max_threads()) - 1;
+  int helpers = std::min<int64_t>({n, threads, max_threads()}) - 1;
   std::unique_lock lock(busy, std::try_to_lock);
   if (helpers > 0 && lock.owns_lock()) {
     pool().run(loop, helpers);
@@ -193,6 +217,25 @@ void parallel_for(int64_t n, const std::function<void(int64_t, int)>& body) {
   if (loop.error) {
     std::rethrow_exception(loop.error);
   }
+}
+
+std::vector<int64_t> shares(std::span<const int64_t> costs, int threads) {
+  // A share is a fourth of an equal part of what is left, so that a thread with
+  // a fourth of the others' speed still ends with them.
+  constexpr int64_t part = 4;
+  int64_t left = std::reduce(costs.begin(), costs.end(), int64_t(0));
+  std::vector<int64_t> begins = {0};
+  int64_t share = 0;
+  for (size_t i = 0; i < costs.size(); ++i) {
+    share += costs[i];
+    bool is_enough = threads > 1 && share * part * threads >= left;
+    if (is_enough || i + 1 == costs.size()) {
+      begins.push_back(i + 1);
+      left -= share;
+      share = 0;
+    }
+  }
+  return begins;
 }
 
 } // namespace mlx_ctc::cpu

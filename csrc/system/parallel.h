@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
+#include <vector>
 
 namespace mlx_ctc::cpu {
 
@@ -11,13 +13,24 @@ namespace mlx_ctc::cpu {
 // number of threads.
 int max_threads();
 
-// Wakes the threads because parallel_for will be called soon.
-void expect_parallel_for();
+// How many threads are worth waking for about so many nanoseconds of work.
+int threads_for(int64_t nanoseconds);
 
-// Calls body(i, worker) once for every i in [0, n), in any order. `worker`, in
-// [0, max_threads()), is the index of the calling thread. Returns when all
-// calls have returned, and throws the first exception that one of them has
-// thrown.
-void parallel_for(int64_t n, const std::function<void(int64_t, int)>& body);
+// Wakes threads because parallel_for will soon be called for so many.
+void expect_parallel_for(int threads);
+
+// Calls body(i, worker) once for every i in [0, n), in any order, on at most
+// `threads` threads, each of which takes the next i when it is free. `worker`,
+// in [0, threads), is the index of the calling thread. Returns when all calls
+// have returned, and throws the first exception that one of them has thrown.
+void parallel_for(
+    int64_t n,
+    int threads,
+    const std::function<void(int64_t, int)>& body);
+
+// Where each share of work begins, and the end, for items of these costs that
+// are taken in order. Shares become smaller (guided self-scheduling), so that
+// threads end together, also where some are slower than others.
+std::vector<int64_t> shares(std::span<const int64_t> costs, int threads);
 
 } // namespace mlx_ctc::cpu

@@ -47,7 +47,7 @@ void align(
           std::fill(score + sequence.frames * item, score + batch.T * item, 0);
         });
   };
-  dispatch(stream, inputs, outputs, options.blank, task);
+  dispatch(stream, workspaces->size(), inputs, outputs, options.blank, task);
 }
 
 } // namespace mlx_ctc::cpu

@@ -1,6 +1,7 @@
 #include "ops/cpu/batch.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <new>
 #include <numeric>
@@ -36,6 +37,14 @@ size_t physical_memory() {
   return bytes;
 }
 
+// For about so many nanoseconds of the loss of a batch; its gradient takes
+// twice as long.
+int threads_for_batch(int64_t T, int64_t N, int64_t C, int64_t S) {
+  int64_t per_frame = 25 + S / 2 + C / 4;
+  return std::min<int64_t>(
+      threads_for(T * N * per_frame), std::max<int64_t>(N, 1));
+}
+
 } // namespace
 
 Workspaces::Workspaces(
@@ -47,7 +56,7 @@ Workspaces::Workspaces(
   int T = log_probs.shape(0);
   int N = log_probs.shape(1);
   int S = targets.shape(1);
-  size_t threads = std::max(1, std::min(N, max_threads()));
+  size_t threads = threads_for_batch(T, N, log_probs.shape(2), S);
   // Memory that the system promises is not always there: no more is asked for
   // than the machine has.
   size_t fitting =
@@ -139,34 +148,39 @@ void Batch::read_labels(const mx::array& targets, bool blank_is_label) {
   }
 }
 
-std::vector<int> Batch::longest_first() const {
-  std::vector<int> order(N);
-  std::iota(order.begin(), order.end(), 0);
-  auto is_longer = [this](int a, int b) {
-    return input_lengths_[a] > input_lengths_[b];
-  };
-  std::stable_sort(order.begin(), order.end(), is_longer);
-  return order;
+Batch::Order::Order(const Batch& batch, int threads) : sequences(batch.N) {
+  // What a sequence costs: its frames, and what it costs without any.
+  auto cost = [&](int n) { return int64_t(batch.input_lengths_[n]) + 16; };
+  int64_t total = 0, greatest = 0;
+  for (int n = 0; n < batch.N; ++n) {
+    sequences[n] = n;
+    total += cost(n);
+    greatest = std::max(greatest, cost(n));
+  }
+  // Sequences side by side are taken one after the other, unless a thread could
+  // work on a long one alone at the end, for a good part of its time.
+  constexpr int64_t part = 16;
+  if (part * threads * greatest > total && threads > 1) {
+    std::ranges::stable_sort(sequences, std::greater(), cost);
+  }
+  std::vector<int64_t> costs(batch.N);
+  std::ranges::transform(sequences, costs.begin(), cost);
+  shares = cpu::shares(costs, threads);
 }
 
-std::vector<int> Batch::shares(const std::vector<int>& order) const {
-  // What a sequence costs: its frames, and what it costs without any.
-  auto cost = [this](int n) { return int64_t(input_lengths_[n]) + 16; };
-  int64_t left = 0;
-  for (int n : order) {
-    left += cost(n);
-  }
-  std::vector<int> begins = {0};
-  int64_t share = 0;
-  for (int i = 0; i < N; ++i) {
-    share += cost(order[i]);
-    if (share * 2 * max_threads() >= left || i + 1 == N) {
-      begins.push_back(i + 1);
-      left -= share;
-      share = 0;
+void Batch::fetch_first_scores(int n) const {
+  constexpr int64_t most_frames = 16, most_bytes = 512; // of a frame
+  Sequence next = sequence(n);
+  int64_t item = log_probs_.itemsize();
+  int64_t bytes = std::min<int64_t>(C * next.class_stride * item, most_bytes);
+  auto* frame = static_cast<const char*>(next.log_probs);
+  for (int t = 0; t < std::min<int64_t>(next.frames, most_frames); ++t) {
+    for (int64_t i = 0; i < bytes; i += cache_line) {
+      __builtin_prefetch(frame + i);
     }
+    __builtin_prefetch(frame + bytes - 1);
+    frame += next.frame_stride * item;
   }
-  return begins;
 }
 
 } // namespace mlx_ctc::cpu

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lattice/sequence.h"
@@ -24,20 +25,17 @@ Element element_of(mx::Dtype dtype);
 class Workspaces {
  public:
   // `bytes` for each thread, for a batch of log_probs (T, N, C) and targets
-  // (N, S). Where not all threads can have them, one thread does all the work.
+  // (N, S): as many as its size is worth. Where not all of them can have the
+  // memory, one thread does all the work.
   Workspaces(
       const std::string& op,
       size_t bytes,
       const mx::array& log_probs,
       const mx::array& targets);
 
-  // For how many threads there is memory.
+  // How many threads work on the batch.
   int size() const {
     return threads_.size();
-  }
-
-  bool is_single() const {
-    return size() == 1;
   }
 
   // A worker's memory, which begins on a cache line.
@@ -72,17 +70,15 @@ class Batch {
   // Runs body(n, workspace) for every sequence, over the threads.
   template <typename Body>
   void for_each_sequence(const Workspaces& workspaces, const Body& body) const {
-    std::vector<int> order = longest_first();
-    if (workspaces.is_single()) {
-      for (int n : order) {
-        body(n, workspaces.of(0));
-      }
-      return;
-    }
-    std::vector<int> begins = shares(order);
-    parallel_for(begins.size() - 1, [&](int64_t k, int worker) {
-      for (int i = begins[k]; i < begins[k + 1]; ++i) {
-        body(order[i], workspaces.of(worker));
+    int threads = workspaces.size();
+    Order order(*this, threads);
+    parallel_for(order.shares.size() - 1, threads, [&](int64_t k, int worker) {
+      auto [begin, end] = std::pair(order.shares[k], order.shares[k + 1]);
+      for (int64_t i = begin; i < end; ++i) {
+        if (i + 1 < end) {
+          fetch_first_scores(order.sequences[i + 1]);
+        }
+        body(order.sequences[i], workspaces.of(worker));
       }
     });
   }
@@ -97,13 +93,20 @@ class Batch {
   void read_lengths(const mx::array& input, const mx::array& target);
   void read_labels(const mx::array& targets, bool blank_is_label);
 
-  // The sequences in an order that lets the threads end together.
-  std::vector<int> longest_first() const;
+  // In which order the threads take the sequences.
+  struct Order {
+    Order(const Batch& batch, int threads);
 
-  // Where in that order each share of the work begins, and the end. A share is
-  // for one thread: sequences side by side have cache lines and pages in
-  // common. Shares become smaller, so that the threads end together.
-  std::vector<int> shares(const std::vector<int>& order) const;
+    std::vector<int> sequences; // (N)
+    // Where in `sequences` each share begins, and the end. A share is for one
+    // thread: sequences side by side have cache lines and pages in common.
+    std::vector<int64_t> shares;
+  };
+
+  // Brings the scores with which sequence n begins into a cache. In a step of
+  // training they come from memory, and all later ones are fetched while the
+  // frames before them are read.
+  void fetch_first_scores(int n) const;
 
   const mx::array& log_probs_;
   const int blank_;

@@ -203,7 +203,7 @@ void queue(
   auto task = [options, workspaces, eval](auto& inputs, auto& outputs) {
     eval(options, *workspaces, inputs, outputs);
   };
-  dispatch(stream, inputs, outputs, options.blank, task);
+  dispatch(stream, workspaces->size(), inputs, outputs, options.blank, task);
 }
 
 } // namespace

@@ -160,12 +160,9 @@ void decode(
   BestPaths<Real> paths(batch, x, outputs);
   int64_t each = frames_of_task(x);
   int64_t tasks = (batch.T + each - 1) / each;
-  int64_t threads = std::min<int64_t>(workspaces.size(), tasks);
-  parallel_for(threads, [&](int64_t thread, int) {
-    for (int64_t i = thread; i < tasks; i += threads) {
-      int64_t end = std::min<int64_t>((i + 1) * each, batch.T);
-      paths.find(i * each, end, workspaces.of(thread));
-    }
+  parallel_for(tasks, workspaces.size(), [&](int64_t i, int worker) {
+    int64_t end = std::min<int64_t>((i + 1) * each, batch.T);
+    paths.find(i * each, end, workspaces.of(worker));
   });
   for (int n = 0; n < batch.N; ++n) {
     Decoded<Real> decoded(outputs, n, batch.T, options.blank);
@@ -205,7 +202,8 @@ void greedy(
   auto task = [options, workspaces](auto& inputs, auto& outputs) {
     run(options, *workspaces, inputs, outputs);
   };
-  dispatch(stream, inputs, outputs, options.blank, task);
+  dispatch(
+      stream, workspaces->size(), inputs, outputs, options.blank, task);
 }
 
 void greedy_at_once(

@@ -58,7 +58,7 @@ void fetch_pages([[maybe_unused]] mx::array& output) {
   auto [begin, end] = range_of(output);
   auto first = begin / huge_page;
   auto count = (end - 1) / huge_page - first + 1;
-  parallel_for(count, [&](int64_t i, int) {
+  parallel_for(count, max_threads(), [&](int64_t i, int) {
     auto from =
         std::max(begin / small_page * small_page, (first + i) * huge_page);
     auto to = std::min(end, (first + i + 1) * huge_page);

@@ -31,7 +31,8 @@ void fill_with_nan(mx::Dtype dtype, char* begin, int64_t count);
 // `blank` in alignments. Prints the exception to stderr.
 void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept;
 
-// Queues task(inputs, outputs) on the stream.
+// Queues task(inputs, outputs) on the stream, for which `threads` will be
+// needed.
 //
 // An exception must not leave the task. MLX would throw it in a later
 // evaluation, after it had marked these outputs as evaluated, and would count
@@ -39,11 +40,12 @@ void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept;
 template <typename Task>
 void dispatch(
     mx::Stream stream,
+    int threads,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs,
     int blank,
     Task task) {
-  expect_parallel_for();
+  expect_parallel_for(threads);
   for (auto& out : outputs) {
     allocate(out);
   }
