@@ -291,14 +291,17 @@ class ExtendedSegment {
 
   // Computes gamma of every frame in place of the stored alpha. `beta_p` is
   // that of the frame after the segment and becomes that of its first frame.
-  // Always true.
+  // Always true. Calls fetch(t) before frame t.
+  template <typename Fetch>
   bool compute_posteriors(
       int begin,
       int end,
       Extended<Real> inverse_z,
-      ExtendedStates<Real>& beta_p) {
+      ExtendedStates<Real>& beta_p,
+      Fetch fetch) {
     next_.clear(-group_size, round_up(frames_.S) + group_size);
     for (int t = end - 1; t >= begin; --t) {
+      fetch(t);
       compute_beta_p(t, inverse_z, beta_p, next_);
       std::swap(beta_p, next_);
       sum_posteriors(t);

@@ -20,6 +20,7 @@ class GradientRows {
       : type_(type),
         C_(sequence.classes),
         begin_(static_cast<char*>(gradient)),
+        row_bytes_(C_ * type.bytes),
         frame_bytes_(stride * type.bytes),
         is_streamed_(sequence.frames * frame_bytes_ > cached_bytes) {}
 
@@ -53,34 +54,28 @@ class GradientRows {
     }
   }
 
-  // Fetches the places of the rows [t, end) before copy() does: of as many as a
-  // block has elements.
-  void fetch(int t, int end) const {
-    int64_t row_bytes = C_ * type_.bytes;
-    end = smaller(end, t + int(block_size<Real>));
-    for (; t < end && row_bytes <= most_fetched; ++t) {
-      for (int64_t i = 0; i < row_bytes; i += cache_line) {
-        __builtin_prefetch(address(t) + i, 1);
-      }
-      __builtin_prefetch(address(t) + row_bytes - 1, 1);
+  // Fetches the place of a row that copy() writes later. In a step of training
+  // it is in no cache. Inline, because GCC removes calls of a function that
+  // does nothing but prefetch.
+  [[gnu::always_inline]] void fetch(int t) const {
+    const char* row = address(t);
+    for (int64_t i = 0; i < row_bytes_; i += cache_line) {
+      __builtin_prefetch(row + i, 1, 2);
     }
+    __builtin_prefetch(row + row_bytes_ - 1, 1, 2);
   }
 
-  // Writes a row that is still in a cache, and fetches the place of the row
-  // that will be written as many frames later as a block has elements.
+  // Writes a row that is still in a cache.
   void copy(int t, const Real* row) const {
     if (!type_.is_real) {
       type_.write(row, C_, address(t));
       return;
     }
     Real* out = in_place(t);
-    const char* later = address(t + block_size<Real>);
     MLX_CTC_ISA::for_each_block(
         row, C_, [&](Block<Real> x, int64_t c, int64_t count) {
-          __builtin_prefetch(later + c * sizeof(Real), 1);
           store_block(out + c, x, count);
         });
-    __builtin_prefetch(later + (C_ - 1) * sizeof(Real), 1);
   }
 
   // After the last row.
@@ -92,7 +87,6 @@ class GradientRows {
   // A larger gradient is in no cache when it is used. Streamed stores spare the
   // reading of each line before it is written.
   static constexpr int64_t cached_bytes = 32 << 20;
-  static constexpr int64_t most_fetched = 512; // bytes of a row
 
   char* address(int64_t t) const {
     return begin_ + t * frame_bytes_;
@@ -105,6 +99,7 @@ class GradientRows {
   const ElementType<Real>& type_;
   const int64_t C_;
   char* const begin_;
+  const int64_t row_bytes_;
   const int64_t frame_bytes_;
   const bool is_streamed_;
 };

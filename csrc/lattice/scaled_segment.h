@@ -111,18 +111,22 @@ class ScaledSegment {
 
   // Computes gamma of every frame from the stored alpha. `beta_p` is that of
   // the frame after the segment and becomes that of its first frame. False,
-  // with beta_p unchanged, if the segment is refused.
-  bool compute_posteriors(
+  // with beta_p unchanged, if the segment is refused. Calls fetch(t) before
+  // frame t. Not inline: within a caller that uses all registers it is slower.
+  template <typename Fetch>
+  [[gnu::noinline]] bool compute_posteriors(
       int begin,
       int end,
       Extended<float> inverse_z,
-      ExtendedStates<float> beta_p) {
+      ExtendedStates<float> beta_p,
+      Fetch fetch) {
     bool fits = exponents_.read_backward(end, beta_p, work_);
     for (int t = end - 1; t >= begin && fits; --t) {
       if (t == end - 1 || (t + 1) % renewal_interval == 0) {
         fits = exponents_.renew_backward(t, work_);
         set_scale(t, inverse_z);
       }
+      fetch(t);
       beta_step(t);
     }
     if (!fits || !exponents_.renew(begin, work_, work_)) {

@@ -116,8 +116,12 @@ class ForwardBackward {
   void gradient(Real cotangent, bool normalized, GradientRows<Real> rows) {
     frames_.prepare();
     class_sums_.prepare();
-    rows.fetch(last_segment(), frames_.T);
-    visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
+    auto fetch = [&](int t) __attribute__((always_inline)) {
+      if (frames_.is_dense) { // else write_gradient() does
+        rows.fetch(t);
+      }
+    };
+    visit_posteriors(fetch, [&](int begin, int end, Posteriors<Real> gamma) {
       auto [first, last] = frames_.groups_around(begin);
       class_sums_.sum(gamma, first, last);
       auto totals = load_block(gamma.totals);
@@ -154,7 +158,8 @@ class ForwardBackward {
   // gamma of all frames, out (T, width): the terms of equation 14 divided by z.
   void posteriors(bool by_class, Real* out, int64_t width) {
     frames_.prepare();
-    visit_posteriors([&](int begin, int end, Posteriors<Real> gamma) {
+    auto fetch = [](int) {};
+    visit_posteriors(fetch, [&](int begin, int end, Posteriors<Real> gamma) {
       for (int t = begin; t < end; ++t) {
         write_posteriors(t, by_class, gamma, t - begin, out + t * width, width);
       }
@@ -177,17 +182,19 @@ class ForwardBackward {
   }
 
   // Calls visit(begin, end, posteriors) for all frames, as many at a time as a
-  // block has elements, segment by segment from the last to the first.
-  template <typename Visit>
-  void visit_posteriors(Visit visit) {
+  // block has elements, segment by segment from the last to the first; and some
+  // time before that, fetch(t) for each of them.
+  template <typename Fetch, typename Visit>
+  void visit_posteriors(Fetch fetch, Visit visit) {
     beta_p_.clear(-group_size, round_up(frames_.S) + group_size);
     // As if a frame after the last were at the last blank: a step back from it
     // gives beta = 1 to the last blank and to the last label.
     beta_p_.blank.set(frames_.S - 1, {Real(1), 0});
 
     Extended<Real> inverse_z = zero<Real>();
-    for (int begin = last_segment(); begin >= 0;
-         begin -= frames_.segment_frames) {
+    int last =
+        (frames_.T - 1) / frames_.segment_frames * frames_.segment_frames;
+    for (int begin = last; begin >= 0; begin -= frames_.segment_frames) {
       int end = segment_end(begin);
       start(alpha_);
       if (begin > 0) {
@@ -195,22 +202,23 @@ class ForwardBackward {
         copy(checkpoint(begin), alpha_, frames_.band(begin - 1));
       }
       if constexpr (has_scaled_segment<Real>) {
-        if (visit_segment(scaled_, begin, end, inverse_z, visit)) {
+        if (visit_segment(scaled_, begin, end, inverse_z, fetch, visit)) {
           continue;
         }
       }
-      visit_segment(extended_, begin, end, inverse_z, visit);
+      visit_segment(extended_, begin, end, inverse_z, fetch, visit);
     }
   }
 
   // Computes gamma of one segment and visits it; takes beta_p_ to its first
   // frame. False, without a visit, if `segment` refuses the scores.
-  template <typename Segment, typename Visit>
+  template <typename Segment, typename Fetch, typename Visit>
   bool visit_segment(
       Segment& segment,
       int begin,
       int end,
       Extended<Real>& inverse_z,
+      Fetch fetch,
       Visit visit) {
     if (!segment.store_alphas(begin, end, alpha_)) {
       return false;
@@ -219,7 +227,7 @@ class ForwardBackward {
       Extended<Real> z = segment.z();
       inverse_z = {1 / z.m, -z.e};
     }
-    if (!segment.compute_posteriors(begin, end, inverse_z, beta_p_)) {
+    if (!segment.compute_posteriors(begin, end, inverse_z, beta_p_, fetch)) {
       return false;
     }
     for (int t = begin; t < end; t += ClassSums<Real>::frames) {
@@ -227,11 +235,6 @@ class ForwardBackward {
       visit(t, t + count, segment.posteriors(t));
     }
     return true;
-  }
-
-  // Its first frame.
-  int last_segment() const {
-    return (frames_.T - 1) / frames_.segment_frames * frames_.segment_frames;
   }
 
   int segment_end(int begin) const {
