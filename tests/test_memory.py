@@ -70,6 +70,67 @@ def test_batch_first_scores_are_not_copied(device, function):
     assert needed(scores, batch_first=True) < frames_first + scores.nbytes / 4
 
 
+KEPT = """
+import resource
+import mlx.core as mx, numpy as np
+from mlx_ctc import ctc_loss
+from problems import random_problem
+from test_memory import MiB, step
+mx.set_default_device(mx.cpu)
+problem = random_problem(np.random.default_rng(0), T=100, N=20, C=5000)  # 38 MiB
+size = 4 * problem.inputs.size
+"""
+
+
+def run_where_mlx_keeps_32_mib(body):
+    limit = mx.set_cache_limit(32 * MiB)
+    mx.set_cache_limit(limit)
+    if limit != 32 * MiB:
+        pytest.skip("MLX's allocator on Linux without a GPU, from 0.32.1 on")
+    subprocess.run(
+        [sys.executable, "-c", KEPT + body], cwd=Path(__file__).parent, check=True
+    )
+
+
+def test_a_large_gradient_is_made_of_kept_memory():
+    run_where_mlx_keeps_32_mib("""
+inputs, *rest = problem.arrays()
+gradient = mx.grad(lambda x: ctc_loss(x, *rest, with_logits=True))
+for _ in range(3):
+    mx.eval(gradient(inputs))
+assert mx.get_active_memory() < 1.5 * size, mx.get_active_memory()
+assert size <= mx.get_cache_memory() <= size + 32 * MiB, mx.get_cache_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    mx.eval(gradient(inputs))
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+assert faults < 1000, faults  # 5000 and more if they were fresh
+mx.clear_cache()
+assert mx.get_cache_memory() == 0
+""")
+
+
+@pytest.mark.parametrize("limit", [0, 16, 200])
+def test_the_users_limit_of_kept_memory_stays(limit):
+    run_where_mlx_keeps_32_mib(f"""
+mx.set_cache_limit({limit} * MiB)
+step(problem)
+assert mx.set_cache_limit({limit} * MiB) == {limit} * MiB
+assert mx.get_cache_memory() <= {limit} * MiB
+""")
+
+
+def test_a_limit_that_the_user_sets_later_stays():
+    run_where_mlx_keeps_32_mib("""
+step(problem)
+assert mx.set_cache_limit(8 * MiB) == 32 * MiB + size
+larger = random_problem(np.random.default_rng(0), T=110, N=20, C=5000)
+step(larger)
+step(larger)
+assert mx.set_cache_limit(8 * MiB) == 8 * MiB
+""")
+
+
 def peak():
     """The most memory, in MiB, that this process has held."""
     status = Path("/proc/self/status")

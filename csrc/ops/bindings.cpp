@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "ops/beam_search_bindings.h"
+#include "ops/cpu/task.h"
 #include "ops/ctc_loss.h"
 #include "ops/ctc_posteriors.h"
 #include "ops/forced_align.h"
@@ -19,6 +20,14 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
+
+// A loss on the CPU that is traced will have a gradient as large as log_probs.
+void expect_gradient(const mx::array& log_probs, mx::StreamOrDevice s) {
+  if (log_probs.is_tracer() && mx::to_stream(s).device == mx::Device::cpu) {
+    nb::gil_scoped_release release; // MLX may wait for its streams
+    mlx_ctc::cpu::keep_freed(log_probs.nbytes());
+  }
+}
 
 // The function of an op with its options, a blank and flags, as arguments.
 template <typename Options, typename... Flags, typename Result>
@@ -37,6 +46,9 @@ auto with_options(Result (*op)(
              int blank,
              Flags... flags,
              mx::StreamOrDevice stream) {
+    if constexpr (std::is_same_v<Options, mlx_ctc::Options>) {
+      expect_gradient(log_probs, stream);
+    }
     return op(
         log_probs,
         targets,

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <limits>
+#include <mutex>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -12,6 +13,7 @@
 #endif
 
 #include "mlx/allocator.h"
+#include "mlx/memory.h"
 #include "mlx/utils.h"
 
 namespace mlx_ctc::cpu {
@@ -20,7 +22,7 @@ namespace {
 
 constexpr uintptr_t huge_page = 2 << 20;
 
-// MLX keeps less than this to be used again: more is always fresh.
+// How much freed memory MLX's CPU allocator keeps, unless it is told otherwise.
 constexpr size_t kept_bytes = 32 << 20;
 
 struct Range {
@@ -47,6 +49,23 @@ void allocate(mx::array& output) {
     madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
   }
 #endif
+}
+
+void keep_freed(size_t bytes) {
+  static std::mutex mutex;
+  static size_t limit = kept_bytes; // as far as we know
+  static bool is_ours = true;
+  std::lock_guard lock(mutex);
+  size_t wanted = kept_bytes + bytes;
+  if (!is_ours || bytes < kept_bytes || wanted <= limit) {
+    return;
+  }
+  // There is no function that only reads the limit, and a lower one would free
+  // what is kept.
+  size_t found = mx::set_cache_limit(std::numeric_limits<size_t>::max());
+  is_ours = found == limit;
+  limit = is_ours ? wanted : found;
+  mx::set_cache_limit(limit);
 }
 
 void fetch_pages([[maybe_unused]] mx::array& output) {

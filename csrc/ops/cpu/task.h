@@ -16,6 +16,14 @@ namespace mx = mlx::core;
 // Gives an output its memory.
 void allocate(mx::array& output);
 
+// Lets MLX keep so much freed memory that the next step finds an output of so
+// many bytes again. Its CPU allocator keeps 32 MiB by default, and a larger
+// array is then made of fresh pages in every step, which the system has to
+// clear: most of the time of a loss with thousands of classes. A limit that the
+// user has set stays. Must not be called within an evaluation: MLX waits for
+// its streams.
+void keep_freed(size_t bytes);
+
 // Lets all threads fetch a large output's pages from the system, which clears
 // them: in a loop over sequences, whose rows lie side by side, several threads
 // would clear the same page.
