@@ -301,7 +301,7 @@ def measure_time(case, options):
     if options.cache is not None:
         runners["ours"].mx.set_cache_limit(options.cache * MiB)
     # torch's OpenMP threads spin for 15 ms after a loop.
-    pause = 0.03 if case.device == "cpu" else 0
+    pause = 0.03 if case.device == "cpu" and case.threads > 1 else 0
     turns = cold_turns if case.cold else warm_turns
     records = []
     for task in options.tasks:
