@@ -50,10 +50,10 @@ SHIM = """
 #include <unistd.h>
 
 static std::atomic<bool> tasks_fail{false};
-static std::atomic<int> workspaces_left{1 << 30};
+static std::atomic<int> workspaces_to_fail{0};
 
 extern "C" void fail_in_tasks(int on) { tasks_fail = on; }
-extern "C" void allow_workspaces(int count) { workspaces_left = count; }
+extern "C" void fail_workspaces(int count) { workspaces_to_fail = count; }
 
 static bool is_extension(void* caller) {
   Dl_info info;
@@ -71,7 +71,7 @@ void* operator new(size_t size) {
 }
 
 void* operator new[](size_t size, const std::nothrow_t&) noexcept {
-  if (is_extension(__builtin_return_address(0)) && workspaces_left-- <= 0) {
+  if (is_extension(__builtin_return_address(0)) && workspaces_to_fail-- > 0) {
     return nullptr;
   }
   return malloc(size ? size : 1);
@@ -116,16 +116,16 @@ for _ in range(100):
 shim.fail_in_tasks(0)
 assert same()
 
-shim.allow_workspaces(1)  # for the one thread that then does all the work
+shim.fail_workspaces(1)  # for two threads: one then does all the work
 assert np.array_equal(losses(x), expected[0])
-shim.allow_workspaces(0)
+shim.fail_workspaces(1 << 30)
 for _ in range(100):
     try:
         mx.eval(losses(x))
         raise SystemExit("not refused")
     except RuntimeError as error:
         assert "[ctc_loss] Unable to allocate" in str(error), error
-shim.allow_workspaces(1 << 30)
+shim.fail_workspaces(0)
 assert same()
 print("done")
 """

@@ -24,7 +24,7 @@ void align(
       : viterbi_segment_frames(T, S);
   size_t bytes = kernels.workspace_bytes(T, C, S, segment_frames);
   auto workspaces =
-      std::make_shared<Workspaces>("forced_align", bytes, inputs[0], inputs[1]);
+      Workspaces::on(stream, "forced_align", bytes, inputs[0], inputs[1]);
   auto task = [options, segment_frames, &kernels, workspaces](
                   auto& inputs, auto& outputs) {
     Batch batch(inputs, options.blank, options.with_logits, false);

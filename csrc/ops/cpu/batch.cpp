@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <new>
 #include <numeric>
 #include <stdexcept>
@@ -37,49 +39,64 @@ size_t physical_memory() {
   return bytes;
 }
 
-// For about so many nanoseconds of the loss of a batch; its gradient takes
-// twice as long.
-int threads_for_batch(int64_t T, int64_t N, int64_t C, int64_t S) {
-  int64_t per_frame = 25 + S / 2 + C / 4;
+// As many as the loss of log_probs (T, N, C) and targets (N, S) is worth. The
+// gradient takes about twice as long.
+int threads_for_batch(const mx::array& log_probs, const mx::array& targets) {
+  int64_t N = log_probs.shape(1);
+  int64_t frames = log_probs.shape(0) * N;
+  int64_t nanoseconds = 25 + targets.shape(1) / 2 + log_probs.shape(2) / 4;
   return std::min<int64_t>(
-      threads_for(T * N * per_frame), std::max<int64_t>(N, 1));
+      threads_for(frames * nanoseconds), std::max<int64_t>(N, 1));
+}
+
+size_t whole_cache_lines(size_t bytes) {
+  return (bytes + cache_line - 1) / cache_line * cache_line;
 }
 
 } // namespace
+
+std::shared_ptr<Workspaces> Workspaces::on(
+    mx::Stream stream,
+    const std::string& op,
+    size_t bytes,
+    const mx::array& log_probs,
+    const mx::array& targets) {
+  static std::mutex mutex;
+  static std::map<int, std::weak_ptr<Workspaces>> queued; // by stream
+  std::lock_guard lock(mutex);
+  auto& last = queued[stream.index];
+  auto shared = last.lock();
+  bool fits = shared && shared->bytes_ == whole_cache_lines(bytes) &&
+      shared->threads_ == threads_for_batch(log_probs, targets);
+  if (!fits) {
+    last = shared = std::make_shared<Workspaces>(op, bytes, log_probs, targets);
+  }
+  return shared;
+}
 
 Workspaces::Workspaces(
     const std::string& op,
     size_t bytes,
     const mx::array& log_probs,
     const mx::array& targets)
-    : bytes_(bytes) {
+    : bytes_(whole_cache_lines(bytes)) {
   int T = log_probs.shape(0);
-  int N = log_probs.shape(1);
   int S = targets.shape(1);
-  size_t threads = threads_for_batch(T, N, log_probs.shape(2), S);
-  // Memory that the system promises is not always there: no more is asked for
-  // than the machine has.
-  size_t fitting =
-      std::max<size_t>(1, physical_memory() / (bytes + cache_line));
-  for (size_t i = 0; i < std::min(threads, fitting); ++i) {
-    std::unique_ptr<std::byte[]> memory(
-        bytes <= physical_memory() ? new (std::nothrow)
-                                         std::byte[bytes + cache_line]
-                                   : nullptr);
-    if (!memory) {
-      break;
+  for (int number : {threads_for_batch(log_probs, targets), 1}) {
+    // Memory that the system promises is not always there: no more is asked for
+    // than the machine has.
+    if (bytes_ <= physical_memory() / number) {
+      memory_.reset(new (std::nothrow) std::byte[number * bytes_ + cache_line]);
     }
-    threads_.push_back(std::move(memory));
+    if (memory_) {
+      threads_ = number;
+      return;
+    }
   }
-  if (threads_.empty()) {
-    throw std::runtime_error(
-        "[" + op + "] Unable to allocate " + std::to_string(bytes) +
-        " bytes for T = " + std::to_string(T) +
-        " frames and S = " + std::to_string(S) + " labels.");
-  }
-  if (threads_.size() < threads) {
-    threads_.resize(1);
-  }
+  throw std::runtime_error(
+      "[" + op + "] Unable to allocate " + std::to_string(bytes) +
+      " bytes for T = " + std::to_string(T) +
+      " frames and S = " + std::to_string(S) + " labels.");
 }
 
 Batch::Batch(

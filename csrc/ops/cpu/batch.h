@@ -12,6 +12,7 @@
 
 #include "lattice/sequence.h"
 #include "mlx/array.h"
+#include "mlx/stream.h"
 #include "system/parallel.h"
 
 namespace mlx_ctc::cpu {
@@ -33,19 +34,32 @@ class Workspaces {
       const mx::array& log_probs,
       const mx::array& targets);
 
+  // The same for a task on the stream, whose tasks run one after the other: if
+  // those that are queued have such memory, this one shares it.
+  static std::shared_ptr<Workspaces> on(
+      mx::Stream stream,
+      const std::string& op,
+      size_t bytes,
+      const mx::array& log_probs,
+      const mx::array& targets);
+
   // How many threads work on the batch.
   int size() const {
-    return threads_.size();
+    return threads_;
   }
 
   // A worker's memory, which begins on a cache line.
   std::span<std::byte> of(int worker) const {
-    return on_cache_line(threads_[worker].get(), bytes_);
+    std::byte* first = on_cache_line(memory_.get(), 0).data();
+    return {first + worker * bytes_, bytes_};
   }
 
  private:
-  const size_t bytes_; // for each thread
-  std::vector<std::unique_ptr<std::byte[]>> threads_;
+  const size_t bytes_; // for each thread, in whole cache lines
+  int threads_ = 0;
+  // (threads_, bytes_) from a cache line on. In one piece: malloc gives many of
+  // a megabyte back to the system in every step.
+  std::unique_ptr<std::byte[]> memory_;
 };
 
 // Over log_probs (T, N, C), targets (N, S), input_lengths (N) and

@@ -172,13 +172,14 @@ void eval_posteriors(
 
 std::shared_ptr<Workspaces> workspaces_for(
     const char* op,
+    mx::Stream stream,
     const std::vector<mx::array>& inputs) {
   size_t bytes = kernels(element_of(inputs[0].dtype()))
                      .workspace_bytes(
                          inputs[0].shape(2),
                          inputs[1].shape(1),
                          segments_of(inputs).frames);
-  return std::make_shared<Workspaces>(op, bytes, inputs[0], inputs[1]);
+  return Workspaces::on(stream, op, bytes, inputs[0], inputs[1]);
 }
 
 template <typename Options>
@@ -198,7 +199,7 @@ void queue(
     std::vector<mx::array>& outputs,
     Eval<Options> in_float,
     Eval<Options> in_double) {
-  auto workspaces = workspaces_for(op, inputs);
+  auto workspaces = workspaces_for(op, stream, inputs);
   auto eval = inputs[0].dtype() == mx::float64 ? in_double : in_float;
   auto task = [options, workspaces, eval](auto& inputs, auto& outputs) {
     eval(options, *workspaces, inputs, outputs);

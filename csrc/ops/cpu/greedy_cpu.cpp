@@ -202,8 +202,7 @@ void greedy(
   auto task = [options, workspaces](auto& inputs, auto& outputs) {
     run(options, *workspaces, inputs, outputs);
   };
-  dispatch(
-      stream, workspaces->size(), inputs, outputs, options.blank, task);
+  dispatch(stream, workspaces->size(), inputs, outputs, options.blank, task);
 }
 
 void greedy_at_once(
