@@ -135,6 +135,8 @@ def ctc_loss(
             "normalized. For other scores pass with_logits=False",
         )
     with mx.stream(stream) if stream is not None else nullcontext():
+        # Most batches need no conversion. After a model's forward pass, Python's code
+        # and data come from memory: the fewer functions the better.
         given: Any = (log_probs, targets, input_lengths, target_lengths, blank)
         if not batch_first and _ext.is_plain_batch("ctc_loss", *given):
             batch, counts, is_batched = given, given[3], True
