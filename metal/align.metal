@@ -167,8 +167,8 @@ for (int first = 0; first < windows; first += simdgroups) {
 // Whether all scores were valid; invalid logits show in the normalisers.
 if (LOGITS) {
   for (int t = self.index; t < T_n; t += self.count) {
-    const float inverse_sum = sequence_normalisers[int64_t(t) * 2 + 1];
-    valid = valid && inverse_sum > 0.0f;
+    const float rest = sequence_normalisers[int64_t(t) * 2 + 1];
+    valid = valid && rest >= 0.0f;
   }
 }
 valid = all_of_threadgroup(valid, flags, self);

@@ -14,15 +14,27 @@ constant constexpr float log2_e = 1.44269502f;
 constant constexpr float round_offset = 12582912.0f;
 constant constexpr int round_offset_bits = 0x4b400000;
 
-// exp(r) for |r| <= ln(2) / 2: a minimax polynomial, within 0.64 ulp.
-METAL_FUNC float exp_near_zero(float r) {
+// Half of ln(2): where exp_near_zero() is used.
+constant constexpr float near_zero = 0.34657359f;
+
+// (exp(r) - 1) / r for |r| <= near_zero.
+METAL_FUNC float slope_of_exp(float r) {
   float p = 1.381432e-3f;
   p = metal::fma(p, r, 8.368851e-3f);
   p = metal::fma(p, r, 4.16684e-2f);
   p = metal::fma(p, r, 1.666652e-1f);
   p = metal::fma(p, r, 4.9999994e-1f);
-  p = metal::fma(p, r, 1.0f);
   return metal::fma(p, r, 1.0f);
+}
+
+// exp(r): a minimax polynomial, within 0.64 ulp.
+METAL_FUNC float exp_near_zero(float r) {
+  return metal::fma(slope_of_exp(r), r, 1.0f);
+}
+
+// exp(r) - 1, of which exp_near_zero() would lose the digits.
+METAL_FUNC float expm1_near_zero(float r) {
+  return slope_of_exp(r) * r;
 }
 
 // exp(x) / 2^k, for unit_bits = round_offset_bits + k. Scores below -2.9e6,

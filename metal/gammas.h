@@ -325,8 +325,9 @@ METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
 }
 
 // Computes one window: stores gamma of the labels, and adds gamma of all states
-// to the simdgroup's sums.
-template <int SEGMENT, typename Scores>
+// to the simdgroup's sums. With LIKELY_APART the likely label of a frame has
+// its gamma in memory.likely instead, and 0 among the others.
+template <bool LIKELY_APART, int SEGMENT, typename Scores>
 METAL_FUNC void add_window(
     LabelGammas gammas,
     Segment<SEGMENT> segment,
@@ -343,29 +344,34 @@ METAL_FUNC void add_window(
     gammas_in_extended_range(
         blanks, gammas, segment, place, ends, scores, z, lane);
   }
-  float all[SEGMENT];
+  float label_gammas[SEGMENT];
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
-    all[f] = blanks[f] + (gammas.contains(f) ? *gammas.at(f) : 0.0f);
+    label_gammas[f] = gammas.contains(f) ? *gammas.at(f) : 0.0f;
+    if (LIKELY_APART && label_gammas[f] > likely_gamma) {
+      memory.likely[f] = LikelyLabel{label_gammas[f], place.y};
+      *gammas.at(f) = 0.0f;
+      label_gammas[f] = 0.0f;
+    }
   }
-  const float sum_of_all = sums_of_lanes(all, lane);
+  const float sum_of_labels = sums_of_lanes(label_gammas, lane);
   const float sum_of_blanks = sums_of_lanes(blanks, lane);
   constexpr int lanes = 32 / SEGMENT; // that have the same sum
   if (lane % lanes == 0) {
-    memory.blank_gammas[lane / lanes] += sum_of_blanks;
-    memory.frame_gammas[lane / lanes] += sum_of_all;
+    memory.blank_sums[lane / lanes] += sum_of_blanks;
+    memory.label_sums[lane / lanes] += sum_of_labels;
   }
 }
 
 // One frame's sum over the simdgroups.
 METAL_FUNC float sum_of_simdgroups(
-    Shared<float> gammas, // (simdgroups, frames)
+    Shared<float> sums, // (simdgroups, frames)
     int frames,
     int f,
     int simdgroups) {
-  float sum = gammas[f];
+  float sum = sums[f];
   for (int k = 1; k < simdgroups; ++k) {
-    sum += gammas[k * frames + f];
+    sum += sums[k * frames + f];
   }
   return sum;
 }

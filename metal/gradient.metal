@@ -34,10 +34,11 @@
 threadgroup float p_blanks[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
 threadgroup float2 softmax[FRAMES]; // greatest score, cotangent / sum
-threadgroup float gamma_scale[FRAMES]; // -cotangent / sum of gamma
 threadgroup float gammas[FRAMES][CAPACITY]; // of labels, in order of ranks
-threadgroup float blank_gammas[MAX_SIMDGROUPS][SEGMENT];
-threadgroup float frame_gammas[MAX_SIMDGROUPS][SEGMENT]; // of all states
+threadgroup float blank_sums[MAX_SIMDGROUPS][SEGMENT]; // of gamma
+threadgroup float label_sums[MAX_SIMDGROUPS][SEGMENT];
+threadgroup LikelyLabel likely_labels[MAX_SIMDGROUPS][SEGMENT];
+threadgroup FrameSums frame_sums[FRAMES];
 
 const Threads self = {
     int(threads_per_threadgroup.x),
@@ -91,22 +92,24 @@ if (self.index < FRAMES) {
   // Frames without a path get exp(0) * 0, invalid ones exp(0) * NaN.
   const float nan = metal::numeric_limits<float>::quiet_NaN();
   float2 frame = {0.0f, self.index < sequence.invalid ? nan : 0.0f};
+  float rest = 0.0f;
   if (self.index < sequence.with_paths) {
     const int64_t at = (int64_t(n) * T + t0 + self.index) * 2;
+    rest = LOGITS ? float(normalisers[at + 1]) : 0.0f;
     frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
-    frame.y = LOGITS ? weight * float(normalisers[at + 1])
-        : NORMALIZED ? weight
-                     : 0.0f;
+    frame.y = LOGITS || NORMALIZED ? weight / (1.0f + rest) : 0.0f;
   }
   softmax[self.index] = frame;
+  frame_sums[self.index].softmax_rest = rest * frame.y;
 }
 // The blank's probabilities in the segment.
 const int slot = has_windows ? simdgroup : 0; // others do not use it
 const GammaMemory memory = {
     &p_blanks[slot][0],
     &p_labels[slot][0][lane],
-    &blank_gammas[slot][0],
-    &frame_gammas[slot][0]};
+    &blank_sums[slot][0],
+    &label_sums[slot][0],
+    &likely_labels[slot][0]};
 const auto sequence_scores = log_probs + n * log_probs_strides[1];
 const auto scores = prepare_segment<LOGITS>(
     segment,
@@ -118,6 +121,9 @@ const auto scores = prepare_segment<LOGITS>(
     normalisers + int64_t(n) * T * 2,
     memory,
     lane);
+if (has_windows && lane < SEGMENT) {
+  memory.likely[lane] = LikelyLabel{0.0f, -1};
+}
 metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
 // Almost all targets have one part (parts.h).
@@ -129,7 +135,8 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
     metal::threadgroup_barrier(
         metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
     if (has_windows && lane < SEGMENT) {
-      memory.blank_gammas[lane] = 0.0f;
+      memory.blank_sums[lane] = 0.0f;
+      memory.likely[lane] = LikelyLabel{0.0f, -1};
     }
     metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
   }
@@ -145,7 +152,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
     const LabelGammas label_gammas = {
         offset, offset + FRAMES, &gammas[0][label.rank], CAPACITY};
     if (segment.has_path(window)) {
-      add_window(
+      add_window<true>(
           label_gammas,
           segment,
           place_of_label(label, S_n, i),
@@ -170,15 +177,23 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   // Sums over the simdgroups.
   if (self.index < FRAMES) {
     const int f = offset + self.index;
-    blank_gammas[0][f] =
-        sum_of_simdgroups(&blank_gammas[0][0], SEGMENT, f, simdgroups);
-    const float sum =
-        sum_of_simdgroups(&frame_gammas[0][0], SEGMENT, f, simdgroups);
+    const float blanks =
+        sum_of_simdgroups(&blank_sums[0][0], SEGMENT, f, simdgroups);
+    const float labels =
+        sum_of_simdgroups(&label_sums[0][0], SEGMENT, f, simdgroups);
+    const LikelyLabel likely =
+        likely_of_simdgroups(&likely_labels[0][0], SEGMENT, f, simdgroups);
     // gamma of all states sums to 1 in each frame. Dividing by the computed sum
     // removes the rounding errors of alpha, beta_p and z, which grow with the
     // number of frames. With several parts the sum is not known.
-    const float divisor = S_n <= PART ? sum : 1.0f;
-    gamma_scale[self.index] = -weight / divisor;
+    const float divisor = S_n <= PART ? blanks + labels + likely.gamma : 1.0f;
+    frame_sums[self.index] = FrameSums{
+        blanks,
+        -weight / divisor,
+        blanks > likely_gamma ? blank : likely.y,
+        likely.gamma,
+        labels,
+        frame_sums[self.index].softmax_rest};
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
@@ -200,8 +215,8 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   rows.softmax = &softmax[0];
   rows.gammas = &gammas[0][0];
   rows.capacity = CAPACITY;
-  rows.blank_gammas = &blank_gammas[0][offset];
-  rows.gamma_scale = &gamma_scale[0];
+  rows.frame_sums = &frame_sums[0];
+  rows.knows_others = rows.has_softmax && S_n <= PART;
   rows.classes = classes + classes_of_part;
   if (part == 0) {
     write_rows<FRAMES, SIDE_BY_SIDE, LOGITS>(

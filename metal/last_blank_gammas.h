@@ -3,7 +3,7 @@
 #include "last_blank.h"
 #include "segment.h"
 
-// Adds gamma of the last blank to a simdgroup's sums.
+// Adds gamma of the last blank to a simdgroup's sums of blanks.
 template <int SEGMENT, typename Scores>
 METAL_FUNC void add_last_blank(
     Segment<SEGMENT> segment,
@@ -32,7 +32,6 @@ METAL_FUNC void add_last_blank(
   }
   metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
   if (lane < SEGMENT) {
-    memory.blank_gammas[lane] += gamma;
-    memory.frame_gammas[lane] += gamma;
+    memory.blank_sums[lane] += gamma;
   }
 }

@@ -28,7 +28,8 @@ METAL_FUNC Extended product_of_normalisers(
     }
     const Scale scale = scale_of(greatest);
     for (int t = begin; t < end; ++t) {
-      const float inverse_sum = normalisers[int64_t(t) * 2 + 1];
+      const float inverse_sum =
+          1.0f / (1.0f + float(normalisers[int64_t(t) * 2 + 1]));
       valid = valid && inverse_sum > 0.0f;
       const Extended p_of_greatest =
           probability(float(normalisers[int64_t(t) * 2]), scale);

@@ -1,6 +1,6 @@
-// The normaliser of log-softmax for every frame: the greatest logit, and 1 /
-// sum of exp(logit - greatest), in one pass over the logits. In a frame that
-// has NaN or +infinity, or only -infinity, the second is NaN.
+// The normaliser of log-softmax for every frame: the greatest logit, and the
+// sum of exp(logit - greatest) over the others, in one pass over the logits. In
+// a frame that has NaN or +infinity, or only -infinity, the second is NaN.
 //
 // in   log_probs       (T, N, C) logits, any strides
 //      input_lengths   (N)
@@ -15,12 +15,11 @@ constexpr int FRAMES = THREADS / FRAME_THREADS; // of a threadgroup at a time
 constexpr int LANES = FRAME_THREADS < 32 ? FRAME_THREADS : 32;
 
 threadgroup float greatests[THREADS / 32]; // of each simdgroup
-threadgroup float totals[THREADS / 32];
+threadgroup float rests[THREADS / 32];
 
 const int T = log_probs_shape[0];
 const int N = log_probs_shape[1];
 const int C = log_probs_shape[2];
-const float infinity = metal::numeric_limits<float>::infinity();
 const int thread_index = int(thread_position_in_threadgroup.x);
 const int member = thread_index % FRAME_THREADS; // of the frame's threads
 
@@ -36,7 +35,7 @@ for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all_frames;
   const bool in_sequence =
       frame < all_frames && t < input_lengths[n * input_lengths_strides[0]];
 
-  SoftmaxSum sum = {-infinity, 0.0f};
+  SoftmaxSum sum = no_logits();
   if (in_sequence) {
     sum = sum_of_thread(
         log_probs + t * log_probs_strides[0] + n * log_probs_strides[1],
@@ -49,19 +48,18 @@ for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all_frames;
   if (FRAME_THREADS > 32) {
     if (thread_index % 32 == 0) {
       greatests[thread_index / 32] = sum.greatest;
-      totals[thread_index / 32] = sum.total;
+      rests[thread_index / 32] = sum.rest;
     }
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-    sum =
-        sum_of_simdgroups(sum.greatest, greatests, totals, FRAME_THREADS / 32);
+    sum = sum_of_simdgroups(greatests, rests, FRAME_THREADS / 32);
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
   }
 
   if (in_sequence && member == 0) {
-    const bool valid = sum.total > 0.0f && sum.greatest < infinity;
+    const bool valid = sum.is_valid();
     const int64_t at = (int64_t(n) * T + t) * 2;
     normalisers[at] = valid ? sum.greatest : 0.0f;
     normalisers[at + 1] =
-        valid ? 1.0f / sum.total : metal::numeric_limits<float>::quiet_NaN();
+        valid ? sum.rest : metal::numeric_limits<float>::quiet_NaN();
   }
 }

@@ -24,8 +24,10 @@
 threadgroup float p_blanks[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
 threadgroup float label_gammas[MAX_SIMDGROUPS][SEGMENT][32]; // of a window
-threadgroup float blank_gammas[MAX_SIMDGROUPS][SEGMENT];
-threadgroup float frame_gammas[MAX_SIMDGROUPS][SEGMENT]; // of all states
+threadgroup float blank_sums[MAX_SIMDGROUPS][SEGMENT]; // of gamma
+threadgroup float label_sums[MAX_SIMDGROUPS][SEGMENT];
+threadgroup float blank_gammas[SEGMENT];
+threadgroup float gamma_scale[SEGMENT]; // 1 / sum of gamma
 
 const Threads self = {
     int(threads_per_threadgroup.x),
@@ -72,8 +74,8 @@ const auto segment = segment_of<SEGMENT>(
 const GammaMemory memory = {
     &p_blanks[simdgroup][0],
     &p_labels[simdgroup][0][lane],
-    &blank_gammas[simdgroup][0],
-    &frame_gammas[simdgroup][0]};
+    &blank_sums[simdgroup][0],
+    &label_sums[simdgroup][0]};
 const auto scores = prepare_segment<LOGITS>(
     segment,
     true,
@@ -97,7 +99,7 @@ for (; window < windows_of(S_n); window += self.simdgroups()) {
         label_of(labels + int64_t(n) * size_of_labels(S), S_n, blank, i, S);
     const LabelGammas gammas = {
         0, SEGMENT, &label_gammas[simdgroup][0][lane], 32};
-    add_window(
+    add_window<false>(
         gammas,
         segment,
         place_of_label(label, S_n, i),
@@ -128,11 +130,12 @@ metal::threadgroup_barrier(
 if (self.index < frames) {
   const int f = self.index;
   const float blanks =
-      sum_of_simdgroups(&blank_gammas[0][0], SEGMENT, f, self.simdgroups());
-  const float sum =
-      sum_of_simdgroups(&frame_gammas[0][0], SEGMENT, f, self.simdgroups());
-  blank_gammas[0][f] = blanks / sum;
-  frame_gammas[0][f] = 1.0f / sum;
+      sum_of_simdgroups(&blank_sums[0][0], SEGMENT, f, self.simdgroups());
+  const float labels =
+      sum_of_simdgroups(&label_sums[0][0], SEGMENT, f, self.simdgroups());
+  const float sum = blanks + labels;
+  blank_gammas[f] = blanks / sum;
+  gamma_scale[f] = 1.0f / sum;
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
@@ -143,7 +146,7 @@ for (int f = 0; f < frames_to_write; ++f) {
     const int64_t at = int64_t(f) * (S + 1) + s;
     float value = f < sequence.invalid ? nan : 0.0f;
     if (f < frames && s <= S_n) {
-      value = s > 0 ? rows[at] * frame_gammas[0][f] : blank_gammas[0][f];
+      value = s > 0 ? rows[at] * gamma_scale[f] : blank_gammas[f];
     }
     rows[at] = value;
   }
@@ -156,7 +159,7 @@ metal::threadgroup_barrier(metal::mem_flags::mem_device);
 write_by_class<SEGMENT>(
     sequence,
     frames_to_write,
-    &blank_gammas[0][0],
+    &blank_gammas[0],
     rows,
     S,
     classes + int64_t(n) * parts_of(S, PART) * size_of_classes(C),

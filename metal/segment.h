@@ -1,6 +1,7 @@
 // One segment of a sequence for the gradient and the posteriors: which frames
 // it has, and what the scan has stored at its ends and between its windows.
 
+#include "likely.h"
 #include "pointers.h"
 #include "probabilities.h"
 #include "tables.h"
@@ -148,8 +149,9 @@ struct SegmentScores {
 struct GammaMemory {
   Shared<float> p_blanks; // (SEGMENT)
   Shared<float> p_labels; // (SEGMENT) of this lane, with a stride of 32
-  Shared<float> blank_gammas; // (SEGMENT) sums of the blanks
-  Shared<float> frame_gammas; // (SEGMENT) sums of all states
+  Shared<float> blank_sums; // (SEGMENT) of gamma of the blanks
+  Shared<float> label_sums; // (SEGMENT) of the labels
+  Shared<LikelyLabel> likely; // (SEGMENT), for the gradient
 };
 
 // Stores what is the same for all windows, if the simdgroup takes part in them:
@@ -175,8 +177,8 @@ METAL_FUNC SegmentScores<Scores> prepare_segment(
         has_frame);
     scale = store_p_blanks<SEGMENT>(frame, has_frame, memory.p_blanks, lane);
     if (lane < SEGMENT) {
-      memory.blank_gammas[lane] = 0.0f;
-      memory.frame_gammas[lane] = 0.0f;
+      memory.blank_sums[lane] = 0.0f;
+      memory.label_sums[lane] = 0.0f;
     }
   }
   return SegmentScores<Scores>{

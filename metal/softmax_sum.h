@@ -3,10 +3,36 @@
 #include "exp.h"
 #include "pointers.h"
 
+// Near 1 a float would lose the digits of what the other logits add. So they
+// are summed apart: all logits together have 1 + rest.
 struct SoftmaxSum {
   float greatest;
-  float total; // of exp(logit - greatest); NaN once a logit is NaN or +infinity
+  // The sum of exp(logit - greatest) over all logits but one of the greatest.
+  // NaN once a logit is NaN.
+  float rest;
+
+  METAL_FUNC bool is_valid() const {
+    return rest >= 0.0f &&
+        metal::abs(greatest) < metal::numeric_limits<float>::infinity();
+  }
 };
+
+METAL_FUNC SoftmaxSum no_logits() {
+  return SoftmaxSum{-metal::numeric_limits<float>::infinity(), 0.0f};
+}
+
+// The sum over the logits of both. If one greatest is NaN, so is the rest.
+METAL_FUNC SoftmaxSum sum_of_both(SoftmaxSum a, SoftmaxSum b) {
+  const bool first_is_greater = a.greatest >= b.greatest;
+  const SoftmaxSum greater = first_is_greater ? a : b;
+  const SoftmaxSum lesser = first_is_greater ? b : a;
+  float term = 0.0f; // of the lesser one's greatest logit
+  if (lesser.greatest > -metal::numeric_limits<float>::infinity()) {
+    term = softmax_sum_term(lesser.greatest - greater.greatest);
+  }
+  const float rest = metal::fma(lesser.rest, term, term);
+  return SoftmaxSum{greater.greatest, greater.rest + rest};
+}
 
 // The sum over every `step`-th class from `first` on, in one pass. It is
 // rescaled whenever a greater logit comes.
@@ -15,8 +41,7 @@ METAL_FUNC SoftmaxSum
 sum_of_thread(Scores scores, int64_t stride, int C, int first, int step) {
   constexpr int unroll = 8;
   const float infinity = metal::numeric_limits<float>::infinity();
-  float greatest = -infinity;
-  float total = 0.0f;
+  SoftmaxSum sum = no_logits();
   scores += first * stride;
   for (int c = first; c < C; c += step * unroll) {
     float x[unroll];
@@ -28,53 +53,53 @@ sum_of_thread(Scores scores, int64_t stride, int C, int first, int step) {
       }
       scores += step * stride;
     }
-    float new_greatest = greatest;
+    float greatest = sum.greatest;
 #pragma unroll
     for (int i = 0; i < unroll; ++i) {
-      new_greatest = metal::max(new_greatest, x[i]);
+      greatest = metal::max(greatest, x[i]);
     }
-    if (!(new_greatest <= greatest)) { // greater or NaN
-      total *= softmax_sum_term(greatest - new_greatest);
-      greatest = new_greatest;
+    float ones = 0.0f; // logits that equal the greatest, which is left out
+    if (!(greatest <= sum.greatest)) { // greater or NaN
+      const float term = softmax_sum_term(sum.greatest - greatest);
+      sum = SoftmaxSum{greatest, metal::fma(sum.rest, term, term)};
+      ones = -1.0f;
     }
-    if (greatest > -infinity) {
+    // All may be -infinity, which less itself would be NaN, or one NaN.
+    const float origin = greatest > -infinity ? greatest : 0.0f;
 #pragma unroll
-      for (int i = 0; i < unroll; ++i) {
-        total += softmax_sum_term(x[i] - greatest);
+    for (int i = 0; i < unroll; ++i) {
+      if (x[i] == origin) {
+        ones += 1.0f;
+      } else {
+        sum.rest += softmax_sum_term(x[i] - origin);
       }
     }
+    sum.rest += ones;
   }
-  return SoftmaxSum{greatest, total};
+  return sum;
 }
 
-// The sum over groups of LANES lanes, in each of them.
+// The sum over groups of LANES lanes, in the first of each.
 template <int LANES>
 METAL_FUNC SoftmaxSum sum_of_lanes(SoftmaxSum sum) {
-  float greatest = sum.greatest;
   for (int step = LANES / 2; step > 0; step /= 2) {
-    greatest = metal::max(greatest, metal::simd_shuffle_xor(greatest, step));
+    const SoftmaxSum other = {
+        metal::simd_shuffle_xor(sum.greatest, step),
+        metal::simd_shuffle_xor(sum.rest, step)};
+    sum = sum_of_both(sum, other);
   }
-  float total = sum.total * softmax_sum_term(sum.greatest - greatest);
-  for (int step = LANES / 2; step > 0; step /= 2) {
-    total += metal::simd_shuffle_xor(total, step);
-  }
-  return SoftmaxSum{greatest, total};
+  return sum;
 }
 
-// The sum over simdgroups, of which `greatest` and `totals` have one each.
+// The sum over simdgroups, of which `greatests` and `rests` have one each.
 METAL_FUNC SoftmaxSum sum_of_simdgroups(
-    float greatest,
     Shared<float> greatests,
-    Shared<float> totals,
+    Shared<float> rests,
     int simdgroups) {
+  SoftmaxSum sum = no_logits();
   for (int i = 0; i < simdgroups; ++i) {
-    greatest = metal::max(greatest, greatests[i]);
+    const SoftmaxSum other = {greatests[i], rests[i]};
+    sum = sum_of_both(sum, other);
   }
-  float total = 0.0f;
-  for (int i = 0; i < simdgroups; ++i) {
-    const float part = totals[i];
-    total +=
-        part == 0.0f ? 0.0f : part * softmax_sum_term(greatests[i] - greatest);
-  }
-  return SoftmaxSum{greatest, total};
+  return sum;
 }

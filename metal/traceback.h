@@ -89,8 +89,8 @@ METAL_FUNC void write_path(
       float score = float(sequence_scores[y * class_stride + t * frame_stride]);
       if (LOGITS) {
         const int64_t at = int64_t(t) * 2;
-        score = (score - float(normalisers[at])) +
-            metal::precise::log(float(normalisers[at + 1]));
+        score = (score - float(normalisers[at])) -
+            metal::precise::log(1.0f + float(normalisers[at + 1]));
       }
       alignments[t] = y;
       scores[t] = score;

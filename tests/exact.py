@@ -1,5 +1,5 @@
-# Problems whose loss is of a given size, from 1e-6 to 1e6, with their float64 losses:
-# for the tests of exactness and for the table in docs/numerics.md.
+# Problems whose loss is of a given size, from 1e-6 to 1e6, with their float64 losses
+# and gradients: for the tests of exactness and for the table in docs/numerics.md.
 
 from math import fsum
 
@@ -10,6 +10,9 @@ from problems import Problem, random_problem, to_numpy
 
 # The loss is within one of these of float64 for the same input.
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
+# The gradient's: 16 units of rounding of what a frame has besides its greatest class;
+# below the second a sum of exponentials has no digits.
+GRADIENT_RELATIVE, GRADIENT_ABSOLUTE = 2**-20, 1e-12
 
 
 def one_label(T, eps, rest=-20.0):
@@ -20,10 +23,13 @@ def one_label(T, eps, rest=-20.0):
     return Problem(scores, np.array([[1]]), [T], [1], with_logits=False)
 
 
-def confident(rng, T, C, S, margin, with_logits, spread=1.0, undecided=False):
+def confident(
+    rng, T, C, S, margin, with_logits, spread=1.0, undecided=False, blanks=True
+):
     """A model that is right in each frame by `margin` nats.
 
     If undecided, the frame before each label is its or the blank's with equal scores.
+    Without blanks, each label lasts until the next.
     """
     problem = random_problem(
         rng, T=T, N=1, C=C, S=S, ragged=False, spread=spread, with_logits=True
@@ -35,6 +41,8 @@ def confident(rng, T, C, S, margin, with_logits, spread=1.0, undecided=False):
         first = (2 * s + 1) * T // (2 * S + 1)
         spoken[first : max(first + 1, (2 * s + 2) * T // (2 * S + 1) - 1)] = label
         between.append((first - 1, label))
+    if not blanks:
+        spoken = problem.targets[0][np.arange(T) * S // T]
     problem.inputs[range(T), 0, spoken] += margin
     for t, label in between if undecided else []:
         problem.inputs[t, 0, label] = problem.inputs[t, 0, 0]
@@ -125,3 +133,18 @@ def exact_gradient(problem, dtype=mx.float32):
         besides[:T, n] = np.maximum(1, np.exp(log_probs).max(axis=1))
         besides[t, n] = np.minimum(np.abs(rest) + others, besides[:T, n])[t]
     return gradient, besides
+
+
+def allowed_of_gradient(besides, on_a_gpu, factor=1):
+    """What docs/numerics.md promises of a frame, times `factor`."""
+    allowed = GRADIENT_RELATIVE * besides
+    if on_a_gpu:
+        allowed = np.minimum(4 * allowed, 2e-6)
+    return factor * allowed + GRADIENT_ABSOLUTE
+
+
+def assert_gradient_is_exact(gradient, problem, on_a_gpu, factor=1):
+    expected, besides = exact_gradient(problem)
+    allowed = allowed_of_gradient(besides, on_a_gpu, factor)
+    error = np.abs(gradient - expected).max(axis=2)
+    assert (error <= allowed).all(), (error / allowed).max()

@@ -78,6 +78,14 @@ def test_polynomial_of_exp_is_within_0_64_units_in_the_last_place(emulator, rng)
     assert greatest_error_in_places(found, expected) <= 0.64
 
 
+def test_exp_less_one_keeps_its_digits(emulator, rng):
+    sizes = 10 ** rng.uniform(-12, np.log10(np.log(2) / 2), THREADS)
+    x = (sizes * rng.choice([1, -1], THREADS)).astype(np.float32)
+    found = call(emulator, "wide(Extended{expm1_near_zero(a[i]), 0})", x)
+    expected = [Decimal(float(value)).exp() - 1 for value in x]
+    assert greatest_error(found, expected) <= 2**-22
+
+
 def test_exp_is_within_0_9_units_in_the_last_place(emulator, rng):
     x = scores(rng).clip(-400, 400)
     found = call(emulator, "wide(extended_exp(a[i], round_offset_bits))", x)

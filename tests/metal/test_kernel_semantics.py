@@ -56,6 +56,17 @@ def test_a_bad_logit_makes_its_item_nan_and_no_other(emulator, bad):
     check(ctc_on_emulator.run(emulator, problem, zero_infinity=True), loss, gradient)
 
 
+def test_nan_among_masked_logits_makes_its_item_nan(emulator):
+    # All that one of the frame's threads reads.
+    problem = random(C=16)
+    loss, gradient = problem.expected()
+    problem.inputs[4, 2, ::2] = -np.inf
+    problem.inputs[4, 2, 6] = np.nan
+    loss[2] = np.nan
+    gradient[: problem.input_lengths[2], 2] = np.nan
+    check(ctc_on_emulator.run(emulator, problem), loss, gradient)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_bad_log_prob_of_a_used_class_makes_its_item_nan(emulator, bad):
     problem = random(with_logits=False)

@@ -1,0 +1,27 @@
+// The label that has most of a frame's gamma. Its gamma is kept apart from that
+// of the other labels: a sum near 1 would lose the digits of what they have.
+
+#include "pointers.h"
+
+// A state with more than this is likely; no frame has two.
+constant constexpr float likely_gamma = 0.75f;
+
+struct LikelyLabel {
+  float gamma; // 0 if no label is likely
+  int y; // its class; -1 if none is
+};
+
+// One frame's likely label, which one of the simdgroups may have found.
+METAL_FUNC LikelyLabel likely_of_simdgroups(
+    Shared<LikelyLabel> found, // (simdgroups, frames)
+    int frames,
+    int f,
+    int simdgroups) {
+  LikelyLabel likely = {0.0f, -1};
+  for (int k = 0; k < simdgroups; ++k) {
+    const LikelyLabel of_simdgroup = found[k * frames + f];
+    likely.gamma += of_simdgroup.gamma;
+    likely.y = metal::max(likely.y, of_simdgroup.y);
+  }
+  return likely;
+}
