@@ -82,16 +82,20 @@ struct Boundary {
 };
 
 // The boundary before segment b.
+template <typename Sequence>
 METAL_FUNC Boundary boundary_before(
     int b,
     int segment_frames,
-    int T_n,
-    int S_n,
+    thread const Sequence& sequence,
     Device<const uint64_t> checkpoints, // of the sequence
     int S) {
   const int size = size_of_checkpoint(S);
   const Device<const uint64_t> beta_p =
       checkpoints + (int64_t(b) * 2 + 1) * size;
   return Boundary{
-      metal::min(b * segment_frames, T_n), T_n, S_n, beta_p - 3 * size, beta_p};
+      metal::min(b * segment_frames, sequence.T_n),
+      sequence.T_n,
+      sequence.S_n,
+      beta_p - 3 * size,
+      beta_p};
 }

@@ -9,8 +9,8 @@
 // class in the order of the target, part by part.
 template <int SEGMENT>
 METAL_FUNC void write_by_class(
-    SequenceFrames sequence,
-    int frames, // to write
+    WrittenFrames frames,
+    int S_n,
     Shared<float> blank_gammas, // (SEGMENT)
     Device<const float> by_label, // (frames, S + 1), the blank first
     int S,
@@ -22,12 +22,12 @@ METAL_FUNC void write_by_class(
     Device<float> by_class, // (frames, C)
     Threads self) {
   const float nan = metal::numeric_limits<float>::quiet_NaN();
-  const int parts = sequence.with_paths > 0 ? parts_of(sequence.S_n, part) : 0;
+  const int parts = frames.with_paths > 0 ? parts_of(S_n, part) : 0;
   for (int c = self.index; c < C; c += self.count) {
     float sums[SEGMENT];
     for (int f = 0; f < SEGMENT; ++f) {
-      sums[f] = f < sequence.invalid ? nan : 0.0f;
-      if (c == blank && f < sequence.with_paths) {
+      sums[f] = f < frames.invalid ? nan : 0.0f;
+      if (c == blank && f < frames.with_paths) {
         sums[f] = blank_gammas[f];
       }
     }
@@ -36,12 +36,12 @@ METAL_FUNC void write_by_class(
       const Ranks ranks = unpack_ranks(classes[part_of_classes + c]);
       for (int rank = ranks.begin; rank < ranks.end; ++rank) {
         const int i = p * part + int(label_of_rank[p * part + rank]);
-        for (int f = 0; f < sequence.with_paths; ++f) {
+        for (int f = 0; f < frames.with_paths; ++f) {
           sums[f] += by_label[int64_t(f) * (S + 1) + i + 1];
         }
       }
     }
-    for (int f = 0; f < frames; ++f) {
+    for (int f = 0; f < frames.count; ++f) {
       by_class[int64_t(f) * C + c] = sums[f];
     }
   }

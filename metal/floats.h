@@ -285,8 +285,8 @@ METAL_FUNC FloatPair alpha_step(
 // The range of a segment's floats, as bits, which for positive floats have the
 // same order.
 struct Range {
-  // Of every second frame. 0, an unreached state, minus 1 wraps to the greatest
-  // value and is ignored.
+  // Of every second frame, and less by 1: 0, an unreached state, becomes the
+  // greatest uint and so is ignored.
   uint least;
   uint greatest; // of the last frame of each span: infinity and NaN persist
 };

@@ -5,6 +5,10 @@
 // the scan has stored what passes between windows, simdgroups take windows in
 // turn without waiting for each other.
 //
+// The body is long because it computes each pointer where it is used. As steps
+// with structs made before the recursion, which has 72 registers, the compiler
+// moved twice as many values to memory.
+//
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
 //      input_lengths   (N)
@@ -66,13 +70,19 @@ const bool has_windows = simdgroup < simdgroups;
 const int frames_to_write = metal::min(FRAMES, T - t0);
 const float weight = cotangent[n * cotangent_strides[0]];
 const Extended z_n = extended_from_bits(z[n]);
-const SequenceFrames sequence = frames_of_sequence(
-    z_n,
+auto sequence = sequence_of(
+    n,
+    T,
     input_lengths[n * input_lengths_strides[0]],
     target_lengths[n * target_lengths_strides[0]],
-    T,
-    t0,
-    weight == 0.0f ? 0 : frames_to_write);
+    options[0],
+    log_probs,
+    log_probs_strides,
+    targets,
+    targets_strides,
+    normalisers);
+const WrittenFrames frames =
+    written_frames(sequence, z_n, T, t0, weight == 0.0f ? 0 : frames_to_write);
 const int S_n = sequence.S_n;
 
 // The threadgroup's frames begin with frame `offset` of the segment.
@@ -80,6 +90,7 @@ const int begin = t0 / SEGMENT * SEGMENT;
 const int offset = FRAMES == SEGMENT ? 0 : t0 - begin;
 const auto segment = segment_of<SEGMENT>(
     sequence,
+    frames.with_paths > 0,
     begin,
     int64_t(n) * checkpoints_shape[1],
     checkpoints,
@@ -91,9 +102,9 @@ const auto segment = segment_of<SEGMENT>(
 if (self.index < FRAMES) {
   // Frames without a path get exp(0) * 0, invalid ones exp(0) * NaN.
   const float nan = metal::numeric_limits<float>::quiet_NaN();
-  float2 frame = {0.0f, self.index < sequence.invalid ? nan : 0.0f};
+  float2 frame = {0.0f, self.index < frames.invalid ? nan : 0.0f};
   float rest = 0.0f;
-  if (self.index < sequence.with_paths) {
+  if (self.index < frames.with_paths) {
     const int64_t at = (int64_t(n) * T + t0 + self.index) * 2;
     rest = LOGITS ? float(normalisers[at + 1]) : 0.0f;
     frame.x = LOGITS ? float(normalisers[at]) : 0.0f;
@@ -110,17 +121,8 @@ const GammaMemory memory = {
     &blank_sums[slot][0],
     &label_sums[slot][0],
     &likely_labels[slot][0]};
-const auto sequence_scores = log_probs + n * log_probs_strides[1];
-const auto scores = prepare_segment<LOGITS>(
-    segment,
-    has_windows,
-    sequence_scores,
-    log_probs_strides[0],
-    log_probs_strides[2],
-    blank,
-    normalisers + int64_t(n) * T * 2,
-    memory,
-    lane);
+const auto scores =
+    prepare_segment<LOGITS>(segment, has_windows, sequence, memory, lane);
 if (has_windows && lane < SEGMENT) {
   memory.likely[lane] = LikelyLabel{0.0f, -1};
 }
@@ -168,7 +170,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
     }
   }
   // The next simdgroup in turn computes the last blank.
-  if (sequence.with_paths > 0 && part_end == S_n && has_windows &&
+  if (frames.with_paths > 0 && part_end == S_n && has_windows &&
       window == windows_of(S_n)) {
     add_last_blank(segment, scores, memory, z_n, lane);
   }
@@ -205,7 +207,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   rows.C = C;
   rows.blank = blank;
   rows.count = frames_to_write;
-  rows.count_with_paths = sequence.with_paths;
+  rows.count_with_paths = frames.with_paths;
   rows.has_softmax = LOGITS || NORMALIZED;
   rows.offset = int(first_element % 32);
   rows.frame_stride = log_probs_strides[0];
@@ -220,7 +222,7 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   rows.classes = classes + classes_of_part;
   if (part == 0) {
     write_rows<FRAMES, SIDE_BY_SIDE, LOGITS>(
-        rows, sequence_scores + t0 * rows.frame_stride, self);
+        rows, sequence.scores + t0 * rows.frame_stride, self);
   } else {
     subtract_part(
         rows,

@@ -2,51 +2,10 @@
 // sequences (refine.metal). One simdgroup computes a segment.
 
 #include "boundary.h"
+#include "sequence.h"
 #include "wide.h"
 
-struct SequenceSizes {
-  int T_n;
-  int S_n;
-  int C;
-  int blank;
-};
-
-template <typename Scores, typename Target, typename Normalisers>
-struct Sequence {
-  SequenceSizes sizes;
-  Extended z;
-  Scores scores; // (T, C)
-  int64_t frame_stride;
-  int64_t class_stride;
-  Target target; // (S)
-  int64_t target_stride;
-  Normalisers normalisers; // (T, 2)
-
-  METAL_FUNC float score(int t, int c) const {
-    return float(scores[t * frame_stride + c * class_stride]);
-  }
-};
-
-template <typename Scores, typename Target, typename Normalisers>
-METAL_FUNC Sequence<Scores, Target, Normalisers> sequence_of(
-    SequenceSizes sizes,
-    Extended z,
-    Scores scores,
-    int64_t frame_stride,
-    int64_t class_stride,
-    Target target,
-    int64_t target_stride,
-    Normalisers normalisers) {
-  return Sequence<Scores, Target, Normalisers>{
-      sizes,
-      z,
-      scores,
-      frame_stride,
-      class_stride,
-      target,
-      target_stride,
-      normalisers};
-}
+using WidePair = PairOf<Wide>;
 
 // Logits relative to the frame's greatest, or log-probabilities (greatest = 0).
 template <bool LOGITS>
@@ -57,10 +16,14 @@ METAL_FUNC Wide emission(float score, float greatest) {
 // The sum of a frame's exponentials: of those by which the recursion
 // multiplies, so that their rounding cancels in the loss.
 template <typename Sequence>
-METAL_FUNC TwoFloats
-sum_of_frame(thread const Sequence& sequence, int t, float greatest, int lane) {
+METAL_FUNC TwoFloats sum_of_frame(
+    thread const Sequence& sequence,
+    int C,
+    int t,
+    float greatest,
+    int lane) {
   TwoFloats sum = {0.0f, 0.0f};
-  for (int c = lane; c < sequence.sizes.C; c += 32) {
+  for (int c = lane; c < C; c += 32) {
     const Extended p = exp_of_difference(sequence.score(t, c), greatest);
     const TwoFloats more = two_sum(sum.high, p.m * power_of_two(p.e));
     sum = TwoFloats{more.high, more.low + sum.low};
@@ -83,10 +46,9 @@ METAL_FUNC FrameEmissions emissions_of_frames(
   FrameEmissions frame = {0.0f, wide(extended_one())};
   if (lane < count) {
     const int t = begin + lane;
-    frame.greatest =
-        LOGITS ? float(sequence.normalisers[int64_t(t) * 2]) : 0.0f;
-    frame.p_blank = emission<LOGITS>(
-        sequence.score(t, sequence.sizes.blank), frame.greatest);
+    frame.greatest = LOGITS ? sequence.greatest_logit(t) : 0.0f;
+    frame.p_blank =
+        emission<LOGITS>(sequence.score(t, sequence.blank), frame.greatest);
   }
   return frame;
 }
@@ -101,15 +63,6 @@ METAL_FUNC Wide crossing(WidePair sums, Pair beta_p) {
   return normalise(
       add(multiply(sums.blank, wide(beta_p.blank)),
           multiply(sums.label, wide(beta_p.label))));
-}
-
-// sum_of_predecessors() of recursion.h.
-METAL_FUNC WidePair
-sum_of_predecessors(WidePair alpha, Wide label_before, int skip) {
-  const Wide skipping = Wide{label_before.m, label_before.e + skip};
-  return WidePair{
-      add(alpha.blank, label_before),
-      add(add(alpha.label, alpha.blank), skipping)};
 }
 
 // The sums over the predecessors for the k-th frame. Lane k of `entering` has
@@ -143,9 +96,8 @@ METAL_FUNC void add_window(
     int skip,
     int lane) {
   const int count = after.t - before.t;
-  const bool has_label = i < sequence.sizes.S_n;
-  const int y = has_label ? int(sequence.target[i * sequence.target_stride])
-                          : sequence.sizes.blank;
+  const bool has_label = i < sequence.S_n;
+  const int y = has_label ? sequence.class_of_label(i) : sequence.blank;
   const Wide zero = wide(extended_zero());
   WidePair alpha = {
       wide(before.alpha_of_blank(i)), wide(before.alpha_of_label(i))};
@@ -164,9 +116,9 @@ METAL_FUNC void add_window(
     }
     const Wide p =
         emission<LOGITS>(score, metal::simd_broadcast(frames.greatest, k));
-    alpha.blank =
-        normalise(multiply(sums.blank, value_of_lane(frames.p_blank, k)));
-    alpha.label = normalise(multiply(sums.label, choose(has_label, p, zero)));
+    const WidePair next = emit(
+        sums, value_of_lane(frames.p_blank, k), choose(has_label, p, zero));
+    alpha = WidePair{normalise(next.blank), normalise(next.label)};
   }
   const WidePair sums =
       sums_of_frame(alpha, passing, leaving, skip, count, lane);
@@ -180,23 +132,22 @@ METAL_FUNC Crossings crossings_of_segment(
     thread const Sequence& sequence,
     Boundary before,
     Boundary after,
+    Extended z,
     FrameEmissions frames,
     int lane) {
-  const int S_n = sequence.sizes.S_n;
+  const int S_n = sequence.S_n;
   const Wide zero = wide(extended_zero());
   Crossings crossings = {zero, zero};
   Wide passing = zero;
-  const Band band = band_of(before.t, after.t, sequence.sizes.T_n, S_n);
+  const Band band = band_of(before.t, after.t, sequence.T_n, S_n);
   const int last = metal::min(band.last, S_n) / 32;
   for (int w = metal::max(band.first, 0) / 32; w <= last; ++w) {
     const int i = w * 32 + lane;
-    const bool may_skip =
-        may_skip_blank(sequence.target, sequence.target_stride, S_n, i - 1, i);
-    const int skip = step_if(may_skip) - allowed;
+    const int skip = step_if(may_skip_blank(sequence, i - 1, i)) - allowed;
     // A window takes more frames to pass than a segment has, so its paths are
     // at one of the boundaries.
-    const bool has_paths = before.is_crossed(i, skip, sequence.z) ||
-        after.is_crossed(i, skip, sequence.z);
+    const bool has_paths =
+        before.is_crossed(i, skip, z) || after.is_crossed(i, skip, z);
     if (metal::simd_all(!has_paths)) {
       passing = zero;
     } else {
@@ -211,6 +162,8 @@ METAL_FUNC Crossings crossings_of_segment(
 template <bool LOGITS, typename Sequence>
 METAL_FUNC Wide growth_of_segment(
     thread const Sequence& sequence,
+    int C,
+    Extended z,
     Boundary before,
     Boundary after,
     int lane) {
@@ -218,14 +171,15 @@ METAL_FUNC Wide growth_of_segment(
   const FrameEmissions frames =
       emissions_of_frames<LOGITS>(sequence, before.t, count, lane);
   const Crossings crossings =
-      crossings_of_segment<LOGITS>(sequence, before, after, frames, lane);
+      crossings_of_segment<LOGITS>(sequence, before, after, z, frames, lane);
   Wide growth = sum_of_lanes(crossings.after);
   if (before.t > 0) {
     growth = quotient(growth, sum_of_lanes(crossings.before));
   }
   for (int k = 0; LOGITS && k < count; ++k) {
     const float greatest = metal::simd_broadcast(frames.greatest, k);
-    const TwoFloats sum = sum_of_frame(sequence, before.t + k, greatest, lane);
+    const TwoFloats sum =
+        sum_of_frame(sequence, C, before.t + k, greatest, lane);
     growth = normalise(quotient(growth, Wide{sum, 0}));
   }
   return normalise(growth);

@@ -2,37 +2,38 @@
 
 #include "pointers.h"
 #include "recursion.h"
+#include "sequence.h"
+#include "tables.h"
+#include "threads.h"
 
 // Logits are not normalised before the scan, and its probabilities are relative
 // to the scale of each segment. So z lacks a factor for each frame:
 //
 //   scale / exp(greatest) * 1 / (sum of exp(logit - greatest))
 //
-// This is their product over every `step`-th segment from `first` on. An
-// invalid normaliser makes `valid` false.
-template <typename Normalisers>
+// The threads of a threadgroup take the segments in turn. This is the product
+// of a thread's; an invalid normaliser makes `valid` false.
+template <typename Sequence>
 METAL_FUNC Extended product_of_normalisers(
-    Normalisers normalisers, // (T_n, 2)
-    int T_n,
+    thread const Sequence& sequence,
     int segment_frames,
-    int first,
-    int step,
-    thread bool& valid) {
+    thread bool& valid,
+    Threads self) {
+  const int T_n = sequence.T_n;
   Extended result = extended_one();
-  for (int begin = first * segment_frames; begin < T_n;
-       begin += step * segment_frames) {
+  for (int begin = self.index * segment_frames; begin < T_n;
+       begin += self.count * segment_frames) {
     const int end = metal::min(begin + segment_frames, T_n);
     float greatest = -metal::numeric_limits<float>::infinity();
     for (int t = begin; t < end; ++t) {
-      greatest = metal::max(greatest, float(normalisers[int64_t(t) * 2]));
+      greatest = metal::max(greatest, sequence.greatest_logit(t));
     }
     const Scale scale = scale_of(greatest);
     for (int t = begin; t < end; ++t) {
-      const float inverse_sum =
-          1.0f / (1.0f + float(normalisers[int64_t(t) * 2 + 1]));
+      const float inverse_sum = 1.0f / (1.0f + sequence.softmax_rest(t));
       valid = valid && inverse_sum > 0.0f;
       const Extended p_of_greatest =
-          probability(float(normalisers[int64_t(t) * 2]), scale);
+          probability(sequence.greatest_logit(t), scale);
       result.m *= inverse_sum / p_of_greatest.m;
       result = normalise(Extended{result.m, result.e - p_of_greatest.e});
     }
@@ -49,11 +50,19 @@ METAL_FUNC Extended product_of_lanes(Extended a) {
   return normalise(a);
 }
 
-// z, equation 8: a path ends in the last blank or the last label.
-METAL_FUNC Extended sum_of_final_states(Shared<uint64_t> final_states) {
-  return normalise(
-      add(extended_from_bits(final_states[0]),
-          extended_from_bits(final_states[1])));
+// The products of the normalisers of each simdgroup's segments.
+template <typename Sequence>
+METAL_FUNC void store_products(
+    Shared<uint64_t> products, // (simdgroups)
+    thread bool& valid,
+    thread const Sequence& sequence,
+    int segment_frames,
+    Threads self) {
+  const Extended product = product_of_lanes(
+      product_of_normalisers(sequence, segment_frames, valid, self));
+  if (self.lane == 0) {
+    products[self.simdgroup] = extended_to_bits(product);
+  }
 }
 
 METAL_FUNC Extended
@@ -64,10 +73,29 @@ multiply_all(Extended a, Shared<uint64_t> factors, int count) {
   return a;
 }
 
-// The loss for the probability of all paths over T_n frames. Rounding can make
-// that of a certain alignment greater than 1 by up to 1 ulp per frame: the loss
-// is then 0, as it is for a probability of exactly 1, without a sign.
-METAL_FUNC float loss_of(Extended probability, int T_n) {
-  const float loss = minus_log(probability);
+// z, equation 8: a path ends in the last blank or the last label.
+METAL_FUNC Extended sum_of_final_states(Shared<uint64_t> final_states) {
+  return normalise(
+      add(extended_from_bits(final_states[0]),
+          extended_from_bits(final_states[1])));
+}
+
+// -log of z times the normalisers that it lacks; NaN for an invalid sequence,
+// infinity or 0 for a target without a path. Rounding can make the probability
+// of a certain alignment greater than 1 by up to 1 ulp per frame: the loss is
+// then 0, as it is for a probability of exactly 1, without a sign.
+METAL_FUNC float loss_of(
+    Extended z,
+    Shared<uint64_t> products, // (count) of normalisers
+    int count,
+    int T_n,
+    bool zero_infinity) {
+  if (is_invalid(z)) {
+    return metal::numeric_limits<float>::quiet_NaN();
+  }
+  if (is_zero(z)) {
+    return zero_infinity ? 0.0f : metal::numeric_limits<float>::infinity();
+  }
+  const float loss = minus_log(multiply_all(z, products, count));
   return loss <= 0.0f && loss >= -1.2e-7f * float(T_n) ? 0.0f : loss;
 }

@@ -5,6 +5,7 @@
 
 #include "frames.h"
 #include "recursion.h"
+#include "sequence.h"
 
 // Whether a step between two states is allowed, as a term of exponents:
 // `allowed` is the bias of a float's exponent; `forbidden` makes the product
@@ -28,26 +29,13 @@ struct Place {
   int label_to_next_label;
 };
 
-// Whether a path may pass directly from label `from` to label `to`: both exist
-// and are different classes.
-template <typename Targets>
-METAL_FUNC bool
-may_skip_blank(Targets target, int64_t stride, int S_n, int from, int to) {
-  const bool are_labels = from >= 0 && from < S_n && to >= 0 && to < S_n;
-  return are_labels && target[from * stride] != target[to * stride];
-}
-
 // The place of a lane that has the given label in the scan of alpha (direction
 // 1) or of beta_p (direction -1). In the reversed target of beta_p a pair is a
 // blank and the label before it, and the blank without a lane is blank 0.
-template <typename Targets>
-METAL_FUNC Place place_of(
-    Targets target,
-    int64_t stride,
-    int S_n,
-    int class_of_blank,
-    int label,
-    int direction) {
+template <typename Sequence>
+METAL_FUNC Place
+place_of(thread const Sequence& sequence, int label, int direction) {
+  const int S_n = sequence.S_n;
   const bool has_states = label >= 0 && label < S_n;
   const int before = label - direction;
   const int after = label + direction;
@@ -56,11 +44,11 @@ METAL_FUNC Place place_of(
       has_states,
       direction > 0 ? label : label + 1,
       label,
-      has_states ? int(target[label * stride]) : class_of_blank,
+      has_states ? sequence.class_of_label(label) : sequence.blank,
       step_if(has_states),
       step_if(has_before),
-      step_if(may_skip_blank(target, stride, S_n, before, label)),
-      step_if(may_skip_blank(target, stride, S_n, label, after))};
+      step_if(may_skip_blank(sequence, before, label)),
+      step_if(may_skip_blank(sequence, label, after))};
 }
 
 // What the gradient needs of one label, packed into a word of `labels`.

@@ -18,8 +18,7 @@
 // MAX_SIMDGROUPS      simdgroups that the threadgroup has memory for
 
 #include "by_class.h"
-#include "gammas.h"
-#include "last_blank_gammas.h"
+#include "by_label.h"
 
 threadgroup float p_blanks[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float p_labels[MAX_SIMDGROUPS][SEGMENT][32];
@@ -40,7 +39,6 @@ const int T = log_probs_shape[0];
 const int N = log_probs_shape[1];
 const int C = log_probs_shape[2];
 const int S = targets_shape[1];
-const int blank = options[0];
 const int begin = int(threadgroup_position_in_grid.x) * SEGMENT;
 const int n =
     int(threadgroup_position_in_grid.y +
@@ -49,85 +47,57 @@ if (n >= N) {
   return;
 }
 
-// What the sequence has in the segment's frames.
-const int frames_to_write = metal::min(SEGMENT, T - begin);
-const Extended z_n = extended_from_bits(z[n]);
-const SequenceFrames sequence = frames_of_sequence(
-    z_n,
+auto sequence = sequence_of(
+    n,
+    T,
     input_lengths[n * input_lengths_strides[0]],
     target_lengths[n * target_lengths_strides[0]],
-    T,
-    begin,
-    frames_to_write);
-const int frames = sequence.with_paths;
-const int S_n = sequence.S_n;
+    options[0],
+    log_probs,
+    log_probs_strides,
+    targets,
+    targets_strides,
+    normalisers);
+const Extended z_n = extended_from_bits(z[n]);
+const WrittenFrames frames =
+    written_frames(sequence, z_n, T, begin, metal::min(SEGMENT, T - begin));
 const auto segment = segment_of<SEGMENT>(
     sequence,
+    frames.with_paths > 0,
     begin,
     int64_t(n) * checkpoints_shape[1],
     checkpoints,
     edges,
     S,
     edges_shape[2]);
-
-// The blank's probabilities in the segment.
 const GammaMemory memory = {
     &p_blanks[simdgroup][0],
     &p_labels[simdgroup][0][lane],
     &blank_sums[simdgroup][0],
     &label_sums[simdgroup][0]};
-const auto scores = prepare_segment<LOGITS>(
-    segment,
-    true,
-    log_probs + n * log_probs_strides[1],
-    log_probs_strides[0],
-    log_probs_strides[2],
-    blank,
-    normalisers + int64_t(n) * T * 2,
-    memory,
-    lane);
+const auto scores =
+    prepare_segment<LOGITS>(segment, true, sequence, memory, lane);
 metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-// gamma of all windows, which the simdgroups take in turn.
 const int64_t first_row = int64_t(n) * T + begin;
 const Device<float> rows = by_label + first_row * (S + 1);
-int window = simdgroup;
-for (; window < windows_of(S_n); window += self.simdgroups()) {
-  const int i = window * 32 + lane;
-  if (segment.has_path(window)) {
-    const Label label =
-        label_of(labels + int64_t(n) * size_of_labels(S), S_n, blank, i, S);
-    const LabelGammas gammas = {
-        0, SEGMENT, &label_gammas[simdgroup][0][lane], 32};
-    add_window<false>(
-        gammas,
-        segment,
-        place_of_label(label, S_n, i),
-        scores,
-        memory,
-        z_n,
-        window,
-        lane);
-    for (int f = 0; f < frames && i < S_n; ++f) {
-      rows[int64_t(f) * (S + 1) + i + 1] = *gammas.at(f);
-    }
-  } else {
-    for (int f = 0; f < frames && i < S_n; ++f) {
-      rows[int64_t(f) * (S + 1) + i + 1] = 0.0f;
-    }
-  }
-}
-// The next simdgroup in turn computes the last blank.
-if (frames > 0 && window == windows_of(S_n)) {
-  add_last_blank(segment, scores, memory, z_n, lane);
-}
+write_gammas(
+    rows,
+    S,
+    &label_gammas[simdgroup][0][lane],
+    segment,
+    scores,
+    labels + int64_t(n) * size_of_labels(S),
+    memory,
+    z_n,
+    self);
 metal::threadgroup_barrier(
     metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
 
-// Sums over the simdgroups. gamma of all states sums to 1 in each frame.
-// Dividing by the computed sum removes the rounding errors of alpha, beta_p and
-// z, which grow with the number of frames.
-if (self.index < frames) {
+// gamma of all states sums to 1 in each frame. Dividing by the computed sum
+// removes the rounding errors of alpha, beta_p and z, which grow with the
+// number of frames.
+if (self.index < frames.with_paths) {
   const int f = self.index;
   const float blanks =
       sum_of_simdgroups(&blank_sums[0][0], SEGMENT, f, self.simdgroups());
@@ -138,34 +108,21 @@ if (self.index < frames) {
   gamma_scale[f] = 1.0f / sum;
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-
-// Write the rows by label.
-const float nan = metal::numeric_limits<float>::quiet_NaN();
-for (int f = 0; f < frames_to_write; ++f) {
-  for (int s = self.index; s <= S; s += self.count) {
-    const int64_t at = int64_t(f) * (S + 1) + s;
-    float value = f < sequence.invalid ? nan : 0.0f;
-    if (f < frames && s <= S_n) {
-      value = s > 0 ? rows[at] * gamma_scale[f] : blank_gammas[f];
-    }
-    rows[at] = value;
-  }
-}
+complete_rows(rows, S, sequence.S_n, frames, blank_gammas, gamma_scale, self);
 if (!BY_CLASS) {
   return;
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_device);
-
 write_by_class<SEGMENT>(
-    sequence,
-    frames_to_write,
+    frames,
+    sequence.S_n,
     &blank_gammas[0],
     rows,
     S,
     classes + int64_t(n) * parts_of(S, PART) * size_of_classes(C),
     label_of_rank + int64_t(n) * size_of_labels(S),
     C,
-    blank,
+    sequence.blank,
     PART,
     by_class + first_row * C,
     self);

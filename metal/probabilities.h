@@ -39,8 +39,9 @@ METAL_FUNC void load_scores(
 // Two scores of one frame: lane k loads those of a segment's k-th frame.
 struct FrameScores {
   float blank;
-  float
-      greatest; // of all classes; -infinity if the frame is not in the sequence
+  // The greatest logit, or 0 for log-probabilities; -infinity if the frame is
+  // not in the sequence.
+  float greatest;
 };
 
 template <bool LOGITS, typename Score, typename Normalisers>

@@ -2,6 +2,7 @@
 // is used as an index.
 
 #include "pointers.h"
+#include "sequence.h"
 #include "threads.h"
 
 // Whether `value` is true in all threads of the threadgroup.
@@ -20,32 +21,29 @@ METAL_FUNC bool all_of_threadgroup(
   return value;
 }
 
-struct Lengths {
-  int T_n; // 0 if out of range
-  int S_n; // 0 if out of range
-  bool in_range;
-};
-
-// Labels are in 0 .. C - 1, and other than `excluded_class`; -1 excludes none.
-template <typename Targets>
-METAL_FUNC Lengths checked_lengths(
-    int T_n,
-    int S_n,
+// Checks the lengths of a sequence of at most T frames and S labels, and its
+// labels, which are in 0 .. C - 1 and other than `excluded_class`; -1 excludes
+// none. A sequence with one out of range becomes an empty one.
+template <typename Sequence>
+METAL_FUNC bool check_range(
+    thread Sequence& sequence,
     int T,
     int S,
     int C,
-    Targets target, // (S)
-    int64_t stride,
     int excluded_class,
     Shared<int> flags, // (simdgroups)
     Threads self) {
+  const int T_n = sequence.T_n;
+  const int S_n = sequence.S_n;
   bool in_range = T_n >= 0 && T_n <= T && S_n >= 0 && S_n <= S;
   if (in_range) {
     for (int i = self.index; i < S_n; i += self.count) {
-      const int y = target[i * stride];
+      const int y = sequence.class_of_label(i);
       in_range = in_range && y >= 0 && y < C && y != excluded_class;
     }
   }
   in_range = all_of_threadgroup(in_range, flags, self);
-  return Lengths{in_range ? T_n : 0, in_range ? S_n : 0, in_range};
+  sequence.T_n = in_range ? T_n : 0;
+  sequence.S_n = in_range ? S_n : 0;
+  return in_range;
 }

@@ -24,10 +24,14 @@
 
 #include "exp.h"
 
-struct Pair {
-  Extended blank;
-  Extended label;
+// A number for each state of a pair: Extended here, Wide in growth.h.
+template <typename Number>
+struct PairOf {
+  Number blank;
+  Number label;
 };
+
+using Pair = PairOf<Extended>;
 
 METAL_FUNC Pair zero_pair() {
   return Pair{extended_zero(), extended_zero()};
@@ -44,10 +48,11 @@ METAL_FUNC Pair choose(bool first, Pair a, Pair b) {
 // The sums over the predecessors of a pair's states. `skip` is 0 if a path may
 // skip the blank between the label before and this one, otherwise an exponent
 // that makes that term zero.
-METAL_FUNC Pair
-sum_of_predecessors(Pair previous, Extended label_before, int skip) {
-  Extended skipping = Extended{label_before.m, label_before.e + skip};
-  return Pair{
+template <typename Number>
+METAL_FUNC PairOf<Number>
+sum_of_predecessors(PairOf<Number> previous, Number label_before, int skip) {
+  const Number skipping = Number{label_before.m, label_before.e + skip};
+  return PairOf<Number>{
       add(previous.blank, label_before),
       add(previous.label, previous.blank, skipping)};
 }
@@ -62,8 +67,11 @@ METAL_FUNC Pair sum_of_successors(Pair beta_p, Pair next, int skip) {
 }
 
 // Multiplies by the frame's emission probabilities.
-METAL_FUNC Pair emit(Pair sums, Extended p_blank, Extended p_label) {
-  return Pair{multiply(sums.blank, p_blank), multiply(sums.label, p_label)};
+template <typename Number>
+METAL_FUNC PairOf<Number>
+emit(PairOf<Number> sums, Number p_blank, Number p_label) {
+  return PairOf<Number>{
+      multiply(sums.blank, p_blank), multiply(sums.label, p_label)};
 }
 
 // One frame of alpha in a window of 32 pairs, one per lane. `entering` is alpha

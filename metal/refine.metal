@@ -54,27 +54,30 @@ if (is_invalid(z_n) || is_zero(z_n) ||
   return;
 }
 
-const int S_n = target_lengths[n * target_lengths_strides[0]];
+const int C = log_probs_shape[2];
+const int S = targets_shape[1];
 const auto sequence = sequence_of(
-    SequenceSizes{T_n, S_n, log_probs_shape[2], options[0]},
-    z_n,
-    log_probs + n * log_probs_strides[1],
-    log_probs_strides[0],
-    log_probs_strides[2],
-    targets + n * targets_strides[0],
-    targets_strides[1],
-    normalisers + int64_t(n) * log_probs_shape[0] * 2);
-const auto checkpoints_n = checkpoints +
-    int64_t(n) * checkpoints_shape[1] * 2 *
-        size_of_checkpoint(targets_shape[1]);
+    n,
+    log_probs_shape[0],
+    T_n,
+    target_lengths[n * target_lengths_strides[0]],
+    options[0],
+    log_probs,
+    log_probs_strides,
+    targets,
+    targets_strides,
+    normalisers);
+const auto checkpoints_n =
+    checkpoints + int64_t(n) * checkpoints_shape[1] * 2 * size_of_checkpoint(S);
 const int segments = (T_n + SEGMENT - 1) / SEGMENT;
 Wide product = wide(extended_one());
 for (int b = simdgroup; b < segments; b += SIMDGROUPS) {
   const Wide growth = growth_of_segment<LOGITS>(
       sequence,
-      boundary_before(b, SEGMENT, T_n, S_n, checkpoints_n, targets_shape[1]),
-      boundary_before(
-          b + 1, SEGMENT, T_n, S_n, checkpoints_n, targets_shape[1]),
+      C,
+      z_n,
+      boundary_before(b, SEGMENT, sequence, checkpoints_n, S),
+      boundary_before(b + 1, SEGMENT, sequence, checkpoints_n, S),
       lane);
   product = normalise(multiply(product, growth));
 }

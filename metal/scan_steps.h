@@ -1,68 +1,16 @@
-// The steps of scan.metal.
+// The steps of a round of the scan (scan_round.h): the two simdgroups of one
+// window in one segment of frames.
 
 #include "pointers.h"
 #include "probabilities.h"
+#include "sequence.h"
 #include "tables.h"
+#include "threads.h"
 #include "window.h"
 
 // Ring buffers that all windows share hold this many segments: more than lie
 // between the first window's loads and the last blank.
 constant constexpr int ring_segments = 32;
-
-// The scan of alpha, or backward, of beta_p, over one sequence.
-template <int SEGMENT>
-struct Scan {
-  int T_n;
-  int S_n;
-  int segments;
-  bool backward;
-
-  METAL_FUNC Frames frames(int turn) const {
-    return frames_of(turn, T_n, SEGMENT, segments, backward);
-  }
-};
-
-// The window of this thread's two simdgroups.
-struct ScanWindow {
-  int index; // in the target
-  int order; // in the scan: it needs what leaves the window of order - 1
-  int slot; // in threadgroup memory: the index in this round of windows
-  int next_slot; // that of the window after it in the scan
-  Turns turns; // in which it is scanned
-  Turns entering; // in which labels enter it
-};
-
-// A window is scanned only in the segments that paths can reach. Scores of
-// log-probabilities are all read, to find invalid ones.
-template <bool LOGITS, int SEGMENT>
-METAL_FUNC Turns turns_of_window(Scan<SEGMENT> scan, int window, bool exists) {
-  if (LOGITS && exists) {
-    return turns_of(
-        window, scan.T_n, scan.S_n, SEGMENT, scan.segments, scan.backward);
-  }
-  return Turns{0, exists ? scan.segments - 1 : -1};
-}
-
-// The round's windows have orders from `first` on.
-template <bool LOGITS, int SEGMENT>
-METAL_FUNC ScanWindow window_of_scan(
-    Scan<SEGMENT> scan,
-    int first,
-    int slot,
-    int windows,
-    int windows_in_round) {
-  const bool exists = slot < windows_in_round;
-  const int order = first + slot;
-  const int index = scan.backward ? windows - 1 - order : order;
-  const int before = scan.backward ? index + 1 : index - 1;
-  return ScanWindow{
-      index,
-      order,
-      slot,
-      slot + 1 < windows_in_round ? slot + 1 : 0,
-      turns_of_window<LOGITS>(scan, index, exists),
-      turns_of_window<LOGITS>(scan, before, exists && order > 0)};
-}
 
 // Threadgroup memory. Probabilities and inboxes have two segments: one is
 // written while the other is read.
@@ -74,6 +22,7 @@ struct ScanMemory {
   // (windows, 2, 2, SEGMENT) labels that enter each window. The first window's
   // receives the last label, which enters the last blank.
   Shared<uint> inbox;
+  Shared<uint64_t> final_states; // (2) the last blank and the last label
 
   METAL_FUNC Shared<float> p_labels_of(int slot, int turn) const {
     return p_labels + (slot * 2 + (turn & 1)) * SEGMENT * 32;
@@ -86,33 +35,153 @@ struct ScanMemory {
   }
 };
 
+// What is stored of the sequence for the gradient: see tables.h.
+template <int SEGMENT>
+struct ScanTables {
+  Device<uint64_t> checkpoints; // (B, 2, max(S, 1) + 1, 2)
+  Device<uint> edges; // (B, V + 1, 3, 2, SEGMENT)
+  int S;
+  int V;
+
+  METAL_FUNC Device<uint64_t> checkpoint(int segment, bool backward) const {
+    return checkpoints +
+        (int64_t(segment) * 2 + (backward ? 1 : 0)) * size_of_checkpoint(S);
+  }
+  METAL_FUNC Device<uint> edges_of(int segment, int receiver, int row) const {
+    return edges + int64_t(segment) * size_of_edges(V, SEGMENT) +
+        edge_offset(receiver, row, SEGMENT);
+  }
+};
+
+// The tables of the n-th sequence.
+template <int SEGMENT>
+METAL_FUNC ScanTables<SEGMENT> scan_tables_of(
+    int n,
+    int T,
+    int S,
+    Device<uint64_t> checkpoints, // (N, B, 2, max(S, 1) + 1, 2)
+    Device<uint> edges) { // (N, B, V + 1, 3, 2, SEGMENT)
+  const int V = metal::max(windows_of(S), 1);
+  const int64_t first_segment = int64_t(n) * ((T + SEGMENT - 1) / SEGMENT);
+  return ScanTables<SEGMENT>{
+      checkpoints + first_segment * 2 * size_of_checkpoint(S),
+      edges + first_segment * size_of_edges(V, SEGMENT),
+      S,
+      V};
+}
+
+// The scan of alpha, or backward, of beta_p, over one sequence.
+template <int SEGMENT, typename Sequence>
+struct Scan {
+  Sequence sequence;
+  ScanMemory<SEGMENT> memory;
+  ScanTables<SEGMENT> tables;
+  bool backward;
+  int segments;
+  int windows; // at least 1
+  int slots; // windows in a round, but for the last round
+
+  METAL_FUNC Frames frames(int turn) const {
+    return frames_of(turn, sequence.T_n, SEGMENT, segments, backward);
+  }
+  // To the next frame in scan order.
+  METAL_FUNC int64_t frame_step() const {
+    return backward ? -sequence.frame_stride : sequence.frame_stride;
+  }
+};
+
+template <int SEGMENT, typename Sequence>
+METAL_FUNC Scan<SEGMENT, Sequence> scan_of(
+    Sequence sequence,
+    ScanMemory<SEGMENT> memory,
+    ScanTables<SEGMENT> tables,
+    bool backward,
+    int slots) {
+  return Scan<SEGMENT, Sequence>{
+      sequence,
+      memory,
+      tables,
+      backward,
+      (sequence.T_n + SEGMENT - 1) / SEGMENT,
+      metal::max(windows_of(sequence.S_n), 1),
+      slots};
+}
+
+// The window of this thread's two simdgroups, and this lane's pair of states.
+struct ScanWindow {
+  int index; // in the target
+  bool is_last; // in the scan
+  int slot; // in threadgroup memory: the index in this round of windows
+  int next_slot; // that of the window after it in the scan
+  Turns turns; // in which it is scanned
+  Turns entering; // in which labels enter it
+  Place place;
+};
+
+// A window is scanned only in the segments that paths can reach. Scores of
+// log-probabilities are all read, to find invalid ones.
+template <bool LOGITS, int SEGMENT, typename Sequence>
+METAL_FUNC Turns turns_of_window(
+    thread const Scan<SEGMENT, Sequence>& scan,
+    int window,
+    bool exists) {
+  if (LOGITS && exists) {
+    return turns_of(
+        window,
+        scan.sequence.T_n,
+        scan.sequence.S_n,
+        SEGMENT,
+        scan.segments,
+        scan.backward);
+  }
+  return Turns{0, exists ? scan.segments - 1 : -1};
+}
+
+// The window in a slot of the round whose windows are the `first`-th of the
+// scan and those after it. In a slot that has no window no lane has states.
+template <bool LOGITS, int SEGMENT, typename Sequence>
+METAL_FUNC ScanWindow window_of_scan(
+    thread const Scan<SEGMENT, Sequence>& scan,
+    int first,
+    int windows_in_round,
+    int slot,
+    int lane) {
+  const bool backward = scan.backward;
+  const bool exists = slot < windows_in_round;
+  const int order = first + slot;
+  const int index = backward ? scan.windows - 1 - order : order;
+  const int before = backward ? index + 1 : index - 1;
+  // In the scan of beta_p, lane 0 has the window's last label.
+  const int label = index * 32 + (backward ? 31 - lane : lane);
+  return ScanWindow{
+      index,
+      order == scan.windows - 1,
+      slot,
+      slot + 1 < windows_in_round ? slot + 1 : 0,
+      turns_of_window<LOGITS>(scan, index, exists),
+      turns_of_window<LOGITS>(scan, before, exists && order > 0),
+      place_of(scan.sequence, label, backward ? -1 : 1)};
+}
+
 // Scores to probabilities: a window's second simdgroup ------------------------
 
-// Where scores are loaded from, and those loaded for the next segment.
-template <int SEGMENT, typename Scores, typename Normalisers>
+// Scores that were loaded for the next segment, and where those after them are.
+template <int SEGMENT, typename Scores>
 struct Loader {
-  Scores blank_scores; // (T) of the sequence
   Scores next_label_scores; // from the next segment's first frame in scan order
-  Normalisers normalisers; // (T, 2) of the sequence
-  int64_t frame_stride;
-  int64_t step; // frame_stride in the direction of the scan
   float label_scores[SEGMENT]; // of this lane's label
   FrameScores frame_scores; // lane k has those of the k-th frame
 };
 
-template <int SEGMENT, typename Scores, typename Normalisers>
-METAL_FUNC Loader<SEGMENT, Scores, Normalisers> loader_of(
-    Scores blank_scores,
-    Scores label_scores,
-    Normalisers normalisers,
-    int64_t frame_stride,
-    int64_t step) {
-  Loader<SEGMENT, Scores, Normalisers> loader;
-  loader.blank_scores = blank_scores;
-  loader.next_label_scores = label_scores;
-  loader.normalisers = normalisers;
-  loader.frame_stride = frame_stride;
-  loader.step = step;
+template <int SEGMENT, typename Sequence>
+METAL_FUNC Loader<SEGMENT, typename Sequence::ScoresPointer> loader_of(
+    thread const Scan<SEGMENT, Sequence>& scan,
+    ScanWindow window) {
+  const Sequence sequence = scan.sequence;
+  const int64_t first_frame = scan.frames(window.turns.first).first;
+  Loader<SEGMENT, typename Sequence::ScoresPointer> loader;
+  loader.next_label_scores = sequence.scores_of_class(window.place.y) +
+      first_frame * sequence.frame_stride;
 #pragma unroll
   for (int k = 0; k < SEGMENT; ++k) {
     loader.label_scores[k] = 0.0f;
@@ -128,21 +197,20 @@ constant constexpr float score_limit = 2.9e6f;
 // The segment's scale. The first window also stores it and the blank's
 // probabilities, which are the same for all windows. Invalid logits are found
 // by their normalisers, invalid log-probabilities here.
-template <bool LOGITS, int SEGMENT, typename Loader>
-METAL_FUNC Scale store_blanks_and_unit(
-    Scan<SEGMENT> scan,
+template <bool LOGITS, int SEGMENT, typename Sequence>
+METAL_FUNC Scale store_blanks_and_scale(
+    thread const Scan<SEGMENT, Sequence>& scan,
     ScanWindow window,
     int turn,
-    thread const Loader& loader,
-    ScanMemory<SEGMENT> memory,
+    FrameScores scores,
     thread bool& valid,
     int lane) {
+  const ScanMemory<SEGMENT> memory = scan.memory;
   Scale scale = {0.0f, 0};
   if (window.slot > 0 && window.turns.contains(turn)) {
     scale = memory.scales[turn % ring_segments];
   }
   if (window.slot == 0 && turn >= 0 && turn < scan.segments) {
-    const FrameScores scores = loader.frame_scores;
     const bool has_frame = scan.frames(turn).contains(lane);
     scale = store_p_blanks<SEGMENT>(
         scores, has_frame, memory.p_blanks_of(turn), lane);
@@ -155,19 +223,18 @@ METAL_FUNC Scale store_blanks_and_unit(
 }
 
 // The probabilities of this lane's label in all frames of the segment.
-template <bool LOGITS, int SEGMENT, typename Loader>
+template <bool LOGITS, int SEGMENT>
 METAL_FUNC void store_labels(
+    thread const float (&scores)[SEGMENT],
     Frames frames,
     bool has_states,
     Scale scale,
-    thread const Loader& loader,
     Shared<float> p_labels, // (SEGMENT) of this lane, with a stride of 32
     thread bool& valid) {
 #pragma unroll
   for (int k = 0; k < SEGMENT; ++k) {
-    const float score = loader.label_scores[k];
-    p_labels[k * 32] = float_probability(score, scale);
-    valid = valid && (LOGITS || score < score_limit);
+    p_labels[k * 32] = float_probability(scores[k], scale);
+    valid = valid && (LOGITS || scores[k] < score_limit);
   }
   if (frames.count() < SEGMENT) {
     for (int k = 0; k < SEGMENT; ++k) {
@@ -178,60 +245,53 @@ METAL_FUNC void store_labels(
   }
 }
 
-// Loads the scores of the blank, for the first window, and of the labels.
-template <bool LOGITS, int SEGMENT, typename Loader>
-METAL_FUNC void load_frame_scores_of(
-    Scan<SEGMENT> scan,
+// The scores of the segment's frames that all windows share.
+template <bool LOGITS, int SEGMENT, typename Sequence>
+METAL_FUNC FrameScores load_frame_scores_of(
+    thread const Scan<SEGMENT, Sequence>& scan,
     int turn,
-    thread Loader& loader,
     int lane) {
+  const Sequence sequence = scan.sequence;
   const Frames frames = scan.frames(turn);
   const int64_t t = frames.at(lane);
-  loader.frame_scores = load_frame_scores<LOGITS>(
-      loader.blank_scores + t * loader.frame_stride,
-      loader.normalisers + t * 2,
+  return load_frame_scores<LOGITS>(
+      sequence.scores_of_class(sequence.blank) + t * sequence.frame_stride,
+      sequence.normalisers + t * 2,
       frames.contains(lane));
-}
-
-template <int SEGMENT, typename Loader>
-METAL_FUNC void
-load_label_scores_of(Scan<SEGMENT> scan, int turn, thread Loader& loader) {
-  load_scores(
-      loader.label_scores,
-      loader.next_label_scores,
-      loader.step,
-      scan.frames(turn));
-  loader.next_label_scores += SEGMENT * loader.step;
 }
 
 // One phase of a window's second simdgroup: stores the probabilities of the
 // segment of `turn`, and loads the scores of the one after it.
-template <bool LOGITS, int SEGMENT, typename Loader>
+template <bool LOGITS, int SEGMENT, typename Sequence, typename Loader>
 METAL_FUNC void prepare_probabilities(
-    Scan<SEGMENT> scan,
-    ScanWindow window,
-    Place place,
-    int turn,
     thread Loader& loader,
-    ScanMemory<SEGMENT> memory,
     thread bool& valid,
+    thread const Scan<SEGMENT, Sequence>& scan,
+    ScanWindow window,
+    int turn,
     int lane) {
-  const Scale scale = store_blanks_and_unit<LOGITS>(
-      scan, window, turn, loader, memory, valid, lane);
+  const Scale scale = store_blanks_and_scale<LOGITS>(
+      scan, window, turn, loader.frame_scores, valid, lane);
   if (window.slot == 0 && turn + 1 < scan.segments) {
-    load_frame_scores_of<LOGITS>(scan, turn + 1, loader, lane);
+    loader.frame_scores = load_frame_scores_of<LOGITS>(scan, turn + 1, lane);
   }
   if (window.turns.contains(turn)) {
-    store_labels<LOGITS, SEGMENT>(
+    store_labels<LOGITS>(
+        loader.label_scores,
         scan.frames(turn),
-        place.has_states,
+        window.place.has_states,
         scale,
-        loader,
-        memory.p_labels_of(window.slot, turn) + lane,
+        scan.memory.p_labels_of(window.slot, turn) + lane,
         valid);
   }
   if (window.turns.contains(turn + 1)) {
-    load_label_scores_of(scan, turn + 1, loader);
+    const int64_t step = scan.frame_step();
+    load_scores(
+        loader.label_scores,
+        loader.next_label_scores,
+        step,
+        scan.frames(turn + 1));
+    loader.next_label_scores += SEGMENT * step;
   }
 }
 
@@ -252,33 +312,26 @@ struct ScanOutputs {
 // What the scan passes on: the last lane's label enters the next window; the
 // target's last label enters the last blank. The gradient needs beta_p of the
 // window's first blank, and of the last blank.
-template <int SEGMENT>
+template <int SEGMENT, typename Sequence>
 METAL_FUNC ScanOutputs outputs_of(
-    Scan<SEGMENT> scan,
+    thread const Scan<SEGMENT, Sequence>& scan,
     ScanWindow window,
-    Place place,
-    int64_t first_segment, // of the sequence, in `edges` and `checkpoints`
-    Device<uint> edges,
-    Device<uint64_t> checkpoints,
-    int S,
-    int V,
     int lane) {
+  const ScanTables<SEGMENT> tables = scan.tables;
   const bool backward = scan.backward;
+  const Place place = window.place;
   const int index = window.index;
-  const int receiver = backward ? (index > 0 ? index - 1 : V) : index + 1;
+  const int receiver =
+      backward ? (index > 0 ? index - 1 : tables.V) : index + 1;
   const int row = backward ? beta_p_of_next_label : alpha_of_label_before;
-  const int edges_size = size_of_edges(V, SEGMENT);
-  const int checkpoint_size = size_of_checkpoint(S);
-  const int64_t segment =
-      first_segment + scan.frames(window.turns.first).segment;
-  const Device<uint> edges_of_segment = edges + segment * edges_size;
-  const bool is_last = place.label == scan.S_n - 1;
+  const int segment = scan.frames(window.turns.first).segment;
+  const bool is_last = place.label == scan.sequence.S_n - 1;
   return ScanOutputs{
-      edges_of_segment + edge_offset(receiver, row, SEGMENT),
-      edges_of_segment + edge_offset(index, beta_p_of_next_blank, SEGMENT),
-      checkpoints + (segment * 2 + (backward ? 1 : 0)) * checkpoint_size,
-      edges_size,
-      checkpoint_size,
+      tables.edges_of(segment, receiver, row),
+      tables.edges_of(segment, index, beta_p_of_next_blank),
+      tables.checkpoint(segment, backward),
+      size_of_edges(tables.V, SEGMENT),
+      size_of_checkpoint(tables.S),
       place.has_states && (lane == 31 || (!backward && is_last)),
       place.has_states && backward && (lane == 0 || is_last)};
 }
@@ -299,9 +352,11 @@ METAL_FUNC void advance(thread ScanOutputs& outputs, int step) {
 }
 
 // Before its first frame a path is in its first blank.
-METAL_FUNC Pair initial_state(Place place, int first_blank) {
+template <int SEGMENT, typename Sequence>
+METAL_FUNC Pair
+initial_state(thread const Scan<SEGMENT, Sequence>& scan, Place place) {
   Pair state = unreached_pair();
-  if (place.blank == first_blank) {
+  if (place.blank == (scan.backward ? scan.sequence.S_n : 0)) {
     state.blank = extended_one();
   }
   return or_one(state, place.has_states);
@@ -309,14 +364,11 @@ METAL_FUNC Pair initial_state(Place place, int first_blank) {
 
 // The label that enters the window with frame lane % SEGMENT. A round's first
 // window reads what the last window of the round before has stored in `edges`.
-template <bool ROUNDS, int SEGMENT>
+template <bool ROUNDS, int SEGMENT, typename Sequence>
 METAL_FUNC Extended entering_label(
-    Scan<SEGMENT> scan,
+    thread const Scan<SEGMENT, Sequence>& scan,
     ScanWindow window,
     int turn,
-    Shared<uint> inbox, // (2, SEGMENT)
-    Device<uint> edges, // of the sequence
-    int V,
     int lane) {
   const int k = lane % SEGMENT;
   if (!window.entering.contains(turn)) {
@@ -325,11 +377,11 @@ METAL_FUNC Extended entering_label(
   if (ROUNDS && window.slot == 0) {
     const int row =
         scan.backward ? beta_p_of_next_label : alpha_of_label_before;
-    const int64_t at =
-        int64_t(scan.frames(turn).segment) * size_of_edges(V, SEGMENT) +
-        edge_offset(window.index, row, SEGMENT) + k;
-    return edge_value(edges[at], edges[at + SEGMENT]);
+    const Device<uint> edge =
+        scan.tables.edges_of(scan.frames(turn).segment, window.index, row);
+    return edge_value(edge[k], edge[k + SEGMENT]);
   }
+  const Shared<uint> inbox = scan.memory.inbox_of(window.slot, turn);
   return edge_value(inbox[k], inbox[k + SEGMENT]);
 }
 
@@ -343,50 +395,65 @@ store_checkpoint(Device<uint64_t> checkpoint, Place place, Pair state) {
 
 // One phase of a window's first simdgroup: advances its states over the segment
 // of `turn`.
-template <bool ROUNDS, int SEGMENT, typename Scores>
+template <bool ROUNDS, int SEGMENT, typename Sequence>
 METAL_FUNC void scan_segment(
     thread Pair& state,
-    Scan<SEGMENT> scan,
-    ScanWindow window,
-    Place place,
-    int turn,
-    ScanMemory<SEGMENT> memory,
     thread ScanOutputs& outputs,
-    Device<uint> edges, // of the sequence
-    int V,
-    Scores blank_scores, // (T)
-    Scores label_scores, // (T)
-    int64_t frame_stride,
+    thread const Scan<SEGMENT, Sequence>& scan,
+    ScanWindow window,
+    int turn,
     int lane) {
-  const Frames frames = scan.frames(turn);
-  const Extended entering = entering_label<ROUNDS>(
-      scan, window, turn, memory.inbox_of(window.slot, turn), edges, V, lane);
+  if (!window.turns.contains(turn)) {
+    return;
+  }
+  const ScanMemory<SEGMENT> memory = scan.memory;
+  const Extended entering = entering_label<ROUNDS>(scan, window, turn, lane);
   const Exits exits =
       exits_of(outputs, memory.inbox_of(window.next_slot, turn));
   const bool exact = scan_in_floats<SEGMENT>(
       state,
       entering,
-      place,
+      window.place,
       memory.p_blanks_of(turn),
       memory.p_labels_of(window.slot, turn) + lane,
       exits,
       lane);
+  const Frames frames = scan.frames(turn);
   if (!exact) {
-    const int64_t at = frames.first * frame_stride;
     scan_in_extended_range<SEGMENT>(
         state,
         entering,
-        place,
-        blank_scores + at,
-        label_scores + at,
-        scan.backward ? -frame_stride : frame_stride,
+        window.place,
+        scan.sequence,
         frames,
         memory.scales[turn % ring_segments],
         exits,
         lane);
   }
   if (turn < window.turns.last) {
-    store_checkpoint(outputs.checkpoint, place, state);
+    store_checkpoint(outputs.checkpoint, window.place, state);
   }
   advance(outputs, frames.step);
+}
+
+// Keeps the states in which a path ends.
+template <int SEGMENT, typename Sequence>
+METAL_FUNC void store_final_states(
+    thread const Scan<SEGMENT, Sequence>& scan,
+    ScanWindow window,
+    bool is_second, // simdgroup of the window
+    Pair state, // of the first
+    Extended last_blank, // of the second
+    int lane) {
+  const Shared<uint64_t> final_states = scan.memory.final_states;
+  const int S_n = scan.sequence.S_n;
+  if (is_second && window.is_last && lane == 0) {
+    final_states[0] = extended_to_bits(last_blank);
+    if (S_n == 0) {
+      final_states[1] = extended_to_bits(extended_zero());
+    }
+  }
+  if (!is_second && window.place.has_states && window.place.label == S_n - 1) {
+    final_states[1] = extended_to_bits(to_extended(state.label));
+  }
 }

@@ -4,34 +4,33 @@
 #include "likely.h"
 #include "pointers.h"
 #include "probabilities.h"
+#include "sequence.h"
 #include "tables.h"
 
-// What a sequence has in the frames that a threadgroup writes.
-struct SequenceFrames {
+// The frames that a threadgroup writes. Those with paths, or invalid ones, come
+// first.
+struct WrittenFrames {
+  int count;
   int with_paths; // 0 if the target has no path
   int invalid; // frames of NaN
-  int T_n; // input length, if there are paths
-  int S_n; // target length, if there are paths; otherwise 0
 };
 
-// Frames t0 .. t0 + frames - 1; those with paths, or invalid ones, come first.
-METAL_FUNC SequenceFrames frames_of_sequence(
+// Frames t0 .. t0 + count - 1. A sequence that has no paths in them becomes one
+// without labels.
+template <typename Sequence>
+METAL_FUNC WrittenFrames written_frames(
+    thread Sequence& sequence,
     Extended z,
-    int input_length,
-    int target_length,
     int T,
     int t0,
-    int frames) {
+    int count) {
   const bool invalid = is_invalid(z);
   // Lengths out of range are not used: all frames are NaN.
-  const int length = is_out_of_range(z) ? T : input_length;
-  const int count = metal::clamp(length - t0, 0, frames);
-  const int with_paths = invalid || is_zero(z) ? 0 : count;
-  return SequenceFrames{
-      with_paths,
-      invalid ? count : 0,
-      input_length,
-      with_paths > 0 ? target_length : 0};
+  const int length = is_out_of_range(z) ? T : sequence.T_n;
+  const int in_sequence = metal::clamp(length - t0, 0, count);
+  const int with_paths = invalid || is_zero(z) ? 0 : in_sequence;
+  sequence.S_n = with_paths > 0 ? sequence.S_n : 0;
+  return WrittenFrames{count, with_paths, invalid ? in_sequence : 0};
 }
 
 template <int SEGMENT>
@@ -65,16 +64,17 @@ struct Segment {
 };
 
 // The segment that begins with frame `begin`.
-template <int SEGMENT>
+template <int SEGMENT, typename Sequence>
 METAL_FUNC Segment<SEGMENT> segment_of(
-    SequenceFrames sequence,
+    thread const Sequence& sequence,
+    bool has_paths,
     int begin,
     int64_t first_segment, // of the sequence, in `checkpoints` and `edges`
     Device<const uint64_t> checkpoints,
     Device<const uint> edges,
     int S,
     int receivers) { // V + 1
-  const int T_n = sequence.with_paths > 0 ? sequence.T_n : begin;
+  const int T_n = has_paths ? sequence.T_n : begin;
   const int64_t index = first_segment + begin / SEGMENT;
   const int checkpoint = size_of_checkpoint(S);
   const Device<const uint64_t> at = checkpoints + index * (2 * checkpoint);
@@ -156,15 +156,11 @@ struct GammaMemory {
 
 // Stores what is the same for all windows, if the simdgroup takes part in them:
 // the blank's probabilities, and sums of 0.
-template <bool LOGITS, int SEGMENT, typename Scores, typename Normalisers>
-METAL_FUNC SegmentScores<Scores> prepare_segment(
+template <bool LOGITS, int SEGMENT, typename Sequence>
+METAL_FUNC SegmentScores<typename Sequence::ScoresPointer> prepare_segment(
     Segment<SEGMENT> segment,
     bool takes_part,
-    Scores scores, // (T, C) of the sequence
-    int64_t frame_stride,
-    int64_t class_stride,
-    int blank,
-    Normalisers normalisers, // (T, 2) of the sequence
+    thread const Sequence& sequence,
     GammaMemory memory,
     int lane) {
   Scale scale = {0.0f, 0};
@@ -172,8 +168,8 @@ METAL_FUNC SegmentScores<Scores> prepare_segment(
     const bool has_frame = segment.frames.contains(lane);
     const int64_t t = segment.frames.at(lane);
     const FrameScores frame = load_frame_scores<LOGITS>(
-        scores + blank * class_stride + t * frame_stride,
-        normalisers + t * 2,
+        sequence.scores_of_class(sequence.blank) + t * sequence.frame_stride,
+        sequence.normalisers + t * 2,
         has_frame);
     scale = store_p_blanks<SEGMENT>(frame, has_frame, memory.p_blanks, lane);
     if (lane < SEGMENT) {
@@ -181,10 +177,10 @@ METAL_FUNC SegmentScores<Scores> prepare_segment(
       memory.label_sums[lane] = 0.0f;
     }
   }
-  return SegmentScores<Scores>{
-      scores + segment.frames.first * frame_stride,
-      frame_stride,
-      class_stride,
-      blank,
+  return SegmentScores<typename Sequence::ScoresPointer>{
+      sequence.scores + segment.frames.first * sequence.frame_stride,
+      sequence.frame_stride,
+      sequence.class_stride,
+      sequence.blank,
       scale};
 }

@@ -6,35 +6,39 @@
 #include "tables.h"
 #include "threads.h"
 
-// Called by all threads of a threadgroup. A label's rank is the number of
-// labels of its part that come before it, which its thread counts.
-template <typename Targets>
+// Called by all threads of a threadgroup, for the n-th sequence: `classes` gets
+// the ranks of each class's labels, `labels` a Label each, and `label_of_rank`
+// the index in its part of the label that has a rank. A label's rank is the
+// number of labels of its part that come before it, which its thread counts.
+template <int PART, typename Sequence>
 METAL_FUNC void sort_by_class(
-    Targets target, // (S_n)
-    int64_t stride,
-    int S_n,
+    thread const Sequence& sequence,
+    int n,
     int C,
-    int part, // labels of a part
-    int parts,
-    Device<uint> classes, // (parts, max(C, 8)) ranks of each class
-    Device<uint64_t> labels, // (S) a Label each
-    Device<uint16_t>
-        label_of_rank, // (S) index in its part of the label of each rank
+    int S,
+    Device<uint> classes, // (N, P, max(C, 8))
+    Device<uint64_t> labels, // (N, max(S, 8))
+    Device<uint16_t> label_of_rank, // (N, max(S, 8))
     Threads self) {
+  const int S_n = sequence.S_n;
+  const int parts = parts_of(S, PART);
+  classes += int64_t(n) * parts * size_of_classes(C);
+  labels += int64_t(n) * size_of_labels(S);
+  label_of_rank += int64_t(n) * size_of_labels(S);
   const int64_t all_classes = int64_t(parts) * size_of_classes(C);
   for (int64_t i = self.index; i < all_classes; i += self.count) {
     classes[i] = 0;
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_device);
   for (int i = self.index; i < S_n; i += self.count) {
-    const int y = target[i * stride];
-    const int begin = i / part * part;
-    const int end = metal::min(begin + part, S_n);
+    const int y = sequence.class_of_label(i);
+    const int begin = i / PART * PART;
+    const int end = metal::min(begin + PART, S_n);
     int less = 0;
     int same = 0;
     int same_before = 0;
     for (int other = begin; other < end; ++other) {
-      const int other_y = target[other * stride];
+      const int other_y = sequence.class_of_label(other);
       less += other_y < y ? 1 : 0;
       same += other_y == y ? 1 : 0;
       same_before += other_y == y && other < i ? 1 : 0;
@@ -44,11 +48,11 @@ METAL_FUNC void sort_by_class(
         Label{
             y,
             rank,
-            may_skip_blank(target, stride, S_n, i - 1, i),
-            may_skip_blank(target, stride, S_n, i, i + 1)});
+            may_skip_blank(sequence, i - 1, i),
+            may_skip_blank(sequence, i, i + 1)});
     label_of_rank[begin + rank] = uint16_t(i - begin);
     if (same_before == 0) {
-      classes[int64_t(i / part) * size_of_classes(C) + y] =
+      classes[int64_t(i / PART) * size_of_classes(C) + y] =
           pack_ranks(less, same);
     }
   }

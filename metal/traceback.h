@@ -1,5 +1,7 @@
 // The best path, followed from its last frame to the first by one simdgroup.
 
+#include "sequence.h"
+#include "threads.h"
 #include "viterbi.h"
 
 // A path's state: label i, or the blank before it.
@@ -7,6 +9,20 @@ struct PathState {
   int i;
   bool in_label;
 };
+
+// A path ends in the last label or in the blank after it.
+struct PathEnd {
+  PathState state;
+  int64_t score;
+};
+
+METAL_FUNC PathEnd end_of_path(Shared<int64_t> final_scores, int S_n) {
+  const int64_t blank = final_scores[0];
+  const int64_t label = S_n > 0 ? final_scores[1] : impossible;
+  const bool in_label = S_n > 0 && label >= blank;
+  return PathEnd{
+      PathState{in_label ? S_n - 1 : S_n, in_label}, in_label ? label : blank};
+}
 
 METAL_FUNC PathState state_before(PathState state, uint move) {
   if (state.in_label) {
@@ -58,42 +74,59 @@ METAL_FUNC int trace_blocks(
   return label;
 }
 
+// Where the path of a sequence is written.
+struct WrittenPath {
+  Device<int> alignments; // (T) classes
+  Device<float> scores; // (T)
+};
+
 // Writes the path's classes and their log-probabilities.
-template <
-    bool LOGITS,
-    typename Scores,
-    typename Normalisers,
-    typename Targets>
+template <bool LOGITS, typename Sequence>
 METAL_FUNC void write_path(
+    WrittenPath path,
+    thread const Sequence& sequence,
     PathState state, // in the last frame
-    int T_n,
     Device<const uint> moves, // (B, pairs)
     int pairs,
-    Targets target,
-    int64_t target_stride,
-    int blank,
-    Scores sequence_scores, // (T, C)
-    int64_t frame_stride,
-    int64_t class_stride,
-    Normalisers normalisers, // (T, 2)
-    Device<int> alignments, // (T)
-    Device<float> scores, // (T)
     int lane) {
+  const int T_n = sequence.T_n;
   const int blocks = (T_n + block_frames - 1) / block_frames;
   for (int block = blocks - 1; block >= 0; block -= traced_blocks) {
     const int label = trace_blocks(state, block, T_n, moves, pairs, lane);
     const int t =
         (block - lane / block_frames) * block_frames + lane % block_frames;
     if (lane < traced_blocks * block_frames && t >= 0 && t < T_n) {
-      const int y = label >= 0 ? int(target[label * target_stride]) : blank;
-      float score = float(sequence_scores[y * class_stride + t * frame_stride]);
+      const int y =
+          label >= 0 ? sequence.class_of_label(label) : sequence.blank;
+      float score = sequence.score(t, y);
       if (LOGITS) {
-        const int64_t at = int64_t(t) * 2;
-        score = (score - float(normalisers[at])) -
-            metal::precise::log(1.0f + float(normalisers[at + 1]));
+        score = (score - sequence.greatest_logit(t)) -
+            metal::precise::log(1.0f + sequence.softmax_rest(t));
       }
-      alignments[t] = y;
-      scores[t] = score;
+      path.alignments[t] = y;
+      path.scores[t] = score;
     }
+  }
+}
+
+// Writes the frames that no path has: all of them, or those after the input
+// length. Their score is NaN if the sequence is invalid.
+template <typename Sequence>
+METAL_FUNC void write_frames_without_path(
+    WrittenPath path,
+    thread const Sequence& sequence,
+    int T,
+    bool has_path,
+    bool has_valid_scores,
+    bool in_range,
+    Threads self) {
+  const float infinity = metal::numeric_limits<float>::infinity();
+  const float nan = metal::numeric_limits<float>::quiet_NaN();
+  const float score = has_valid_scores ? -infinity : nan;
+  const float score_after_end = in_range ? 0.0f : nan;
+  const int begin = has_path ? sequence.T_n : 0;
+  for (int t = begin + self.index; t < T; t += self.count) {
+    path.alignments[t] = sequence.blank;
+    path.scores[t] = t < sequence.T_n ? score : score_after_end;
   }
 }

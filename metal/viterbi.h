@@ -1,8 +1,8 @@
 // The Viterbi recursion on one window of 32 pairs, a block of frames at a time.
 //
 // The recursion is that of alpha (recursion.h), with the greatest term in place
-// of the sum. Ties are resolved as on the CPU: a path rather stays in its state
-// than comes from the state before, and rather from that than over a blank.
+// of the sum. Of equal terms the first one counts, as on the CPU: a path that
+// stays in its state, one from the state before, one that skips a blank.
 
 #include "fixed_point.h"
 #include "pointers.h"
@@ -36,34 +36,6 @@ METAL_FUNC BlockScores no_scores() {
   }
   scores.blank = 0.0f;
   scores.greatest = 0.0f;
-  return scores;
-}
-
-// Loads `count` frames from frame `begin` on.
-template <bool LOGITS, typename Scores, typename Normalisers>
-METAL_FUNC BlockScores load_block(
-    Scores blank_scores, // (T)
-    Scores label_scores, // (T)
-    int64_t stride,
-    Normalisers normalisers, // (T, 2)
-    int begin,
-    int count,
-    bool has_label,
-    int lane) {
-  BlockScores scores = no_scores();
-#pragma unroll
-  for (int f = 0; f < block_frames; ++f) {
-    if (f < count && has_label) {
-      scores.label[f] = float(label_scores[(begin + f) * stride]);
-    }
-  }
-  if (lane < count) {
-    const int64_t t = begin + lane;
-    scores.blank = float(blank_scores[t * stride]);
-    if (LOGITS) {
-      scores.greatest = normalisers[t * 2];
-    }
-  }
   return scores;
 }
 

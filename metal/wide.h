@@ -58,11 +58,6 @@ struct Wide {
   int e;
 };
 
-struct WidePair {
-  Wide blank;
-  Wide label;
-};
-
 METAL_FUNC Wide wide(Extended a) {
   return Wide{TwoFloats{a.m, 0.0f}, a.e};
 }
@@ -85,6 +80,10 @@ METAL_FUNC Wide add(Wide a, Wide b) {
       add(scaled(a.m, power_of_two(a.e - e)),
           scaled(b.m, power_of_two(b.e - e))),
       e};
+}
+
+METAL_FUNC Wide add(Wide a, Wide b, Wide c) {
+  return add(add(a, b), c);
 }
 
 METAL_FUNC Wide multiply(Wide a, Wide b) {

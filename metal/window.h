@@ -16,6 +16,8 @@ struct Exits {
 
 // Scan in floats ------------------------------------------------------------
 
+// A span's floats and, `frames` words further, the level of each: two stores of
+// 16 bytes.
 METAL_FUNC void store_span_to_edges(
     Device<uint> to,
     int frames,
@@ -32,8 +34,8 @@ METAL_FUNC void store_span_to_edges(
   *(device uint4*)(to + frames) = levels;
 }
 
-// The loops over floats and levels are separate, so that each becomes one store
-// of 16 bytes.
+// The same in threadgroup memory. The loops over floats and levels are
+// separate, so that each becomes one store of 16 bytes.
 METAL_FUNC void store_span_to_inbox(
     Shared<uint> to,
     int frames,
@@ -130,14 +132,12 @@ METAL_FUNC void store_frame(Exits exits, int k, int frames, Pair a) {
   }
 }
 
-template <int SEGMENT, typename Scores>
+template <int SEGMENT, typename Sequence>
 METAL_FUNC void scan_in_extended_range(
     thread Pair& state,
     Extended entering,
     Place place,
-    Scores blank_scores, // from the segment's first frame in scan order
-    Scores label_scores,
-    int64_t stride, // to the next frame in scan order
+    Sequence sequence,
     Frames frames,
     Scale scale,
     Exits exits,
@@ -150,9 +150,10 @@ METAL_FUNC void scan_in_extended_range(
     Extended p_blank = extended_one(); // p_blank_after_end
     Extended p_label = extended_zero(); // p_label_after_end
     if (frames.contains(k)) {
-      p_blank = probability(float(blank_scores[k * stride]), scale);
+      const int t = frames.at(k);
+      p_blank = probability(sequence.score(t, sequence.blank), scale);
       if (place.has_states) {
-        p_label = probability(float(label_scores[k * stride]), scale);
+        p_label = probability(sequence.score(t, place.y), scale);
       }
     }
     numbers = alpha_step(

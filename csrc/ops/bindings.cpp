@@ -81,11 +81,8 @@ bool is_plain_batch(
              op, *arrays[0], *arrays[1], *arrays[2], *arrays[3], number);
 }
 
-} // namespace
-
-NB_MODULE(_ext, m) {
-  m.doc() = "The ops behind mlx_ctc.";
-
+// The ops that take targets.
+void bind_target_ops(nb::module_& m) {
   auto define = [&](const char* name,
                     auto function,
                     const char* doc,
@@ -127,7 +124,9 @@ NB_MODULE(_ext, m) {
       "Posteriors (N, T, S + 1) or (N, T, C) of what ctc_loss takes.",
       "with_logits"_a,
       "by_class"_a);
+}
 
+void bind_greedy_decode(nb::module_& m) {
   m.def(
       "greedy_decode",
       [](const mx::array& log_probs,
@@ -147,7 +146,6 @@ NB_MODULE(_ext, m) {
       "Labels (N, T), their numbers (N), scores (N), frames (N, T) and "
       "probabilities (N, T) of log_probs (T, N, C) and lengths (N,), int32, on "
       "the CPU.");
-
   m.def(
       "greedy_decode_at_once",
       mlx_ctc::greedy_decode_at_once,
@@ -159,7 +157,9 @@ NB_MODULE(_ext, m) {
       "batch_first"_a,
       "The same of few known scores (T, N, C), (N, T, C) or (T, C), evaluated; "
       "else None.");
+}
 
+void bind_checks(nb::module_& m) {
   m.def(
       "is_known",
       mlx_ctc::is_known,
@@ -201,6 +201,10 @@ NB_MODULE(_ext, m) {
       "input_lengths"_a,
       "target_lengths"_a,
       "Refuses a target that needs more frames than its sequence has.");
+}
+
+// What brings the forms of targets and lengths to one (_arguments.py).
+void bind_forms(nb::module_& m) {
   m.def(
       "pad_targets",
       mlx_ctc::pad_targets,
@@ -231,7 +235,16 @@ NB_MODULE(_ext, m) {
       mlx_ctc::to_int32,
       "a"_a,
       "A known array in 32 bits, saturated.");
+}
 
+} // namespace
+
+NB_MODULE(_ext, m) {
+  m.doc() = "The ops behind mlx_ctc.";
+  bind_target_ops(m);
+  bind_greedy_decode(m);
+  bind_checks(m);
+  bind_forms(m);
   mlx_ctc::bind_beam_search(m);
   mlx_ctc::gpu::bind_launches(m);
   mlx_ctc::gpu::bind_cuda(m);

@@ -21,7 +21,7 @@ from problems import random_problem
 HELPER_NAMES = [
     "p_blanks",
     "p_labels",
-    "units",
+    "scales",
     "inbox",
     "own_inbox",
     "edge",
@@ -29,6 +29,9 @@ HELPER_NAMES = [
     "blanks",
     "checkpoint",
     "flags",
+    "products",
+    "final_states",
+    "final_scores",
     "blank_sums",
     "label_sums",
     "likely",
@@ -228,19 +231,44 @@ def call_of(function):
     return rf"\b{function}[<(]"
 
 
+def returns_before_barriers(text, functions, lane):
+    """The text with a return of one lane before each barrier, and before each call of
+    the functions, which have barriers."""
+    meetings = "|".join([BARRIER.pattern, *map(call_of, functions)])
+    for meeting in re.finditer(meetings, text):
+        start = max(text.rfind(end, 0, meeting.start()) for end in ";{}") + 1
+        leave = f" if ({lane} == 7) {{ return; }} "
+        yield start, "return before it", text[:start] + leave + text[start:]
+
+
 def early_returns(launch, source):
-    header = without_comments(launch.header)
-    calls = map(call_of, functions_with_barriers(header))
-    for meeting in re.finditer("|".join([BARRIER.pattern, *calls]), source):
-        start = max(source.rfind(end, 0, meeting.start()) for end in ";{}") + 1
-        leave = " if (thread_index_in_simdgroup == 7) { return; } "
-        yield start, "return before it", source[:start] + leave + source[start:]
+    functions = functions_with_barriers(without_comments(launch.header))
+    yield from returns_before_barriers(source, functions, "thread_index_in_simdgroup")
 
 
 @mutants(early_returns, "source")
 def test_no_thread_may_return_before_a_barrier(emulator, name, edit):
     report = report_on(emulator, name, edit)
     assert re.match(f"{name}: divergent.* has returned", report), report
+
+
+def early_returns_of_functions(launch, header):
+    functions = functions_with_barriers(header)
+    for function in functions.values():
+        signature, brace, body = function.partition("{")
+        if not signature.startswith("METAL_FUNC void"):
+            continue
+        lane = "self.lane" if "Threads self" in signature else "lane"
+        begin = header.index(function) + len(signature + brace)
+        end = begin + len(body)
+        for start, what, edited in returns_before_barriers(body, functions, lane):
+            yield begin + start, what, header[:begin] + edited + header[end:]
+
+
+@mutants(early_returns_of_functions, "header")
+def test_no_thread_may_return_from_a_function_before_a_barrier(emulator, name, edit):
+    report = report_on(emulator, name, edit)
+    assert re.match(f"{name}: divergent", report), report
 
 
 def missing_stores(launch, text):

@@ -70,9 +70,7 @@ nb::list describe(const Plan& plan) {
   return result;
 }
 
-} // namespace
-
-void bind_launches(nb::module_& m) {
+void bind_plans(nb::module_& m) {
   m.def(
       "gpu_launches",
       [](const mx::array& log_probs,
@@ -111,7 +109,9 @@ void bind_launches(nb::module_& m) {
       "normalized"_a,
       "What each op launches on Metal for inputs of these shapes and dtypes, as "
       "keyword arguments of mx.fast.metal_kernel.");
+}
 
+void bind_memory_check(nb::module_& m) {
   m.def(
       "check_gpu_memory",
       [](const mx::array& log_probs,
@@ -137,6 +137,13 @@ void bind_launches(nb::module_& m) {
       "with_logits"_a,
       "limit"_a,
       "Refuses an alignment whose tables take more than `limit` bytes on a GPU.");
+}
+
+} // namespace
+
+void bind_launches(nb::module_& m) {
+  bind_plans(m);
+  bind_memory_check(m);
 }
 
 } // namespace mlx_ctc::gpu
