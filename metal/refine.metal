@@ -90,8 +90,9 @@ if (is_first_thread) {
     const Wide growth = growths[i];
     product = normalise(multiply(product, growth));
   }
-  // Rounding can make z greater than 1 by 1e-14 per frame. Log-probabilities
-  // can have a z greater than 1.
+  // Rounding can make z greater than 1 by 1e-14 per frame. It is really greater
+  // than 1 with log-probabilities that do not sum to 1, or a blank as a label.
   const float refined = minus_log(product);
-  loss[n] = refined == 0.0f || (LOGITS && refined < 0.0f) ? 0.0f : refined;
+  const bool is_rounding = LOGITS && refined < 0.0f && refined > -1e-9f;
+  loss[n] = refined == 0.0f || is_rounding ? 0.0f : refined;
 }

@@ -11,6 +11,7 @@ from problems import (
     LONG,
     REDUCTIONS,
     REPEATING,
+    Problem,
     assert_loss_close,
     random_problem,
     to_numpy,
@@ -174,6 +175,14 @@ def test_label_equal_to_the_blank_is_one_more_state(rng):
     problem = random_problem(rng)
     problem.targets[:, ::3] = problem.blank
     assert_loss_close(problem.run()[0], problem.expected()[0])
+
+
+def test_label_equal_to_the_blank_can_make_the_loss_negative(with_logits):
+    # Two frames of one class have one path without labels, and three with one.
+    lengths, target_lengths = np.array([2, 2]), np.array([0, 1])
+    zeros = np.zeros((2, 2, 1)), np.zeros((2, 1), int)
+    problem = Problem(*zeros, lengths, target_lengths, with_logits=with_logits)
+    assert_loss_close(problem.run()[0], [0, -log(3)])
 
 
 @pytest.mark.parametrize("shape", ["1x1x2x1", "3x1x2x1", "40x17x3x15", "90x2x300x31"])

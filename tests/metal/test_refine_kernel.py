@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
+from problems import Problem
 from static_check import problems as problems_of_text
 
 
@@ -40,6 +41,12 @@ def test_confident_model(emulator, rng, margin, undecided, with_logits):
 def test_thousands_of_frames(emulator, rng, with_logits):
     problem = exact.confident(rng, 3000, 32, 30, 16, with_logits, undecided=True)
     check(emulator, problem)
+
+
+def test_label_equal_to_the_blank(emulator, with_logits):
+    lengths, target_lengths = np.array([2, 2]), np.array([0, 1])
+    zeros = np.zeros((2, 2, 1)), np.zeros((2, 1), int)
+    check(emulator, Problem(*zeros, lengths, target_lengths, 0, with_logits))
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
