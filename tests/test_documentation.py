@@ -20,6 +20,7 @@ ALIGNMENT_PAGE = ROOT / "docs" / "alignment-and-decoding.md"
 
 # Pages whose Python is run by a test of its own.
 RUN_BY = {
+    "docs/fine-tuning.md": "tests/test_fine_tuning.py",
     "docs/from-pytorch.md": "tests/test_from_pytorch.py",
     "examples/speech/README.md": "tests/speech/test_recogniser.py",
 }
