@@ -216,6 +216,27 @@ def check_readme(page):
     assert [letters(found[0].labels) for found in page["results"]] == TEXTS
 
 
+def check_ocr(page):
+    model, ink, widths = page["model"], page["ink"], page["widths"]
+    logits, lengths = page["logits"], page["lengths"]
+    assert logits.shape == (2, 26, 28)
+    assert lengths.tolist() == [26, 15]
+    assert np.isfinite(page["loss"].item())
+    # What is in the padding would be seen.
+    ink = mx.where(mx.arange(104) < widths[:, None, None], ink, 0)
+    together = np.array(model(ink, widths)[0])
+    alone = np.array(model(ink[1:, :, :60], widths[1:])[0])
+    tolerance = 1e-5 if mx.default_device() == mx.cpu else 1e-2  # may be TF32
+    np.testing.assert_allclose(together[1:, :15], alone, rtol=0, atol=tolerance)
+    frames = mx.arange(12).reshape(2, 6, 1)
+    backwards = page["reverse"](frames, mx.array([6, 4]))[..., 0]
+    assert backwards.tolist() == [[5, 4, 3, 2, 1, 0], [9, 8, 7, 6, 10, 11]]
+    assert page["frames_needed"](page["targets"][1]) == len("balloon") + 2
+    assert len(page["read"]) == len(page["searched"]) == 2
+    assert [span.token for span in page["spans"]] == page["targets"][0]
+    assert page["columns"][-1][1] <= 104
+
+
 def check_scores(page):
     logits = np.array(page["logits"], np.float64)
     log_prior = np.log(np.exp(reference.log_softmax(logits)).mean(axis=(0, 1)))
@@ -339,6 +360,7 @@ CHECKS = {
     "README.md": check_readme,
     "docs/alignment-and-decoding.md": check_alignment,
     "docs/batches.md": check_batches,
+    "docs/ocr.md": check_ocr,
     "docs/scores.md": check_scores,
     "docs/streaming.md": check_streaming,
     "docs/troubleshooting.md": check_troubleshooting,
