@@ -324,9 +324,24 @@ METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
   return x[0];
 }
 
+// Moves gamma of a likely label to its frame in `likely`.
+template <int SEGMENT>
+METAL_FUNC void move_likely(
+    thread float (&label_gammas)[SEGMENT],
+    Shared<LikelyLabel> likely, // (SEGMENT)
+    int y) {
+#pragma unroll
+  for (int f = 0; f < SEGMENT; ++f) {
+    if (label_gammas[f] > likely_gamma) {
+      likely[f] = LikelyLabel{label_gammas[f], y};
+      label_gammas[f] = 0.0f;
+    }
+  }
+}
+
 // Computes one window: stores gamma of the labels, and adds gamma of all states
-// to the simdgroup's sums. With LIKELY_APART the likely label of a frame has
-// its gamma in memory.likely instead, and 0 among the others.
+// to the simdgroup's sums. With LIKELY_APART a frame's likely label is added to
+// memory.likely instead.
 template <bool LIKELY_APART, int SEGMENT, typename Scores>
 METAL_FUNC void add_window(
     LabelGammas gammas,
@@ -345,14 +360,14 @@ METAL_FUNC void add_window(
         blanks, gammas, segment, place, ends, scores, z, lane);
   }
   float label_gammas[SEGMENT];
+  bool has_likely = false;
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
     label_gammas[f] = gammas.contains(f) ? *gammas.at(f) : 0.0f;
-    if (LIKELY_APART && label_gammas[f] > likely_gamma) {
-      memory.likely[f] = LikelyLabel{label_gammas[f], place.y};
-      *gammas.at(f) = 0.0f;
-      label_gammas[f] = 0.0f;
-    }
+    has_likely = has_likely || label_gammas[f] > likely_gamma;
+  }
+  if (LIKELY_APART && has_likely) {
+    move_likely(label_gammas, memory.likely, place.y);
   }
   const float sum_of_labels = sums_of_lanes(label_gammas, lane);
   const float sum_of_blanks = sums_of_lanes(blanks, lane);

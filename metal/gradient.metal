@@ -33,6 +33,7 @@
 
 #include "gammas.h"
 #include "last_blank_gammas.h"
+#include "likely_row.h"
 #include "parts.h"
 
 threadgroup float p_blanks[MAX_SIMDGROUPS][SEGMENT];
@@ -43,6 +44,7 @@ threadgroup float blank_sums[MAX_SIMDGROUPS][SEGMENT]; // of gamma
 threadgroup float label_sums[MAX_SIMDGROUPS][SEGMENT];
 threadgroup LikelyLabel likely_labels[MAX_SIMDGROUPS][SEGMENT];
 threadgroup FrameSums frame_sums[FRAMES];
+threadgroup float gamma_scale[FRAMES]; // -cotangent / sum of gamma
 
 const Threads self = {
     int(threads_per_threadgroup.x),
@@ -138,7 +140,6 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
         metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
     if (has_windows && lane < SEGMENT) {
       memory.blank_sums[lane] = 0.0f;
-      memory.likely[lane] = LikelyLabel{0.0f, -1};
     }
     metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
   }
@@ -189,13 +190,10 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
     // removes the rounding errors of alpha, beta_p and z, which grow with the
     // number of frames. With several parts the sum is not known.
     const float divisor = S_n <= PART ? blanks + labels + likely.gamma : 1.0f;
-    frame_sums[self.index] = FrameSums{
-        blanks,
-        -weight / divisor,
-        blanks > likely_gamma ? blank : likely.y,
-        likely.gamma,
-        labels,
-        frame_sums[self.index].softmax_rest};
+    gamma_scale[self.index] = -weight / divisor;
+    blank_sums[0][f] = blanks;
+    frame_sums[self.index] =
+        FrameSums{labels, likely, frame_sums[self.index].softmax_rest};
   }
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
@@ -217,12 +215,19 @@ for (int part = 0; part < parts_of(S_n, PART); ++part) {
   rows.softmax = &softmax[0];
   rows.gammas = &gammas[0][0];
   rows.capacity = CAPACITY;
-  rows.frame_sums = &frame_sums[0];
-  rows.knows_others = rows.has_softmax && S_n <= PART;
+  rows.blank_gammas = &blank_sums[0][offset];
+  rows.gamma_scale = &gamma_scale[0];
   rows.classes = classes + classes_of_part;
   if (part == 0) {
-    write_rows<FRAMES, SIDE_BY_SIDE, LOGITS>(
-        rows, sequence.scores + t0 * rows.frame_stride, self);
+    const auto scores_to_read = sequence.scores + t0 * rows.frame_stride;
+    write_rows<FRAMES, SIDE_BY_SIDE, LOGITS>(rows, scores_to_read, self);
+    if (rows.has_softmax && S_n <= PART) {
+      metal::threadgroup_barrier(metal::mem_flags::mem_device);
+      if (self.index < frames.with_paths) {
+        const FrameSums sums = frame_sums[self.index];
+        write_likely_class<LOGITS>(rows, scores_to_read, self.index, sums);
+      }
+    }
   } else {
     subtract_part(
         rows,

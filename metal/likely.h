@@ -1,5 +1,11 @@
-// The label that has most of a frame's gamma. Its gamma is kept apart from that
-// of the other labels: a sum near 1 would lose the digits of what they have.
+// The class that has most of a frame's gamma. If softmax is near 1 as well,
+// their difference is less than their rounding. It is also the difference of
+// what the other classes have of gamma and of softmax:
+//
+//   softmax - gamma = (1 - gamma) - (1 - softmax)
+//
+// So the likely label's gamma is left out of the sum over labels, and the rest
+// of softmax is summed without its greatest term (softmax_sum.h).
 
 #include "pointers.h"
 

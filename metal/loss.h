@@ -30,11 +30,11 @@ METAL_FUNC Extended product_of_normalisers(
     }
     const Scale scale = scale_of(greatest);
     for (int t = begin; t < end; ++t) {
-      const float inverse_sum = 1.0f / (1.0f + sequence.softmax_rest(t));
-      valid = valid && inverse_sum > 0.0f;
+      const float rest = sequence.softmax_rest(t);
+      valid = valid && rest >= 0.0f;
       const Extended p_of_greatest =
           probability(sequence.greatest_logit(t), scale);
-      result.m *= inverse_sum / p_of_greatest.m;
+      result.m /= (1.0f + rest) * p_of_greatest.m;
       result = normalise(Extended{result.m, result.e - p_of_greatest.e});
     }
   }

@@ -30,11 +30,9 @@ METAL_FUNC void subtract_part(
         for (int rank = of_class.begin; rank < of_class.end; ++rank) {
           gamma += rows.gammas[f * rows.capacity + rank];
         }
-        const FrameSums frame = rows.frame_sums[f];
-        gamma += y == rows.blank ? frame.blanks : 0.0f;
-        gamma += y == frame.likely_class ? frame.likely : 0.0f;
+        gamma += y == rows.blank ? rows.blank_gammas[f] : 0.0f;
         const Device<Element> to = rows.gradient + f * rows.row_stride + y;
-        *to = Element(metal::fma(gamma, frame.scale, float(*to)));
+        *to = Element(metal::fma(gamma, rows.gamma_scale[f], float(*to)));
       }
     }
   }

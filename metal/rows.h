@@ -3,19 +3,8 @@
 
 #include "classes.h"
 #include "exp.h"
-#include "likely.h"
 #include "pointers.h"
 #include "threads.h"
-
-// Of one frame. gamma is not divided by its sum yet.
-struct FrameSums {
-  alignas(8) float blanks; // gamma of the blanks
-  float scale; // -cotangent / sum of gamma
-  int likely_class; // that of the likely label, or the blank if it is; else -1
-  float likely; // gamma of the likely label, 0 if there is none
-  float labels; // gamma of the part's other labels
-  float softmax_rest; // of logits: cotangent * (1 - the greatest softmax)
-};
 
 // The rows of one sequence that a threadgroup writes.
 template <typename Element>
@@ -35,8 +24,8 @@ struct Rows {
   Shared<float2> softmax; // (FRAMES) greatest score, cotangent / sum
   Shared<float> gammas; // (FRAMES, capacity) of labels, in order of ranks
   int capacity;
-  Shared<FrameSums> frame_sums; // (FRAMES)
-  bool knows_others; // whether difference_of_likely() has what it needs
+  Shared<float> blank_gammas; // (FRAMES)
+  Shared<float> gamma_scale; // (FRAMES) -cotangent / sum of gamma
   Device<const uint> classes; // (C) ranks of each class's labels
 
   // The ranks of a class's labels; none if no frame has a path.
@@ -70,14 +59,16 @@ METAL_FUNC void load_class(
   }
 }
 
-// Gamma of a class's labels, in the order of the target, but for the likely
-// one.
-template <int COUNT, int STEP, typename Element>
-METAL_FUNC void sum_labels(
-    thread float (&sums)[COUNT],
+// Subtracts cotangent * gamma of the class from `values` (gamma_scale is
+// negative): its labels in the order of the target, then the blanks.
+template <int COUNT, int STEP, bool WHOLE, typename Element>
+METAL_FUNC void subtract_gammas(
+    thread float (&values)[COUNT],
     Rows<Element> rows,
     int first,
+    int c,
     Ranks labels) {
+  float sums[COUNT];
 #pragma unroll
   for (int k = 0; k < COUNT; ++k) {
     sums[k] = 0.0f;
@@ -91,64 +82,13 @@ METAL_FUNC void sum_labels(
     }
     ++gammas;
   }
-}
-
-// cotangent * (softmax - gamma) of a frame's likely class.
-//
-// If softmax is near 1 as well, the difference is less than their rounding. It
-// is also the difference of what the other classes have of gamma and of
-// softmax, which is 1 - softmax.
-template <bool LOGITS, typename Element>
-METAL_FUNC float difference_of_likely(
-    Rows<Element> rows,
-    FrameSums frame,
-    float2 scale, // of the frame's softmax
-    float score,
-    float softmax, // times cotangent
-    float labels, // sum_labels()
-    bool is_blank) {
-  const bool is_certain =
-      LOGITS ? score == scale.x : metal::abs(score) <= near_zero;
-  if (is_certain && rows.knows_others) {
-    const float blanks = is_blank ? 0.0f : frame.blanks;
-    const float others = blanks + (frame.labels - labels);
-    const float rest =
-        LOGITS ? frame.softmax_rest : -expm1_near_zero(score) * scale.y;
-    return -metal::fma(others, frame.scale, rest);
-  }
-  const float gamma = labels + (is_blank ? frame.blanks : 0.0f) + frame.likely;
-  return metal::fma(gamma, frame.scale, softmax);
-}
-
-// Subtracts cotangent * gamma of the class from `values` (the scale of gamma is
-// negative).
-template <int COUNT, int STEP, bool WHOLE, bool LOGITS, typename Element>
-METAL_FUNC void subtract_gammas(
-    thread float (&values)[COUNT],
-    Rows<Element> rows,
-    int first,
-    int c,
-    thread const float (&scores)[COUNT],
-    Ranks labels) {
-  float sums[COUNT];
-  sum_labels<COUNT, STEP>(sums, rows, first, labels);
-  const bool is_blank = c == rows.blank;
+  const Shared<float> blanks = rows.blank_gammas + first;
+  const Shared<float> scale = rows.gamma_scale + first;
 #pragma unroll
   for (int k = 0; k < COUNT; ++k) {
-    const int row = first + k * STEP;
-    if (WHOLE || row < rows.count_with_paths) {
-      const FrameSums frame = rows.frame_sums[row];
-      const float gamma = sums[k] + (is_blank ? frame.blanks : 0.0f);
-      values[k] = c == frame.likely_class
-          ? difference_of_likely<LOGITS>(
-                rows,
-                frame,
-                rows.softmax[row],
-                scores[k],
-                values[k],
-                sums[k],
-                is_blank)
-          : metal::fma(gamma, frame.scale, values[k]);
+    sums[k] += c == rows.blank ? blanks[k * STEP] : 0.0f;
+    if (WHOLE || first + k * STEP < rows.count_with_paths) {
+      values[k] = metal::fma(sums[k], scale[k * STEP], values[k]);
     }
   }
 }
@@ -161,17 +101,17 @@ METAL_FUNC void write_class(
     int c,
     thread const float (&scores)[COUNT],
     Ranks labels) {
+  const Shared<float2> softmax = rows.softmax + first;
   float values[COUNT];
 #pragma unroll
   for (int k = 0; k < COUNT; ++k) {
-    const float2 scale = rows.softmax[first + k * STEP];
+    const float2 frame = softmax[k * STEP];
     const float e =
-        LOGITS ? softmax_exp(scores[k] - scale.x) : float_exp(scores[k]);
-    values[k] = e * scale.y;
+        LOGITS ? softmax_exp(scores[k] - frame.x) : float_exp(scores[k]);
+    values[k] = e * frame.y;
   }
   if (labels.begin < labels.end || c == rows.blank) {
-    subtract_gammas<COUNT, STEP, WHOLE, LOGITS>(
-        values, rows, first, c, scores, labels);
+    subtract_gammas<COUNT, STEP, WHOLE>(values, rows, first, c, labels);
   }
   Device<Element> to = rows.gradient + first * rows.row_stride + c;
 #pragma unroll
