@@ -233,6 +233,24 @@ def exactness_table():
     return markdown(columns, rows)
 
 
+def host_table():
+    """Microseconds on the host for each step."""
+    microseconds = load("host_h200.json")["microseconds"]
+    rows = [[what, f"{value:.0f}"] for what, value in microseconds.items()]
+    return markdown(["queued, for each step", "µs"], rows)
+
+
+def startup_table():
+    """Seconds of the steps in a process, by what it finds compiled."""
+    turn = load("startup_h200.json")[0]
+    columns = list(next(iter(turn.values()))[0])
+    rows = [
+        [process, *(f"{seconds[column]:.2f}" for column in columns)]
+        for process, (seconds, _) in turn.items()
+    ]
+    return markdown(["process", *columns], rows)
+
+
 def markdown(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -242,6 +260,8 @@ FIGURES = {
     "summary": summary,
     "cpu_table": cpu_table,
     "gpu_table": gpu_table,
+    "host_table": host_table,
+    "startup_table": startup_table,
     "exactness_table": exactness_table,
     "decoding_summary": decoding_summary,
     "decoding_table": decoding_table,
