@@ -271,9 +271,9 @@ FIGURES = {
 def up_to_date(text):
     """The page with every marked part replaced."""
     part = re.compile(
-        r"(<!-- table\.py (\w+) -->\n).*?(\n<!-- table\.py end -->)", re.DOTALL
+        r"(<!-- table\.py (\w+) -->)\n.*?(<!-- table\.py end -->)", re.DOTALL
     )
-    return part.sub(lambda m: m[1] + FIGURES[m[2]]() + m[3], text)
+    return part.sub(lambda m: f"{m[1]}\n{FIGURES[m[2]]()}\n{m[3]}", text)
 
 
 def main():
