@@ -340,8 +340,8 @@ METAL_FUNC void move_likely(
 }
 
 // Computes one window: stores gamma of the labels, and adds gamma of all states
-// to the simdgroup's sums. With LIKELY_APART a frame's likely label is added to
-// memory.likely instead.
+// to the simdgroup's sums. With LIKELY_APART a frame's likely label is left out
+// of the sum, and stored in memory.likely.
 template <bool LIKELY_APART, int SEGMENT, typename Scores>
 METAL_FUNC void add_window(
     LabelGammas gammas,

@@ -9,7 +9,8 @@
 
 #include "pointers.h"
 
-// A state with more than this is likely; no frame has two.
+// A state with more than this, before gamma is divided by the frame's sum, is
+// likely; no frame has two.
 constant constexpr float likely_gamma = 0.75f;
 
 struct LikelyLabel {

@@ -22,9 +22,9 @@ METAL_FUNC float sum_of_unlikely(Rows<Element> rows, int row, Ranks labels) {
   return sum;
 }
 
-// Writes the element of the row's likely class again, if its softmax is near 1
-// too. It is a function of its own, after the rows are written, because their
-// loop has no registers left.
+// Writes the element of the row's likely class again, if it is that of the
+// greatest logit, or its log-probability is near 0. It is a function of its
+// own, after the rows are written, because their loop has no registers left.
 template <bool LOGITS, typename Element, typename Scores>
 METAL_FUNC void write_likely_class(
     Rows<Element> rows,

@@ -19,8 +19,8 @@ METAL_FUNC void scan_round(
   const ScanWindow window =
       window_of_scan<LOGITS>(scan, first, windows, slot, self.lane);
 
-  // Registers of the second simdgroup (loader, last_blank) and of the first
-  // (state); both have outputs.
+  // The second simdgroup uses the loader and last_blank, the first uses state;
+  // both use the outputs.
   auto loader = loader_of(scan, window);
   ScanOutputs outputs = outputs_of(scan, window, self.lane);
   Pair state = initial_state(scan, window.place);

@@ -16,8 +16,8 @@ struct Plan {
   int results;
   std::vector<Table> tables; // what the launches write besides the results
 
-  // Of the arrays, the last ones.
-  size_t outputs() const {
+  // How many of the arrays are outputs. They are the last ones.
+  size_t output_count() const {
     return results + tables.size();
   }
 };

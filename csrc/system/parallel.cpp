@@ -196,8 +196,8 @@ int threads_for(int64_t nanoseconds) {
 
 void expect_parallel_for(int threads) {
   int helpers = std::min(threads, max_threads()) - 1;
-  std::unique_lock lock(busy, std::try_to_lock);
-  if (helpers > 0 && lock.owns_lock()) {
+  std::unique_lock lock(busy, std::defer_lock);
+  if (helpers > 0 && lock.try_lock()) {
     pool().wake(helpers);
   }
 }
@@ -208,8 +208,8 @@ void parallel_for(
     const std::function<void(int64_t, int)>& body) {
   Loop loop(n, body);
   int helpers = std::min<int64_t>({n, threads, max_threads()}) - 1;
-  std::unique_lock lock(busy, std::try_to_lock);
-  if (helpers > 0 && lock.owns_lock()) {
+  std::unique_lock lock(busy, std::defer_lock);
+  if (helpers > 0 && lock.try_lock()) {
     pool().run(loop, helpers);
   } else {
     loop.run(0);

@@ -31,18 +31,16 @@ std::string source_with_options(const Launch& launch) {
 
 // MLX before 0.32.1 caches Metal's libraries and CUDA's modules by the kernel's
 // name, so the name says all that the text depends on besides the template
-// arguments: the dtype of the scores, which inputs are in constant memory, and
-// the options if the text has them.
+// arguments: the launch bounds, the dtypes of the inputs, which of them are in
+// constant memory, and the options if the text has them.
 std::string unique_name(
     const Launch& launch,
     const std::vector<mx::array>& inputs) {
-  std::string name = launch.name + "_";
-  auto dtype = inputs[0].dtype();
-  name += dtype == mx::float16 ? "float16_"
-      : dtype == mx::bfloat16  ? "bfloat16_"
-                               : "float32_";
+  std::string name = launch.name + "_" + std::to_string(launch.max_threads) +
+      "_" + std::to_string(launch.resident);
   for (const auto& input : inputs) {
-    name += input.size() < constant_elements ? 'c' : 'd';
+    name += input.size() < constant_elements ? "_c" : "_d";
+    name += std::to_string(static_cast<int>(input.dtype().val()));
   }
   if (backend() == Backend::cuda && has_options(launch)) {
     for (int option : launch.options) {

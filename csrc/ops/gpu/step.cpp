@@ -226,10 +226,9 @@ Step::Kernels Step::make_kernels(
 Step::Kernels Step::kernels(
     mx::Stream stream,
     const std::vector<mx::array>& arrays) {
-  // Of one problem: streams and strides of inputs. Each has a copy of the
-  // kernels' text or code.
+  // Of one problem. Each has a copy of the kernels' text or code.
   constexpr size_t max_cached = 8;
-  auto inputs = arrays.size() - plan_.outputs();
+  auto inputs = arrays.size() - plan_.output_count();
   auto layout = layout_of(stream, arrays, inputs);
   std::lock_guard lock(mutex_);
   auto found = kernels_.find(layout);

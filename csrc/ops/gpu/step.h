@@ -45,7 +45,9 @@ void check_memory(
     const std::vector<Table>& tables,
     size_t limit);
 
-// Shared by the nodes of all calls with the same problem.
+// A plan, and MLX's primitives for its launches: a set for each stream, and on
+// CUDA for each layout of the inputs. Shared by all calls with the same
+// problem.
 class Step {
  public:
   explicit Step(Plan plan) : plan_(std::move(plan)) {}
@@ -54,8 +56,8 @@ class Step {
     return plan_.tables;
   }
 
-  // outputs: the results, then the tables. Those are outputs because MLX keeps
-  // outputs until the GPU has finished with them.
+  // outputs: the results, then the tables. The tables are outputs because MLX
+  // keeps a node's outputs until the GPU has finished with them.
   void run(
       mx::Stream stream,
       const std::vector<mx::array>& inputs,
@@ -70,7 +72,7 @@ class Step {
       const Launch& launch,
       const std::vector<mx::array>& arrays) const;
 
-  // MLX's nodes for the launches.
+  // MLX's primitives for the launches.
   Kernels make_kernels(mx::Stream stream, const std::vector<mx::array>& arrays)
       const;
   Kernels kernels(mx::Stream stream, const std::vector<mx::array>& arrays);
