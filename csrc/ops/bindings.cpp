@@ -75,7 +75,7 @@ bool is_plain_batch(
     }
     arrays[i++] = nb::inst_ptr<mx::array>(handle);
   }
-  int64_t number;
+  int64_t number = 0;
   return PyLong_CheckExact(blank.ptr()) && nb::try_cast(blank, number) &&
       mlx_ctc::is_plain_batch(
              op, *arrays[0], *arrays[1], *arrays[2], *arrays[3], number);
