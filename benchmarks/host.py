@@ -17,8 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import mlx.core as mx
-
-from mlx_ctc import ctc_loss
+from ctc_loss import Case, Ours, OursCompiled
 
 CODE = 75_000  # bytes: about the size of the scan's code, and of the gradient's
 
@@ -62,21 +61,13 @@ def chain(length, code_bytes):
 
 
 def ctc_steps(shape):
-    """{how: step} of loss and gradient."""
-    T, N, C, S = map(int, shape.split("x"))
-    logits = mx.random.normal((T, N, C))
-    targets = mx.random.randint(1, C, (N, S))
-    lengths = mx.full((N,), T, mx.int32), mx.full((N,), S, mx.int32)
-    mx.eval(logits, targets, *lengths)
-
-    def loss(logits):
-        return ctc_loss(logits, targets, *lengths, reduction="sum", with_logits=True)
-
-    step = mx.value_and_grad(loss)
+    """{how: step}"""
+    case = Case(shape, "gpu", "float32", threads=1)
+    uncompiled, compiled = Ours(case), OursCompiled(case)
     return {
-        "uncompiled": partial(step, logits),
-        "compiled": partial(mx.compile(step), logits),
-        "compiled, loss only": partial(mx.compile(loss), logits),
+        "uncompiled": partial(uncompiled.tasks["gradient"], uncompiled.logits),
+        "compiled": partial(compiled.tasks["gradient"], compiled.logits),
+        "compiled, loss only": partial(compiled.tasks["loss"], compiled.logits),
     }
 
 

@@ -71,7 +71,7 @@ std::vector<Table> tables_of(
   std::vector<Table> tables;
   for (const auto& launch : launches) {
     for (const auto& output : launch.outputs) {
-      if (index_in(results, output.name) == static_cast<int>(results.size())) {
+      if (std::ranges::count(results, output.name) == 0) {
         tables.push_back(output);
       }
     }
@@ -112,11 +112,7 @@ Plan plan(
     }
     add(parameters, launch.outputs);
   }
-  return {
-      std::move(arrays),
-      std::move(launches),
-      static_cast<int>(results.size()),
-      std::move(tables)};
+  return {std::move(arrays), std::move(launches), std::move(tables)};
 }
 
 // The launch, preceded by that of the normalisers if the scores are logits.

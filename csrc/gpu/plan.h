@@ -13,13 +13,7 @@ struct Plan {
   // The inputs of the step, then its outputs: the results, then the tables.
   Names arrays;
   std::vector<Launch> launches; // none for an empty problem
-  int results;
   std::vector<Table> tables; // what the launches write besides the results
-
-  // How many of the arrays are outputs. They are the last ones.
-  size_t output_count() const {
-    return results + tables.size();
-  }
 };
 
 Plan loss_plan(const Problem& problem);

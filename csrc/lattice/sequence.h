@@ -36,6 +36,10 @@ namespace mlx_ctc::cpu {
 
 constexpr size_t cache_line = 64; // bytes
 
+constexpr size_t whole_cache_lines(size_t bytes) {
+  return (bytes + cache_line - 1) / cache_line * cache_line;
+}
+
 // `bytes` from the first cache line in `memory` on, which has cache_line more.
 inline std::span<std::byte> on_cache_line(std::byte* memory, size_t bytes) {
   auto address = reinterpret_cast<uintptr_t>(memory);

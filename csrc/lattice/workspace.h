@@ -29,7 +29,7 @@ class Workspace {
   template <typename T>
   T* take(int64_t count) {
     auto* taken = reinterpret_cast<T*>(next_);
-    next_ += (count * sizeof(T) + cache_line - 1) / cache_line * cache_line;
+    next_ += whole_cache_lines(count * sizeof(T));
     assert(next_ <= end_);
     return taken;
   }

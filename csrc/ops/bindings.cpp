@@ -22,11 +22,19 @@ using namespace nb::literals;
 namespace {
 
 // A loss on the CPU that is traced will have a gradient as large as log_probs.
-void expect_gradient(const mx::array& log_probs, mx::StreamOrDevice s) {
+mx::array ctc_loss(
+    const mx::array& log_probs,
+    const mx::array& targets,
+    const mx::array& input_lengths,
+    const mx::array& target_lengths,
+    const mlx_ctc::Options& options,
+    mx::StreamOrDevice s) {
   if (log_probs.is_tracer() && mx::to_stream(s).device == mx::Device::cpu) {
     nb::gil_scoped_release release; // MLX may wait for its streams
     mlx_ctc::cpu::keep_freed(log_probs.nbytes());
   }
+  return mlx_ctc::ctc_loss(
+      log_probs, targets, input_lengths, target_lengths, options, s);
 }
 
 // The function of an op with its options, a blank and flags, as arguments.
@@ -46,9 +54,6 @@ auto with_options(Result (*op)(
              int blank,
              Flags... flags,
              mx::StreamOrDevice stream) {
-    if constexpr (std::is_same_v<Options, mlx_ctc::Options>) {
-      expect_gradient(log_probs, stream);
-    }
     return op(
         log_probs,
         targets,
@@ -103,7 +108,7 @@ void bind_target_ops(nb::module_& m) {
 
   define(
       "ctc_loss",
-      with_options<mlx_ctc::Options, bool, bool, bool>(mlx_ctc::ctc_loss),
+      with_options<mlx_ctc::Options, bool, bool, bool>(ctc_loss),
       "The loss (N,) of log_probs (T, N, C), targets (N, S) and lengths (N,), "
       "the last three int32.",
       "with_logits"_a,

@@ -49,10 +49,6 @@ int threads_for_batch(const mx::array& log_probs, const mx::array& targets) {
       threads_for(frames * nanoseconds), std::max<int64_t>(N, 1));
 }
 
-size_t whole_cache_lines(size_t bytes) {
-  return (bytes + cache_line - 1) / cache_line * cache_line;
-}
-
 } // namespace
 
 std::shared_ptr<Workspaces> Workspaces::on(

@@ -55,9 +55,12 @@ void keep_freed(size_t bytes) {
   static std::mutex mutex;
   static size_t limit = kept_bytes; // as far as we know
   static bool is_ours = true;
+  if (bytes < kept_bytes) {
+    return;
+  }
   std::lock_guard lock(mutex);
   size_t wanted = kept_bytes + bytes;
-  if (!is_ours || bytes < kept_bytes || wanted <= limit) {
+  if (!is_ours || wanted <= limit) {
     return;
   }
   // There is no function that only reads the limit, and a lower one would free

@@ -60,14 +60,13 @@ mx::array array_of(const std::array<int, 2>& options) {
 // What MLX's nodes depend on besides the plan.
 std::vector<int64_t> layout_of(
     mx::Stream stream,
-    const std::vector<mx::array>& arrays,
-    size_t inputs) {
+    const std::vector<mx::array>& inputs) {
   std::vector<int64_t> layout;
   layout.reserve(64);
   layout.push_back(stream.index);
   if (backend() == Backend::cuda) { // strides are scalars of the node
-    for (size_t i = 0; i < inputs; ++i) {
-      const auto& strides = arrays[i].strides();
+    for (const auto& input : inputs) {
+      const auto& strides = input.strides();
       layout.insert(layout.end(), strides.begin(), strides.end());
     }
   }
@@ -185,7 +184,7 @@ void Step::run(
   }
   auto arrays = inputs;
   arrays.insert(arrays.end(), outputs.begin(), outputs.end());
-  auto kernels = this->kernels(stream, arrays);
+  auto kernels = this->kernels(stream, inputs, arrays);
   for (size_t i = 0; i < kernels.size(); ++i) {
     const auto& launch = plan_.launches[i];
     std::vector<mx::array> written;
@@ -225,11 +224,11 @@ Step::Kernels Step::make_kernels(
 
 Step::Kernels Step::kernels(
     mx::Stream stream,
+    const std::vector<mx::array>& inputs,
     const std::vector<mx::array>& arrays) {
   // Of one problem. Each has a copy of the kernels' text or code.
   constexpr size_t max_cached = 8;
-  auto inputs = arrays.size() - plan_.output_count();
-  auto layout = layout_of(stream, arrays, inputs);
+  auto layout = layout_of(stream, inputs);
   std::lock_guard lock(mutex_);
   auto found = kernels_.find(layout);
   if (found == kernels_.end()) {

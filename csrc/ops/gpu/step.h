@@ -75,7 +75,10 @@ class Step {
   // MLX's primitives for the launches.
   Kernels make_kernels(mx::Stream stream, const std::vector<mx::array>& arrays)
       const;
-  Kernels kernels(mx::Stream stream, const std::vector<mx::array>& arrays);
+  Kernels kernels(
+      mx::Stream stream,
+      const std::vector<mx::array>& inputs,
+      const std::vector<mx::array>& arrays);
 
   const Plan plan_;
   std::mutex mutex_;
