@@ -1,7 +1,10 @@
 # Scores of trained models, which are surer than any random ones: a recogniser of text
 # lines (rapidocr-onnxruntime, probabilities of 6625 classes) and two of captchas
-# (ddddocr, logits of 8210 classes). CONTRIBUTING.md says how to install them.
+# (ddddocr, logits of 8210 classes). CONTRIBUTING.md says how to install them. With
+# MLX_CTC_MODEL_SCORES, a folder, their scores are written there, and read where they
+# lie there already: on a GPU machine without these packages, for example.
 
+import os
 import warnings
 from importlib.util import find_spec
 from itertools import groupby
@@ -21,11 +24,6 @@ from problems import (
 
 from mlx_ctc import ctc_loss, forced_align, greedy_decode, merge_tokens
 
-onnxruntime = pytest.importorskip("onnxruntime")
-Image = pytest.importorskip("PIL.Image")
-ImageDraw = pytest.importorskip("PIL.ImageDraw")
-ImageFont = pytest.importorskip("PIL.ImageFont")
-
 pytestmark = pytest.mark.usefixtures("device")
 
 LINES = [
@@ -40,6 +38,8 @@ DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 def picture(text, height, width):
     """Black on white, from -1 to 1."""
+    from PIL import Image, ImageDraw, ImageFont
+
     image = Image.new("L", (width, height), 255)
     font = ImageFont.load_default(0.6 * height)
     ImageDraw.Draw(image).text((8, height // 8), text, fill=0, font=font)
@@ -47,8 +47,11 @@ def picture(text, height, width):
 
 
 def session(package, path):
-    if find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
+    for needed in package, "onnxruntime", "PIL":
+        if find_spec(needed) is None:
+            pytest.skip(f"{needed} is not installed")
+    import onnxruntime
+
     folder = Path(find_spec(package).submodule_search_locations[0])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # the captcha models' outputs have other shapes
@@ -79,10 +82,20 @@ MODELS = {
 }
 
 
+def scores_of(name):
+    folder = os.environ.get("MLX_CTC_MODEL_SCORES")
+    if folder is None:
+        return MODELS[name]()
+    file = Path(folder) / f"{name}.npy"
+    if not file.exists():
+        np.save(file, MODELS[name]())
+    return np.load(file)
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def scores(request):
     """(T, N, C) in float32, and whether they are logits."""
-    return MODELS[request.param](), request.param != "lines"
+    return scores_of(request.param), request.param != "lines"
 
 
 @pytest.fixture(params=[False, True], ids=["as_they_are", "small_ones_zero"])
