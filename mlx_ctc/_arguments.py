@@ -12,9 +12,11 @@ others would force an evaluation: the ops check them and answer with NaN.
 
 from __future__ import annotations
 
+import array
 import math
 import numbers
 import operator
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
@@ -71,10 +73,17 @@ class Values(NamedTuple):
 
 
 def from_host(values: Any) -> mx.array:
-    """An array of a list, number or NumPy array, in the type that NumPy gives it.
+    """An array of a list, number or NumPy array.
 
     Raises ValueError for rows of different lengths.
     """
+    if is_small_int(values):
+        return mx.array(values)
+    if isinstance(values, list) and set(map(type, values)) == {int}:
+        with suppress(OverflowError):  # of one that has more than 32 bits
+            buffer: Any = array.array("i", values)  # a type that MLX does not declare
+            return mx.array(buffer)
+
     import numpy as np  # takes longer to import than MLX
 
     values = np.asarray(values)
@@ -83,6 +92,10 @@ def from_host(values: Any) -> mx.array:
     if values.dtype != bool and not np.issubdtype(values.dtype, np.number):
         raise TypeError(values.dtype)
     return from_numpy(values)
+
+
+def is_small_int(value: Any) -> bool:
+    return type(value) is int and -(2**31) <= value < 2**31
 
 
 def from_numpy(values: np.ndarray[Any, Any]) -> mx.array:
@@ -99,9 +112,8 @@ def empty(shape: tuple[int, ...]) -> mx.array:
 
 
 def is_numpy(values: Any) -> bool:
-    import numpy as np
-
-    return isinstance(values, np.ndarray)
+    numpy = sys.modules.get("numpy")  # without it there are no such arrays
+    return numpy is not None and isinstance(values, numpy.ndarray)
 
 
 def layout_hint(shape: tuple[int, ...], layout: Layout) -> str:

@@ -9,7 +9,6 @@ import importlib
 import re
 import sys
 import sysconfig
-from importlib import metadata
 from pathlib import Path
 
 import mlx_ctc
@@ -22,6 +21,8 @@ BACKENDS = {"mlx-cpu": "cpu", "mlx-cuda-12": "cuda12", "mlx-cuda-13": "cuda13"}
 
 def installed(name: str) -> str | None:
     """The version of an installed distribution."""
+    from importlib import metadata  # takes 20 ms, and only errors need it
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

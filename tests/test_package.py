@@ -34,6 +34,20 @@ def test_import_gives_the_function_and_the_module():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# Each takes as long to import as the package, or longer, and MLX needs neither.
+@pytest.mark.parametrize("module", ["numpy", "importlib.metadata"])
+def test_loss_of_ints_and_arrays_imports_no(module):
+    code = f"""
+import sys
+import mlx.core as mx, mlx_ctc
+scores = mx.zeros((4, 3, 5))
+loss = mlx_ctc.ctc_loss(scores, mx.ones((3, 2), mx.int32), 4, [2, 1, 2])
+mx.eval(mx.grad(lambda x: mlx_ctc.ctc_loss(x, mx.ones((3, 2), mx.int32), 4, 2))(scores))
+assert {module!r} not in sys.modules
+"""
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
 def test_version_is_the_distributions():
     assert mlx_ctc.__version__ == metadata.version("mlx-ctc")
 
