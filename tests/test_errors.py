@@ -57,6 +57,21 @@ def test_float64_is_for_the_cpu(device):
         mx.eval(ctc_loss(**{**good(), "log_probs": log_probs}))
 
 
+def test_gpu_takes_sequences_that_a_launch_can_count():
+    # The plan of a GPU's launches, which needs no GPU.
+    def launches(N):
+        scores = mx.broadcast_to(mx.zeros(()), (1, N, 2))
+        integers = mx.broadcast_to(mx.ones((), mx.int32), (N, 1))
+        lengths = integers[:, 0]
+        options = {"with_logits": True, "zero_infinity": False, "normalized": True}
+        return _ext.gpu_launches(scores, integers, lengths, lengths, blank=0, **options)
+
+    for launch in launches(2**21 - 1)["loss"]:
+        assert all(0 < size < 2**31 for size in launch["grid"])
+    with pytest.raises(ValueError, match="at most 2097151 .* got 2097152"):
+        launches(2**21)
+
+
 @pytest.mark.parametrize("name", ["targets", "input_lengths", "target_lengths"])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bool_, mx.complex64])
 def test_targets_and_lengths_are_integers(name, dtype):

@@ -19,6 +19,10 @@ constexpr int threadgroup_bytes = 32768 - 512;
 // takes 4 bytes for each: 24 KiB. Longer targets are taken in parts.
 constexpr int part_labels = 6144;
 
+// Sequences of a batch. A launch counts its threads along an axis by an int,
+// and a sequence has up to 1024 there.
+constexpr int max_sequences = (1 << 21) - 1;
+
 // Simdgroups of a threadgroup of the gradient and the posteriors. They take the
 // windows of a segment in turn, and each needs threadgroup memory for its own
 // probabilities.

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -21,9 +22,15 @@ Problem sizes_of(
     bool with_logits,
     Backend backend) {
   const auto& log_probs = inputs[0];
+  int N = log_probs.shape(1);
+  if (N > max_sequences) {
+    throw std::invalid_argument(
+        "Expected at most " + std::to_string(max_sequences) +
+        " sequences on a GPU but got " + std::to_string(N) + ".");
+  }
   return {
       .T = log_probs.shape(0),
-      .N = log_probs.shape(1),
+      .N = N,
       .C = log_probs.shape(2),
       .S = inputs[1].shape(1),
       .type = type_of(log_probs.dtype()),
