@@ -69,12 +69,12 @@ class ClassSums {
     }
   }
 
-  // frame(j) becomes value(k) - sums / totals * scale for the classes that are
-  // listed, of which k is the place. Finds likely(j). `totals`: gamma of all
-  // classes together.
+  // frame(j) becomes value(k) - sums / totals for the classes that are listed,
+  // of which k is the place. Finds likely(j). `totals`: gamma of all classes
+  // together.
   template <typename Value>
-  void subtract_from(Value value, Real scale, Block<Real> totals) {
-    Block<Real> by_sums = scale / totals;
+  void subtract_from(Value value, Block<Real> totals) {
+    Block<Real> by_sums = 1 / totals;
     Block<Real> most = totals * Real(0.75);
     Block<Real> others[2] = {}; // so that not every addition waits for another
     Block<Int<Real>> likely = filled<Int<Real>>(-1);

@@ -84,6 +84,7 @@ class Frames {
 
   // Reads the target. Call it first.
   void prepare() {
+    repeats_ = 0;
     for (int64_t i = 0; i < round_up(S); ++i) {
       padded_labels[i] = i < S ? labels[i] : blank;
       repeats_ += i > 0 && i < S && labels[i] == labels[i - 1];

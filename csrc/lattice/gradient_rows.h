@@ -45,8 +45,11 @@ class GradientRows {
         });
   }
 
-  // Brings what row(t) was filled with to its place.
-  void write(int t, const Real* row) const {
+  // Brings what row(t) was filled with to its place, times `factor`.
+  void write(int t, Real* row, Real factor) const {
+    if (factor != 1) {
+      multiply(row, factor, row);
+    }
     if (!type_.is_real) {
       type_.write(row, C_, address(t));
     } else if (is_streamed_) {
@@ -65,17 +68,14 @@ class GradientRows {
     __builtin_prefetch(row + row_bytes_ - 1, 1, 2);
   }
 
-  // Writes a row that is still in a cache.
-  void copy(int t, const Real* row) const {
-    if (!type_.is_real) {
+  // Writes a row that is still in a cache, times `factor`.
+  void copy(int t, Real* row, Real factor) const {
+    if (type_.is_real) {
+      multiply(row, factor, in_place(t));
+    } else {
+      multiply(row, factor, row);
       type_.write(row, C_, address(t));
-      return;
     }
-    Real* out = in_place(t);
-    MLX_CTC_ISA::for_each_block(
-        row, C_, [&](Block<Real> x, int64_t c, int64_t count) {
-          store_block(out + c, x, count);
-        });
   }
 
   // After the last row.
@@ -84,6 +84,13 @@ class GradientRows {
   }
 
  private:
+  void multiply(const Real* row, Real factor, Real* out) const {
+    MLX_CTC_ISA::for_each_block(
+        row, C_, [&](Block<Real> x, int64_t c, int64_t count) {
+          store_block(out + c, x * factor, count);
+        });
+  }
+
   // A larger gradient is in no cache when it is used. Streamed stores spare the
   // reading of each line before it is written.
   static constexpr int64_t cached_bytes = 32 << 20;

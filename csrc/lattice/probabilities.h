@@ -28,10 +28,11 @@ class Probabilities {
   }
 
   // Computes the probabilities in the frames [begin, end). With a divisor, for
-  // logits, also finds the frames' normalisers. False if a frame's greatest
-  // logit is too far from 0.
-  bool compute(int begin, int end, Divisor* divisor) {
+  // logits, also finds the frames' normalisers. Keeps the softmax, if it is
+  // for_gradient. False if a frame's greatest logit is too far from 0.
+  bool compute(int begin, int end, Divisor* divisor, bool for_gradient) {
     begin_ = begin;
+    for_gradient_ = for_gradient;
     least_ = filled(std::numeric_limits<int32_t>::max());
     greatest_ = filled(std::numeric_limits<int32_t>::min());
     divisor = frames_.with_logits ? divisor : nullptr;
@@ -223,9 +224,9 @@ class Probabilities {
   // tile.
   bool compute_tile(int begin, int end, Divisor* divisor) {
     constexpr int frames = FrameTile::frames;
-    // The gradient uses the tiles later; the loss, which passes a divisor for
-    // logits, reuses the memory of the first.
-    tile_.load(begin, end, divisor ? 0 : (begin - begin_) / frames);
+    // The gradient uses the tiles later; the loss reuses the memory of the
+    // first.
+    tile_.load(begin, end, for_gradient_ ? (begin - begin_) / frames : 0);
     if (!exponentiate_tile(begin, end, divisor)) {
       for (int t = begin; t < end && divisor; ++t) {
         frames_.normalise(t, *divisor);
@@ -251,19 +252,15 @@ class Probabilities {
   }
 
   // Turns the tile's scores into probabilities. With a divisor finds the
-  // frames' normalisers; without one finds inverse_sum from the saved
-  // normalisers.
+  // frames' normalisers.
   bool exponentiate_tile(int begin, int end, Divisor* divisor) {
     constexpr int frames = FrameTile::frames;
-    Block<float> greatest = {}, sum = filled(1.0f);
+    Block<float> greatest = {};
     if (divisor) {
       greatest = tile_.greatest();
     } else if (frames_.with_logits) {
-      for (int j = 0; j < frames; ++j) {
-        auto saved = frames_.normaliser(smaller(begin + j, end - 1));
-        greatest[j] = saved.max;
-        sum[j] = saved.sum();
-      }
+      greatest =
+          of_normalisers(begin, end, [](auto saved) { return saved.max; });
     }
     auto log2_scale = whole_log2(greatest);
     if (!is_moderate(log2_scale)) {
@@ -272,12 +269,43 @@ class Probabilities {
     // exp(x) / 2^log2_scale = of_greatest * exp(x - greatest); the normaliser's
     // sum is that of exp(x - greatest).
     auto of_greatest = ScaledExp(log2_scale)(greatest);
-    if (!divisor) {
+    if (divisor) {
+      find_normalisers(begin, end, *divisor, log2_scale, greatest, of_greatest);
+    } else {
       tile_.exponentiate(log2_scale);
+    }
+    if (for_gradient_) {
+      Block<float> sum = filled(1.0f);
+      if (frames_.with_logits) {
+        sum =
+            of_normalisers(begin, end, [](auto saved) { return saved.sum(); });
+      }
       store_block(
           inverse_sum_ + (begin - begin_), 1 / (sum * of_greatest), frames);
-      return true;
     }
+    return true;
+  }
+
+  // f(normaliser) of the saved normaliser of each of a tile's frames.
+  template <typename F>
+  Block<float> of_normalisers(int begin, int end, F f) const {
+    Block<float> found;
+    for (int j = 0; j < FrameTile::frames; ++j) {
+      found[j] = f(frames_.normaliser(smaller(begin + j, end - 1)));
+    }
+    return found;
+  }
+
+  // Exponentiates the tile, saves its frames' normalisers and multiplies the
+  // divisor by them.
+  void find_normalisers(
+      int begin,
+      int end,
+      Divisor& divisor,
+      Block<float> log2_scale,
+      Block<float> greatest,
+      Block<float> of_greatest) {
+    constexpr int frames = FrameTile::frames;
     auto inverse = 1 / of_greatest;
     double sums[frames];
     tile_.exponentiate_and_sum(log2_scale, sums);
@@ -287,8 +315,7 @@ class Probabilities {
       frames_.normaliser(begin + j) = {
           greatest[j], float(sums[j] - of_greatest[j]) * inverse[j]};
     }
-    divisor->multiply(product, 0);
-    return true;
+    divisor.multiply(product, 0);
   }
 
   // Within the limits of ScaledExp in all frames; NaN is not.
@@ -317,6 +344,7 @@ class Probabilities {
   const Frames<float>& frames_;
   FrameTile tile_;
   int begin_ = 0; // of the segment
+  bool for_gradient_ = false; // see compute()
   Block<int32_t> least_; // bits of the segment's least probability
   Block<int32_t> greatest_;
   float* label_; // (segment_frames, S)

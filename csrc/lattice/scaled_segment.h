@@ -56,28 +56,39 @@ class ScaledSegment {
   // segment is computed again with exponentials in
   // double, and the next segment starts with those. For logits see
   // compute_normaliser().
-  bool
-  forward(int begin, int end, ExtendedStates<double> alpha, Divisor& divisor) {
+  //
+  // With `storing`, the gradient of the same segment follows: store_alphas()
+  // will find its work done, if the loss did not need doubles. It has to be the
+  // only segment: before a later one the gradient knows alpha in floats only.
+  bool forward(
+      int begin,
+      int end,
+      ExtendedStates<double> alpha,
+      Divisor& divisor,
+      bool storing) {
     begin_ = begin;
     if (in_doubles_ && forward_in_doubles(begin, end, alpha)) {
       return true;
     }
-    bool fits = prepare(begin, end, &divisor) &&
+    bool fits = prepare(begin, end, &divisor, storing) &&
         exponents_.read_forward(begin, alpha, work_);
     if (!fits) {
       return false;
     }
     int64_t before = exponents_.greatest_exponent(work_, begin);
-    if (!step_through(begin, end, [&](int t) {
-          alpha_step(
-              t, probabilities_.label(t), probabilities_.blank(t), work_);
-        })) {
+    auto step = [&](int t) {
+      alpha_step(t, probabilities_.label(t), probabilities_.blank(t), work_);
+    };
+    fits = storing ? step_through_storing(begin, end)
+                   : step_through(begin, end, step);
+    if (!fits) {
       return false;
     }
     if (!frames_.with_logits && falls_little(before, begin, end)) {
       in_doubles_ = true;
       return forward_in_doubles(begin, end, alpha);
     }
+    is_stored_ = storing;
     exponents_.write(work_, frames_.band(end - 1), alpha);
     return true;
   }
@@ -85,21 +96,10 @@ class ScaledSegment {
   // Computes and stores alpha of every frame, from that of the frame before the
   // segment. False if the segment is refused.
   bool store_alphas(int begin, int end, ExtendedStates<float> before) {
-    bool fits = prepare(begin, end, nullptr) &&
-        exponents_.read_forward(begin, before, work_);
-    auto previous = work_;
-    for (int t = begin; t < end && fits; ++t) {
-      auto next = alpha(t);
-      if (t % renewal_interval == 0) {
-        ScaledStates renewed = {work_.blank, work_.label, next.exponent};
-        fits = exponents_.renew_forward(t, previous, renewed);
-        previous = renewed;
-      }
-      alpha_step(
-          t, probabilities_.label(t), probabilities_.blank(t), previous, next);
-      previous = next;
-    }
-    return fits && exponents_.renew_forward(end, previous, work_);
+    return is_stored_ ||
+        (prepare(begin, end, nullptr, true) &&
+         exponents_.read_forward(begin, before, work_) &&
+         step_through_storing(begin, end));
   }
 
   // From the stored alpha of the sequence's last frame, equation 8.
@@ -198,6 +198,24 @@ class ScaledSegment {
     return fits && exponents_.renew_forward(end, work_, work_);
   }
 
+  // The same, and stores alpha of every frame.
+  bool step_through_storing(int begin, int end) {
+    bool fits = true;
+    auto previous = work_;
+    for (int t = begin; t < end && fits; ++t) {
+      auto next = alpha(t);
+      if (t % renewal_interval == 0) {
+        ScaledStates renewed = {work_.blank, work_.label, next.exponent};
+        fits = exponents_.renew_forward(t, previous, renewed);
+        previous = renewed;
+      }
+      alpha_step(
+          t, probabilities_.label(t), probabilities_.blank(t), previous, next);
+      previous = next;
+    }
+    return fits && exponents_.renew_forward(end, previous, work_);
+  }
+
   // Whether alpha's greatest exponent has fallen from `before` by less than a
   // quarter per frame.
   bool falls_little(int64_t before, int begin, int end) const {
@@ -211,10 +229,10 @@ class ScaledSegment {
   }
 
   // Computes the probabilities. False if they are out of the limits.
-  bool prepare(int begin, int end, Divisor* divisor) {
+  bool prepare(int begin, int end, Divisor* divisor, bool for_gradient) {
     begin_ = begin;
     set_may_skip();
-    if (!probabilities_.compute(begin, end, divisor) ||
+    if (!probabilities_.compute(begin, end, divisor, for_gradient) ||
         !probabilities_.are_within(least_probability, greatest_probability)) {
       return false;
     }
@@ -370,6 +388,7 @@ class ScaledSegment {
   Exponents exponents_;
   int begin_ = 0; // first frame of the segment
   bool in_doubles_ = false; // see forward()
+  bool is_stored_ = false; // alpha of every frame, by forward()
   ScaledStates work_; // alpha or beta_p of one frame
   double* alphas_; // (segment_frames, 2, S)
   int64_t* alpha_exponents_; // (renewals, S)

@@ -110,9 +110,21 @@ class ForwardBackward {
          double(divisor.sums.e - z.e));
   }
 
+  // The same, and if the loss is finite, gradient() for a cotangent of 1.
+  double loss_and_gradient(bool normalized, GradientRows<Real> rows) {
+    is_followed_by_gradient_ = true;
+    double minus_log_z = loss();
+    if (std::isfinite(minus_log_z) && frames_.T > 0) {
+      gradient(1, normalized, rows);
+    }
+    return minus_log_z;
+  }
+
   // cotangent * (softmax - gamma) with gamma summed over the states of a class,
   // equations 15 and 16; without the softmax if the scores are not normalized.
-  // Like posteriors(), it needs a finite loss and at least one frame.
+  // Like posteriors(), it needs a finite loss and at least one frame. The
+  // product with the cotangent is formed last, as of a gradient that was
+  // computed with the loss.
   void gradient(Real cotangent, bool normalized, GradientRows<Real> rows) {
     frames_.prepare();
     class_sums_.prepare();
@@ -126,27 +138,24 @@ class ForwardBackward {
       class_sums_.sum(gamma, first, last);
       auto totals = load_block(gamma.totals);
       if (normalized && gamma.unnormalised) {
-        auto scale = cotangent * load_block(gamma.inverse_sum);
+        auto scale = load_block(gamma.inverse_sum);
         class_sums_.subtract_from(
-            [&](int64_t c) { return gamma.unnormalised[c] * scale; },
-            cotangent,
-            totals);
+            [&](int64_t c) { return gamma.unnormalised[c] * scale; }, totals);
         // Some time before the rows are copied: a block of numbers one of which
         // is still being written would be waited for.
         for (int t = begin; t < end; ++t) {
           int j = t - begin;
-          correct_likely_class(t, cotangent, j, class_sums_.frame(j));
+          correct_likely_class(t, j, class_sums_.frame(j));
         }
         for (int t = begin; t < end; ++t) {
-          rows.copy(t, class_sums_.frame(t - begin));
+          rows.copy(t, class_sums_.frame(t - begin), cotangent);
         }
         return;
       }
-      class_sums_.subtract_from(
-          [](int64_t) { return Block<Real>{}; }, cotangent, totals);
+      class_sums_.subtract_from([](int64_t) { return Block<Real>{}; }, totals);
       for (int t = begin; t < end; ++t) {
         if (!normalized && frames_.is_dense) {
-          rows.copy(t, class_sums_.frame(t - begin));
+          rows.copy(t, class_sums_.frame(t - begin), cotangent);
         } else {
           write_gradient(t, cotangent, normalized, t - begin, rows);
         }
@@ -171,7 +180,8 @@ class ForwardBackward {
   // `end`. False if one of the log-probabilities is NaN or +inf.
   bool forward(int begin, int end, Divisor& divisor) {
     if constexpr (has_scaled_segment<Real>) {
-      if (scaled_.forward(begin, end, alpha_of_loss_, divisor)) {
+      bool storing = is_followed_by_gradient_ && end - begin == frames_.T;
+      if (scaled_.forward(begin, end, alpha_of_loss_, divisor, storing)) {
         return true;
       }
     } else {
@@ -253,19 +263,20 @@ class ForwardBackward {
   // both above 1/2. Near 1 their rounding errors would be greater than their
   // difference, which is also that of what the other classes have of gamma and
   // of the softmax.
-  void correct_likely_class(int t, Real cotangent, int j, Real* row) const {
+  void correct_likely_class(int t, int j, Real* row) const {
     auto [c, others] = class_sums_.likely(j);
     if (c < 0) {
       return;
     }
-    Real softmax = row[c] / cotangent + (1 - others);
+    Real softmax = row[c] + (1 - others);
     if (softmax > Real(0.5) && softmax < 2) {
-      row[c] = cotangent * (others - frames_.rest_of_greatest(t, c));
+      row[c] = others - frames_.rest_of_greatest(t, c);
     }
   }
 
   // Frame t of the gradient: the softmax of all classes, or 0, and row j of
-  // class_sums_, which holds -cotangent * gamma of the classes in the target.
+  // class_sums_, which holds -gamma of the classes in the target; times the
+  // cotangent.
   void write_gradient(
       int t,
       Real cotangent,
@@ -278,7 +289,7 @@ class ForwardBackward {
       if (frames_.with_logits) {
         normaliser = frames_.normaliser(t);
       }
-      Real scale = cotangent / normaliser.sum();
+      Real scale = 1 / normaliser.sum();
       rows.for_each_block(t, row, frames_.scores, [&](Block<Real> x) {
         return ordinary_exp(x - normaliser.max) * scale;
       });
@@ -287,9 +298,9 @@ class ForwardBackward {
     }
     class_sums_.add(j, row);
     if (normalized) {
-      correct_likely_class(t, cotangent, j, row);
+      correct_likely_class(t, j, row);
     }
-    rows.write(t, row);
+    rows.write(t, row, cotangent);
   }
 
   // Frame t of the posteriors, which is row j of `gamma`: the sum of all blanks
@@ -349,6 +360,7 @@ class ForwardBackward {
   std::conditional_t<has_scaled_segment<Real>, ScaledSegment, NoScaledSegment>
       scaled_;
   ExtendedForward<Real> extended_forward_;
+  bool is_followed_by_gradient_ = false; // the loss
 };
 
 template <typename In>
@@ -359,6 +371,20 @@ double loss(
   return ForwardBackward(
              sequence, saved, element_type<In>, Workspace(workspace))
       .loss();
+}
+
+template <typename In>
+double loss_and_gradient(
+    const Sequence& sequence,
+    const Saved& saved,
+    bool normalized,
+    void* gradient,
+    int64_t gradient_stride,
+    std::span<std::byte> workspace) {
+  auto& type = element_type<In>;
+  return ForwardBackward(sequence, saved, type, Workspace(workspace))
+      .loss_and_gradient(
+          normalized, {type, sequence, gradient, gradient_stride});
 }
 
 template <typename In>
@@ -392,6 +418,7 @@ void posteriors(
 template <typename In>
 constexpr Kernels kernels_for = {
     loss<In>,
+    loss_and_gradient<In>,
     gradient<In>,
     posteriors<In>,
     ForwardBackward<typename Computing<In>::Real>::bytes};

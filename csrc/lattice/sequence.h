@@ -83,6 +83,15 @@ struct Kernels {
   // of the blank or of a label, or any logit, is NaN or +inf.
   double (*loss)(const Sequence&, const Saved&, std::span<std::byte> workspace);
 
+  // The same, and if it is finite, gradient() for a cotangent of 1.
+  double (*loss_and_gradient)(
+      const Sequence&,
+      const Saved&,
+      bool normalized,
+      void* gradient,
+      int64_t gradient_stride,
+      std::span<std::byte> workspace);
+
   // cotangent * (softmax - gamma) for all frames, gamma summed by class:
   // equation 16 of Graves et al. Of scores that are not `normalized`, it is
   // -cotangent * gamma, equation 15. `gradient` is (frames, classes) in the

@@ -1,5 +1,8 @@
 #include "ops/ctc_loss.h"
 
+#include <atomic>
+#include <memory>
+
 #include "ops/cpu/ctc_cpu.h"
 #include "ops/op.h"
 
@@ -7,9 +10,20 @@ namespace mlx_ctc {
 
 namespace {
 
+// How many gradients of a loss there are in the graph. It is shared by their
+// nodes and that of the loss.
+using GradientCount = std::shared_ptr<std::atomic<int>>;
+
+struct GradientOptions : Options {
+  GradientCount gradients; // null if the loss has been evaluated before
+
+  bool operator==(const GradientOptions&) const = default;
+};
+
 // inputs: the batch's four, the loss's cotangent (N), and what CTCForward
 // saved. outputs: the gradient (T, N, C).
-class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
+class CTCLossGradient
+    : public OpWithoutDerivative<CTCLossGradient, GradientOptions> {
  public:
   using OpWithoutDerivative::OpWithoutDerivative;
 
@@ -34,7 +48,13 @@ class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    cpu::gradient(options_, stream(), inputs, outputs);
+    // Only a gradient that is alone may take the memory of the early one.
+    bool is_early = inputs.back().data_size() > 0;
+    if (is_early && options_.gradients && *options_.gradients == 1) {
+      cpu::multiply_early_gradient(stream(), inputs, outputs);
+    } else {
+      cpu::gradient(options_, stream(), inputs, outputs);
+    }
   }
 
   void eval_gpu(
@@ -48,9 +68,10 @@ class CTCLossGradient : public OpWithoutDerivative<CTCLossGradient, Options> {
       const std::vector<int>& axes) override;
 };
 
-// Computes the loss, and saves what the gradient reads. Its derivative is zero:
-// CTCLoss has the derivative of the loss.
-// outputs: the loss (N), and what is saved.
+// Computes the loss, and saves what the gradient reads. On the CPU, if the
+// graph has a gradient by then, also computes the early gradient. Its
+// derivative is zero: CTCLoss has the derivative of the loss. outputs: the loss
+// (N), and what is saved.
 class CTCForward : public Op<CTCForward, Options> {
  public:
   using Op::Op;
@@ -66,8 +87,19 @@ class CTCForward : public Op<CTCForward, Options> {
       outputs.add(step(inputs)->tables());
     } else {
       outputs.add(cpu::saved_outputs(inputs, options_));
+      outputs.add(cpu::early_gradient(inputs), inputs[0].dtype());
     }
     return outputs;
+  }
+
+  const GradientCount& gradients() const {
+    return gradients_;
+  }
+
+  // A loss with a gradient stays alone, so that the count is right.
+  bool is_equivalent(const Primitive& other) const override {
+    return Op::is_equivalent(other) && *gradients_ == 0 &&
+        *static_cast<const CTCForward&>(other).gradients_ == 0;
   }
 
   const char* name() const override {
@@ -77,7 +109,7 @@ class CTCForward : public Op<CTCForward, Options> {
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    cpu::loss(options_, stream(), inputs, outputs);
+    cpu::loss(options_, *gradients_ == 1, stream(), inputs, outputs);
   }
 
   void eval_gpu(
@@ -111,6 +143,9 @@ class CTCForward : public Op<CTCForward, Options> {
     }
     return zeros;
   }
+
+ private:
+  const GradientCount gradients_ = std::make_shared<std::atomic<int>>(0);
 };
 
 // The loss as the caller gets it, with its derivative.
@@ -137,7 +172,20 @@ class CTCLoss : public Op<CTCLoss, Options> {
     auto gradient_inputs = inputs;
     gradient_inputs[4] =
         on_gpu ? gpu::in_gpu_memory(cotangent, stream) : cotangent;
-    return CTCLossGradient::node(gradient_inputs, options, stream)[0];
+    return CTCLossGradient::node(
+        gradient_inputs, {options, counted(inputs[4])}, stream)[0];
+  }
+
+  // The count of the gradients of a loss by CTCForward, and one more in it.
+  static GradientCount counted(const mx::array& loss) {
+    auto* forward = loss.has_primitive()
+        ? dynamic_cast<CTCForward*>(&loss.primitive())
+        : nullptr;
+    if (forward == nullptr) {
+      return nullptr;
+    }
+    ++*forward->gradients();
+    return forward->gradients();
   }
 
   Outputs outputs(const std::vector<mx::array>& inputs) {

@@ -5,6 +5,8 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <tuple>
+#include <vector>
 
 #include "ops/arguments.h"
 #include "ops/cpu/batch.h"
@@ -70,6 +72,77 @@ class SavingBatch : public Batch {
   const Kernels& kernels;
 };
 
+// The rows of one sequence in a gradient (T, N, C).
+class Rows {
+ public:
+  Rows(mx::array& gradient, const Batch& batch, int n)
+      : batch_(batch),
+        n_(n),
+        dtype_(gradient.dtype()),
+        row_bytes_(batch.C * gradient.itemsize()),
+        begin_(gradient.data<char>() + n * row_bytes_) {}
+
+  // From one row to the next, in elements.
+  int64_t stride() const {
+    return int64_t(batch_.N) * batch_.C;
+  }
+
+  char* row(int64_t t) const {
+    return begin_ + t * batch_.N * row_bytes_;
+  }
+
+  // The rows that a loss of NaN makes NaN: all frames, unless lengths and
+  // labels are valid.
+  int fill_with_nan() const {
+    int frames = batch_.is_valid(n_) ? batch_.sequence(n_).frames : batch_.T;
+    for (int t = 0; t < frames; ++t) {
+      cpu::fill_with_nan(dtype_, row(t), batch_.C);
+    }
+    return frames;
+  }
+
+  void fill_with_zeros(int first) const {
+    for (int t = first; t < batch_.T; ++t) {
+      std::fill_n(row(t), row_bytes_, 0);
+    }
+  }
+
+ private:
+  const Batch& batch_;
+  const int n_;
+  const mx::Dtype dtype_;
+  const size_t row_bytes_;
+  char* const begin_;
+};
+
+// The loss of sequence n, and the rows of its gradient.
+double loss_and_gradient(
+    const Options& options,
+    const SavingBatch& batch,
+    int n,
+    const mx::array* saved,
+    mx::array& gradient,
+    std::span<std::byte> workspace) {
+  Rows rows(gradient, batch, n);
+  Sequence sequence = batch.sequence(n);
+  double loss = std::numeric_limits<double>::quiet_NaN();
+  if (batch.is_valid(n)) {
+    loss = batch.kernels.loss_and_gradient(
+        sequence,
+        batch.saved(n, saved),
+        options.normalized,
+        rows.row(0),
+        rows.stride(),
+        workspace);
+  }
+  int written = std::isfinite(loss) ? sequence.frames : 0;
+  if (std::isnan(loss)) {
+    written = rows.fill_with_nan();
+  }
+  rows.fill_with_zeros(written);
+  return loss;
+}
+
 template <typename Real>
 void eval_loss(
     const Options& options,
@@ -79,12 +152,18 @@ void eval_loss(
   SavingBatch batch(options, inputs);
   Real* loss = outputs[0].data<Real>();
   double* minus_log_z = outputs[1].data<double>();
+  const mx::array* saved = outputs.data() + 1;
+  mx::array& gradient = outputs.back();
+  bool with_gradient = gradient.data_size() > 0;
   batch.for_each_sequence(
       workspaces, [&](int n, std::span<std::byte> workspace) {
         double value = std::numeric_limits<double>::quiet_NaN();
-        if (batch.is_valid(n)) {
+        if (with_gradient) {
+          value =
+              loss_and_gradient(options, batch, n, saved, gradient, workspace);
+        } else if (batch.is_valid(n)) {
           value = batch.kernels.loss(
-              batch.sequence(n), batch.saved(n, outputs.data() + 1), workspace);
+              batch.sequence(n), batch.saved(n, saved), workspace);
         }
         minus_log_z[n] = value;
         // Rounding may put the loss of a certain alignment a little below zero.
@@ -106,22 +185,17 @@ void eval_gradient(
   mx::array& output = outputs[0];
   const mx::array& cotangents = inputs[4];
   const double* minus_log_z = inputs[5].data<double>();
-  size_t row_bytes = batch.C * output.itemsize();
-  size_t frame_bytes = batch.N * row_bytes;
   fetch_pages(output);
   batch.for_each_sequence(
       workspaces, [&](int n, std::span<std::byte> workspace) {
-        char* gradient = output.data<char>() + n * row_bytes;
+        Rows rows(output, batch, n);
         Sequence sequence = batch.sequence(n);
         Real cotangent = cotangents.data<Real>()[n * cotangents.strides(0)];
         double loss = minus_log_z[n];
 
         int written = 0; // frames; the others' gradient is zero
         if (cotangent != 0 && std::isnan(loss)) {
-          written = batch.is_valid(n) ? sequence.frames : batch.T;
-          for (int64_t t = 0; t < written; ++t) {
-            fill_with_nan(output.dtype(), gradient + t * frame_bytes, batch.C);
-          }
+          written = rows.fill_with_nan();
         } else if (cotangent != 0 && !std::isinf(loss) && sequence.frames > 0) {
           written = sequence.frames;
           batch.kernels.gradient(
@@ -129,14 +203,62 @@ void eval_gradient(
               batch.saved(n, inputs.data() + 5),
               cotangent,
               options.normalized,
-              gradient,
-              int64_t(batch.N) * batch.C,
+              rows.row(0),
+              rows.stride(),
               workspace);
         }
-        for (int64_t t = written; t < batch.T; ++t) {
-          std::fill_n(gradient + t * frame_bytes, row_bytes, 0);
-        }
+        rows.fill_with_zeros(written);
       });
+}
+
+// By what the rows of one sequence in an early gradient are multiplied.
+struct Factor {
+  float cotangent;
+  int frames; // those after them keep their rows
+};
+
+Factor factor(const std::vector<mx::array>& inputs, int64_t n) {
+  const mx::array& lengths = inputs[2];
+  float cotangent = inputs[4].data<float>()[n * inputs[4].strides(0)];
+  double loss = inputs[5].data<double>()[n];
+  if (std::isnan(loss)) { // the length may be out of range
+    return {cotangent, cotangent == 0 ? inputs[0].shape(0) : 0};
+  }
+  if (std::isinf(loss)) {
+    return {cotangent, 0};
+  }
+  return {cotangent, lengths.data<int32_t>()[n * lengths.strides(0)]};
+}
+
+// Multiplies an early gradient by the cotangents.
+void multiply(
+    int threads,
+    const std::vector<mx::array>& inputs,
+    mx::array& gradient) {
+  auto [T, N, C] =
+      std::tuple(gradient.shape(0), gradient.shape(1), gradient.shape(2));
+  std::vector<Factor> factors(N);
+  for (int n = 0; n < N; ++n) {
+    factors[n] = factor(inputs, n);
+  }
+  if (std::ranges::all_of(factors, [](const Factor& f) {
+        return f.cotangent == 1 || f.frames == 0;
+      })) {
+    return;
+  }
+  int64_t frame = int64_t(N) * C;
+  parallel_for(T, threads, [&, C = C](int64_t t, int) {
+    float* row = gradient.data<float>() + t * frame;
+    for (auto [cotangent, frames] : factors) {
+      if (t < frames && cotangent == 0) { // 0 times infinity would be NaN
+        std::fill_n(row, C, 0.0f);
+      } else if (t < frames) {
+        auto product = [=](float x) { return x * cotangent; };
+        std::transform(row, row + C, row, product);
+      }
+      row += C;
+    }
+  });
 }
 
 template <typename Real>
@@ -209,6 +331,15 @@ void queue(
 
 } // namespace
 
+mx::Shape early_gradient(const std::vector<mx::array>& inputs) {
+  // One of 16 bits would be rounded twice. A large one is not in a cache when
+  // its cotangents come, and the product takes longer than what is spared.
+  constexpr size_t most_bytes = 32 << 20;
+  bool fits =
+      inputs[0].dtype() == mx::float32 && inputs[0].nbytes() < most_bytes;
+  return fits ? inputs[0].shape() : mx::Shape{0};
+}
+
 Outputs saved_outputs(
     const std::vector<mx::array>& inputs,
     const Options& options) {
@@ -227,9 +358,13 @@ Outputs saved_outputs(
 
 void loss(
     const Options& options,
+    bool with_gradient,
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
+  if (!with_gradient) {
+    leave_empty(outputs.back());
+  }
   queue(
       "ctc_loss",
       options,
@@ -253,6 +388,19 @@ void gradient(
       outputs,
       eval_gradient<float>,
       eval_gradient<double>);
+}
+
+void multiply_early_gradient(
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs) {
+  outputs[0].copy_shared_buffer(inputs.back());
+  constexpr int64_t products = 4; // in a nanosecond
+  int threads = threads_for(outputs[0].size() / products);
+  auto task = [threads](auto& inputs, auto& outputs) {
+    multiply(threads, inputs, outputs[0]);
+  };
+  dispatch(stream, threads, inputs, outputs, 0, task);
 }
 
 void posteriors(

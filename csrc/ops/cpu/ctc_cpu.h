@@ -16,14 +16,27 @@ Outputs saved_outputs(
     const std::vector<mx::array>& inputs,
     const Options& options);
 
+// The shape of the last output of loss(), the early gradient: that for
+// cotangents of 1. Computed with the loss it needs no second forward recursion.
+// It has no elements where it does not pay.
+mx::Shape early_gradient(const std::vector<mx::array>& inputs);
+
 void loss(
     const Options& options,
+    bool with_gradient,
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs);
 
 void gradient(
     const Options& options,
+    mx::Stream stream,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs);
+
+// The same from an early gradient, the last of the inputs, whose memory the
+// output takes over.
+void multiply_early_gradient(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs);

@@ -16,6 +16,9 @@ namespace mx = mlx::core;
 // Gives an output its memory.
 void allocate(mx::array& output);
 
+// Gives an output that nothing will read no memory.
+void leave_empty(mx::array& output);
+
 // Lets MLX keep so much freed memory that the next step finds an output of so
 // many bytes again. Its CPU allocator keeps 32 MiB by default, and a larger
 // array is then made of fresh pages in every step, which the system has to
@@ -40,7 +43,7 @@ void fill_with_nan(mx::Dtype dtype, char* begin, int64_t count);
 void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept;
 
 // Queues task(inputs, outputs) on the stream, for which `threads` will be
-// needed.
+// needed. Outputs that have no memory yet are given it.
 //
 // An exception must not leave the task. MLX would throw it in a later
 // evaluation, after it had marked these outputs as evaluated, and would count
@@ -55,7 +58,9 @@ void dispatch(
     Task task) {
   expect_parallel_for(threads);
   for (auto& out : outputs) {
-    allocate(out);
+    if (!out.data_shared_ptr()) {
+      allocate(out);
+    }
   }
   mx::cpu::get_command_encoder(stream).dispatch(
       [task = std::move(task),
