@@ -15,11 +15,15 @@ SYSTEM = Path(__file__).parent.parent / "csrc" / "system"
 SOURCE = """
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "system/parallel.h"
 
@@ -58,12 +62,65 @@ static void print_counts(int64_t n) {
   }
 }
 
+// Whether a second thread takes part in a loop for two, within a second.
+static bool has_help() {
+  auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  std::atomic<int> arrived{0};
+  parallel_for(2, 2, [&](int64_t, int) {
+    ++arrived;
+    while (arrived < 2 && std::chrono::steady_clock::now() < end) {
+      std::this_thread::yield();
+    }
+  });
+  return std::chrono::steady_clock::now() < end;
+}
+
+// Whether a child has threads that is forked by one thread while another runs a
+// loop.
+static void print_help_of_a_child() {
+  std::atomic<bool> is_running{false}, is_forked{false};
+  int status = 0;
+  std::thread forking([&] {
+    while (!is_running) std::this_thread::yield();
+    pid_t child = fork();
+    if (child == 0) _exit(has_help());
+    is_forked = true;
+    waitpid(child, &status, 0);
+  });
+  parallel_for(4, 4, [&](int64_t, int) {
+    is_running = true;
+    while (!is_forked) std::this_thread::yield();
+  });
+  forking.join();
+  std::printf("%d", WEXITSTATUS(status));
+}
+
+// How many of 100 loops have help while another thread expects loops.
+static void print_help_beside_expectation() {
+  std::atomic<bool> ends{false};
+  std::thread expecting([&] {
+    while (!ends) expect_parallel_for(4);
+  });
+  int count = 0;
+  for (int i = 0; i < 100; ++i) {
+    count += has_help();
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  ends = true;
+  expecting.join();
+  std::printf("%d", count);
+}
+
 int main(int, char** argv) {
   std::string command = argv[1];
   if (command == "shares") {
     print_shares(std::atoll(argv[2]), std::atoi(argv[3]), std::atoll(argv[4]));
   } else if (command == "counts") {
     print_counts(std::atoll(argv[2]));
+  } else if (command == "child") {
+    print_help_of_a_child();
+  } else if (command == "expectation") {
+    print_help_beside_expectation();
   } else if (command == "threads_for") {
     std::printf("%d", threads_for(std::atoll(argv[2])));
   }
@@ -189,6 +246,15 @@ def test_a_stopped_thread_keeps_one_item(run):
 @pytest.mark.skipif(sys.platform != "linux", reason="replaces glibc's pthread_create")
 def test_threads_that_do_not_run_are_not_waited_for(build):
     assert build("never_run", NEVER_RUN)() == [500]
+
+
+def test_a_child_that_is_forked_during_a_loop_has_threads(run):
+    assert run("child") == [1]
+
+
+def test_a_loop_has_threads_while_others_are_expected(run):
+    (helped,) = run("expectation")
+    assert helped >= 95
 
 
 @pytest.mark.parametrize(

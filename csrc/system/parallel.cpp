@@ -92,7 +92,7 @@ struct alignas(64) Seat { // a cache line of its own
 };
 
 // Threads that wait for a loop. They are started at the first loop and never
-// end: a process may exit while they wait.
+// end: a process may exit while they wait. A fork's child has none of them.
 class Pool {
  public:
   // Starts fewer threads if the system refuses more, for example because of a
@@ -109,7 +109,12 @@ class Pool {
     }
   }
 
-  // Wakes threads because a loop will follow soon.
+  bool is_of_this_process() const {
+    return owner_ == getpid();
+  }
+
+  // Wakes threads because a loop will follow soon. Any thread may call it, also
+  // while run() runs.
   void wake(int helpers) {
     for (int i = 0; i < std::min(helpers, started_); ++i) {
       if (seats_[i].change(Seat::free, Seat::awake)) {
@@ -128,7 +133,7 @@ class Pool {
     loop.run(0);
     for (Seat& seat : invited) {
       if (!seat.change(Seat::invited, Seat::free)) {
-        wait_for(seat.state, [](int state) { return state == Seat::free; });
+        wait_for(seat.state, [](int state) { return state != Seat::working; });
       }
     }
   }
@@ -146,25 +151,56 @@ class Pool {
     }
   }
 
+  const pid_t owner_ = getpid();
   int started_ = 0;
   Loop* loop_ = nullptr;
   std::vector<Seat> seats_;
 };
 
-// The pool of this process: a fork's child has none of its parent's threads.
-Pool& pool() {
-  static Pool* current = nullptr;
-  static pid_t owner = 0;
-  if (current == nullptr || owner != getpid()) {
-    current = new Pool(max_threads() - 1);
-    owner = getpid();
+// The pool runs one loop at a time. While it is busy, parallel_for runs another
+// stream's loop on the calling thread alone. Not a mutex: a fork's child would
+// never get one that its parent had locked.
+class Turn {
+ public:
+  Turn() : process_(getpid()) {
+    pid_t before = taken_by.load();
+    is_mine_ = before != process_ &&
+        taken_by.compare_exchange_strong(before, process_);
   }
-  return *current;
+
+  ~Turn() {
+    if (is_mine_) {
+      taken_by = 0;
+    }
+  }
+
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+  bool is_mine() const {
+    return is_mine_;
+  }
+
+ private:
+  static inline std::atomic<pid_t> taken_by = 0; // the process
+  const pid_t process_;
+  bool is_mine_;
+};
+
+std::atomic<Pool*> current_pool = nullptr;
+
+// Null before the first loop of this process.
+Pool* pool() {
+  Pool* pool = current_pool;
+  return pool != nullptr && pool->is_of_this_process() ? pool : nullptr;
 }
 
-// The pool runs one loop at a time. While it is busy, parallel_for runs another
-// stream's loop on the calling thread alone.
-std::mutex busy;
+Pool& pool_of(const Turn&) {
+  if (pool() == nullptr) {
+    current_pool = new Pool(max_threads() - 1);
+  }
+  return *pool();
+}
 
 } // namespace
 
@@ -196,9 +232,14 @@ int threads_for(int64_t nanoseconds) {
 
 void expect_parallel_for(int threads) {
   int helpers = std::min(threads, max_threads()) - 1;
-  std::unique_lock lock(busy, std::defer_lock);
-  if (helpers > 0 && lock.try_lock()) {
-    pool().wake(helpers);
+  if (helpers <= 0) {
+    return;
+  }
+  // Without a turn, which a loop that begins now would miss.
+  if (Pool* started = pool()) {
+    started->wake(helpers);
+  } else if (Turn turn; turn.is_mine()) {
+    pool_of(turn).wake(helpers);
   }
 }
 
@@ -208,9 +249,10 @@ void parallel_for(
     const std::function<void(int64_t, int)>& body) {
   Loop loop(n, body);
   int helpers = std::min<int64_t>({n, threads, max_threads()}) - 1;
-  std::unique_lock lock(busy, std::defer_lock);
-  if (helpers > 0 && lock.try_lock()) {
-    pool().run(loop, helpers);
+  if (helpers <= 0) {
+    loop.run(0);
+  } else if (Turn turn; turn.is_mine()) {
+    pool_of(turn).run(loop, helpers);
   } else {
     loop.run(0);
   }
