@@ -62,14 +62,19 @@ class Reader:
         return merge_tokens(path, mx.exp(scores))
 
     def save(self, folder: Path) -> None:
-        """Write ``reader.json`` and ``model.safetensors``."""
+        """Write ``reader.json`` and ``model.safetensors``. Each is replaced whole, so
+        that a folder always holds a model."""
         settings = {
             "characters": self.alphabet.characters,
             "model": self.model.settings,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_weights(str(folder / "model.safetensors"))
-        (folder / "reader.json").write_text(json.dumps(settings, indent=2) + "\n")
+        unfinished = folder / "unfinished.safetensors"
+        self.model.save_weights(str(unfinished))
+        os.replace(unfinished, folder / "model.safetensors")
+        unfinished = folder / "unfinished.json"
+        unfinished.write_text(json.dumps(settings, indent=2) + "\n")
+        os.replace(unfinished, folder / "reader.json")
 
     @classmethod
     def load(cls, folder: Path) -> "Reader":

@@ -1,6 +1,7 @@
 # What the OCR example learns, reads, draws and prints.
 
 import re
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -158,6 +159,22 @@ def test_reader_that_is_not_there_or_damaged_is_refused(tmp_path):
     (tmp_path / "reader.json").write_text("{}")
     with pytest.raises(data.DataError, match="damaged or another version's"):
         reader.Reader.load(tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_model_before(tmp_path, monkeypatch):
+    saved = reader.Reader(untrained(), data.Alphabet("12345"))
+    saved.save(tmp_path)
+
+    def write_half(self, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(model.LineNetwork, "save_weights", write_half)
+    with pytest.raises(OSError, match="no space left"):
+        saved.save(tmp_path)
+    loaded = reader.Reader.load(tmp_path)
+    image = [np.full((32, 50), 255, np.uint8)]
+    assert mx.array_equal(loaded(image)[0], saved(image)[0])
 
 
 def test_errors_are_counted_by_source():
