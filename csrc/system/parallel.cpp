@@ -162,10 +162,11 @@ class Pool {
 // never get one that its parent had locked.
 class Turn {
  public:
-  Turn() : process_(getpid()) {
-    pid_t before = taken_by.load();
-    is_mine_ = before != process_ &&
-        taken_by.compare_exchange_strong(before, process_);
+  explicit Turn(bool is_wanted) {
+    pid_t process = getpid();
+    pid_t before = taken_by;
+    is_mine_ = is_wanted && before != process &&
+        taken_by.compare_exchange_strong(before, process);
   }
 
   ~Turn() {
@@ -183,7 +184,6 @@ class Turn {
 
  private:
   static inline std::atomic<pid_t> taken_by = 0; // the process
-  const pid_t process_;
   bool is_mine_;
 };
 
@@ -238,7 +238,7 @@ void expect_parallel_for(int threads) {
   // Without a turn, which a loop that begins now would miss.
   if (Pool* started = pool()) {
     started->wake(helpers);
-  } else if (Turn turn; turn.is_mine()) {
+  } else if (Turn turn(true); turn.is_mine()) {
     pool_of(turn).wake(helpers);
   }
 }
@@ -249,9 +249,8 @@ void parallel_for(
     const std::function<void(int64_t, int)>& body) {
   Loop loop(n, body);
   int helpers = std::min<int64_t>({n, threads, max_threads()}) - 1;
-  if (helpers <= 0) {
-    loop.run(0);
-  } else if (Turn turn; turn.is_mine()) {
+  Turn turn(helpers > 0);
+  if (turn.is_mine()) {
     pool_of(turn).run(loop, helpers);
   } else {
     loop.run(0);
