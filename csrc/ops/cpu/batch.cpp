@@ -39,14 +39,16 @@ size_t physical_memory() {
   return bytes;
 }
 
-// As many as the loss of log_probs (T, N, C) and targets (N, S) is worth. The
-// gradient takes about twice as long.
-int threads_for_batch(const mx::array& log_probs, const mx::array& targets) {
+// As many as are worth waking for `losses` of log_probs and targets.
+int threads_for_batch(
+    const mx::array& log_probs,
+    const mx::array& targets,
+    int losses) {
   int64_t N = log_probs.shape(1);
   int64_t frames = log_probs.shape(0) * N;
   int64_t nanoseconds = 25 + targets.shape(1) / 2 + log_probs.shape(2) / 4;
   return std::min<int64_t>(
-      threads_for(frames * nanoseconds), std::max<int64_t>(N, 1));
+      threads_for(losses * frames * nanoseconds), std::max<int64_t>(N, 1));
 }
 
 } // namespace
@@ -56,16 +58,18 @@ std::shared_ptr<Workspaces> Workspaces::on(
     const std::string& op,
     size_t bytes,
     const mx::array& log_probs,
-    const mx::array& targets) {
+    const mx::array& targets,
+    int losses) {
   static std::mutex mutex;
   static std::map<int, std::weak_ptr<Workspaces>> queued; // by stream
   std::lock_guard lock(mutex);
   auto& last = queued[stream.index];
   auto shared = last.lock();
   bool fits = shared && shared->bytes_ == whole_cache_lines(bytes) &&
-      shared->threads_ == threads_for_batch(log_probs, targets);
+      shared->threads_ == threads_for_batch(log_probs, targets, losses);
   if (!fits) {
-    last = shared = std::make_shared<Workspaces>(op, bytes, log_probs, targets);
+    last = shared =
+        std::make_shared<Workspaces>(op, bytes, log_probs, targets, losses);
   }
   return shared;
 }
@@ -74,11 +78,12 @@ Workspaces::Workspaces(
     const std::string& op,
     size_t bytes,
     const mx::array& log_probs,
-    const mx::array& targets)
+    const mx::array& targets,
+    int losses)
     : bytes_(whole_cache_lines(bytes)) {
   int T = log_probs.shape(0);
   int S = targets.shape(1);
-  for (int number : {threads_for_batch(log_probs, targets), 1}) {
+  for (int number : {threads_for_batch(log_probs, targets, losses), 1}) {
     // Memory that the system promises is not always there: no more is asked for
     // than the machine has.
     if (bytes_ <= physical_memory() / number) {

@@ -26,13 +26,14 @@ Element element_of(mx::Dtype dtype);
 class Workspaces {
  public:
   // `bytes` for each thread, for a batch of log_probs (T, N, C) and targets
-  // (N, S): as many as its size is worth. Where not all of them can have the
-  // memory, one thread does all the work.
+  // (N, S): as many as work is worth that takes as long as `losses` of it.
+  // Where not all of them can have the memory, one thread does all the work.
   Workspaces(
       const std::string& op,
       size_t bytes,
       const mx::array& log_probs,
-      const mx::array& targets);
+      const mx::array& targets,
+      int losses = 1);
 
   // The same for a task on the stream, whose tasks run one after the other: if
   // those that are queued have such memory, this one shares it.
@@ -41,7 +42,8 @@ class Workspaces {
       const std::string& op,
       size_t bytes,
       const mx::array& log_probs,
-      const mx::array& targets);
+      const mx::array& targets,
+      int losses = 1);
 
   // How many threads work on the batch.
   int size() const {

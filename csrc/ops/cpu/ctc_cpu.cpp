@@ -295,13 +295,14 @@ void eval_posteriors(
 std::shared_ptr<Workspaces> workspaces_for(
     const char* op,
     mx::Stream stream,
-    const std::vector<mx::array>& inputs) {
+    const std::vector<mx::array>& inputs,
+    int losses) {
   size_t bytes = kernels(element_of(inputs[0].dtype()))
                      .workspace_bytes(
                          inputs[0].shape(2),
                          inputs[1].shape(1),
                          segments_of(inputs).frames);
-  return Workspaces::on(stream, op, bytes, inputs[0], inputs[1]);
+  return Workspaces::on(stream, op, bytes, inputs[0], inputs[1], losses);
 }
 
 template <typename Options>
@@ -311,7 +312,8 @@ using Eval = void (*)(
     const std::vector<mx::array>&,
     std::vector<mx::array>&);
 
-// Queues the evaluation that computes in float, or in double for float64.
+// Queues the evaluation that computes in float, or in double for float64, and
+// takes as long as `losses` of the batch.
 template <typename Options>
 void queue(
     const char* op,
@@ -320,8 +322,9 @@ void queue(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs,
     Eval<Options> in_float,
-    Eval<Options> in_double) {
-  auto workspaces = workspaces_for(op, stream, inputs);
+    Eval<Options> in_double,
+    int losses = 1) {
+  auto workspaces = workspaces_for(op, stream, inputs, losses);
   auto eval = inputs[0].dtype() == mx::float64 ? in_double : in_float;
   auto task = [options, workspaces, eval](auto& inputs, auto& outputs) {
     eval(options, *workspaces, inputs, outputs);
@@ -362,6 +365,7 @@ void loss(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
+  with_gradient &= outputs.back().size() > 0;
   if (!with_gradient) {
     leave_empty(outputs.back());
   }
@@ -372,7 +376,8 @@ void loss(
       inputs,
       outputs,
       eval_loss<float>,
-      eval_loss<double>);
+      eval_loss<double>,
+      with_gradient ? 2 : 1);
 }
 
 void gradient(

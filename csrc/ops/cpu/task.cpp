@@ -69,8 +69,8 @@ void keep_freed(size_t bytes) {
     return;
   }
   // There is no function that only reads the limit, and a lower one would free
-  // what is kept. So a limit that another thread sets between these two calls is
-  // lost: MLX has none that compares and sets at once.
+  // what is kept. So a limit that another thread sets between these two calls
+  // is lost: MLX has none that compares and sets at once.
   size_t found = mx::set_cache_limit(std::numeric_limits<size_t>::max());
   is_ours = found == limit;
   limit = is_ours ? wanted : found;
