@@ -121,6 +121,20 @@ def cpu_table():
     return markdown(names, rows)
 
 
+def threads_table():
+    """Milliseconds, and torch's time divided by ours, for each number of threads."""
+    cells = {}
+    for record in load("cpu_threads.json")["records"]:
+        of_shape = cells.setdefault(record["shape"], {})
+        of_ours = milliseconds(median(record["seconds"]["ours"]))
+        times_torch = cell(ratio(record, "seconds", "torch"))
+        of_shape[record["threads"]] = f"{of_ours}, {times_torch}"
+    numbers = list(next(iter(cells.values())))
+    rows = [[spaced(shape), *of_shape.values()] for shape, of_shape in cells.items()]
+    columns = [f"{n} thread{'s' if n > 1 else ''}" for n in numbers]
+    return markdown(["T x N x C x S", *columns], rows)
+
+
 DECODERS = "fast-ctc-decode", "flashlight-text", "pyctcdecode", "torchaudio"
 
 
@@ -259,6 +273,7 @@ def markdown(header, rows):
 FIGURES = {
     "summary": summary,
     "cpu_table": cpu_table,
+    "threads_table": threads_table,
     "gpu_table": gpu_table,
     "host_table": host_table,
     "startup_table": startup_table,

@@ -23,7 +23,7 @@ def test_every_figure_is_used():
     names = "README.md", "docs/performance.md", "docs/numerics.md"
     pages = [ROOT / name for name in names]
     text = "".join(page.read_text() for page in pages)
-    figures = "summary cpu_table gpu_table exactness_table".split()
+    figures = "summary cpu_table threads_table gpu_table exactness_table".split()
     figures += ["decoding_summary", "decoding_table", "host_table", "startup_table"]
     for name in figures:
         assert text.count(f"<!-- table.py {name} -->") == 1
