@@ -3,7 +3,8 @@
     python benchmarks/startup.py
     python benchmarks/startup.py --lengths 10,100,200,400,600 --turns 3 --json out.json
 
-Every line is a new process. The first one has an empty folder for compiled kernels, the
+Every line is a new process. "wheel" has the kernels that this package carries, if it
+does; the others have not. The first one has an empty folder for compiled kernels, the
 later one finds what the first has left. "folder off" keeps nothing, and "by MLX" has no
 NVRTC, so that MLX compiles the kernels. Columns, in seconds:
 
@@ -13,7 +14,7 @@ NVRTC, so that MLX compiles the kernels. Columns, in seconds:
     warm      the longest of the second steps of all lengths
     epoch     60 steps with 5 to 120 labels, one batch in ten smaller
               than 8 sequences
-    kernels   compiled, loaded from the folder, left to MLX; in all
+    kernels   of the package, loaded from the folder, compiled, left to MLX; in all
 """
 
 import argparse
@@ -82,17 +83,28 @@ def in_new_process(options, **variables):
     return json.loads(output.stdout)
 
 
+def has_kernels():
+    from mlx_ctc._ext import shipped_folder
+
+    folder = shipped_folder()
+    return folder != "" and Path(folder).exists()
+
+
 def turn(options):
     """{line: (seconds, compilations)} of one process for each line."""
     with TemporaryDirectory() as folder:
+        # Of what NVIDIA's libraries keep, too, the first process finds nothing.
+        none = {"MLX_CTC_KERNELS": "off", "CUDA_CACHE_PATH": f"{folder}/nvidia"}
         lines = {
-            "first process": {"MLX_CTC_CACHE": folder},
-            "later process": {"MLX_CTC_CACHE": folder},
-            "folder off": {"MLX_CTC_CACHE": "off"},
+            "first process": none | {"MLX_CTC_CACHE": folder},
+            "later process": none | {"MLX_CTC_CACHE": folder},
+            "folder off": none | {"MLX_CTC_CACHE": "off"},
         }
         if not options.no_mlx:
             missing = str(Path(folder) / "missing.so")
-            lines["by MLX"] = {"MLX_CTC_NVRTC": missing}
+            lines["by MLX"] = none | {"MLX_CTC_NVRTC": missing}
+        if has_kernels():
+            lines = {"wheel": {"MLX_CTC_CACHE": "off"}} | lines
         return {
             line: in_new_process(options, **variables)
             for line, variables in lines.items()
@@ -107,7 +119,7 @@ def show(turns):
         cells = (f"{median(t[column] for t in of_line):7.3f}" for column in columns)
         done = turns[0][line][1]
         kernels = ", ".join(
-            str(done[name]) for name in ("compiled", "loaded", "failed")
+            str(done[name]) for name in ("shipped", "loaded", "compiled", "failed")
         )
         print(line.ljust(14), *cells, "", kernels)
 

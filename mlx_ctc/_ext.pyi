@@ -85,19 +85,27 @@ def check_gpu_memory(log_probs: mlx.core.array, targets: mlx.core.array, input_l
     Refuses an alignment whose tables take more than `limit` bytes on a GPU.
     """
 
-def cuda_texts(shape: Sequence[int], dtype: mlx.core.Dtype, *, blank: int = 0, with_logits: bool = True, zero_infinity: bool = False) -> dict:
+def cuda_texts(shape: Sequence[int], dtype: mlx.core.Dtype, *, blank: int = 0, with_logits: bool = True, zero_infinity: bool = False, normalized: bool = True) -> dict:
     """
-    Of each op the names and the texts that NVRTC would compile for a batch of shape (T, N, C, S).
+    Of each op the functions and the texts that NVRTC would compile for a batch of shape (T, N, C, S).
     """
 
-def cuda_compile(library: str, architecture: int, sources: Sequence[tuple[str, str]], folder: str = '') -> tuple:
+def cuda_compile(library: str, architecture: int, sources: Sequence[tuple[str, str]], *, folder: str = '', shipped: str = '', nvfatbin: str = '', driver: int = 13000) -> tuple:
     """
-    The codes of sources (name, text), compiled at the same time by the NVRTC of a library for an architecture such as 90, and the counts.
+    The codes of sources (function, text) for a device of an architecture such as 90 and a driver of CUDA 13.0, and the counts: from the folder of shipped kernels, from the user's, or compiled at the same time by the NVRTC of a library.
     """
+
+def ship_kernel(library: str, nvfatbin: str, architecture: int, function: str, text: str, folder: str) -> int:
+    """
+    Compiles a kernel for an architecture and puts it into a folder of shipped kernels; returns its size.
+    """
+
+def cuda_architecture() -> int:
+    """The first GPU's, such as 90."""
 
 def cuda_compilations() -> dict:
     """
-    Kernels that this process has compiled, has loaded from the cache folder, and has left to MLX; the last error.
+    Kernels that this process has had from the package, has loaded from the user's folder, has compiled, and has left to MLX; the last error.
     """
 
 def load_from_cache(folder: str, key: bytes) -> object:
@@ -105,6 +113,9 @@ def load_from_cache(folder: str, key: bytes) -> object:
 
 def store_in_cache(folder: str, key: bytes, value: bytes, max_bytes: int) -> bool:
     """Whether the value has been stored."""
+
+def shipped_folder() -> str:
+    """Where the package's compiled kernels are."""
 
 def cache_folder() -> str:
     """Where compiled kernels are kept; empty if nowhere."""

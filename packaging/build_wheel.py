@@ -2,6 +2,7 @@
 
     python packaging/build_wheel.py --mlx all --out dist
     python packaging/build_wheel.py --mlx 0.31.2,0.32.4
+    python packaging/build_wheel.py --mlx all --kernels build/kernels
     python packaging/build_wheel.py --mlx all --fetch FOLDER
 
 Fetches the headers and libraries of each release as wheels, and the nanobind that it
@@ -50,8 +51,11 @@ def fetch(release, folder):
         target.rename(folder)
 
 
-def build(releases, folder, out):
-    """Builds the wheel with the releases' packages in the folder; returns its path."""
+def build(releases, folder, out, kernels=None):
+    """Builds the wheel with the releases' packages in the folder; returns its path.
+
+    The wheel carries what is in the folder of kernels.
+    """
     environment = {
         **os.environ,
         "MLX_CTC_MLX": ",".join(releases),
@@ -67,6 +71,10 @@ def build(releases, folder, out):
         options.append(
             f"--config-settings=cmake.define.MLX_CTC_RELEASES={';'.join(releases)}"
         )
+        if kernels:
+            options.append(
+                f"--config-settings=cmake.define.MLX_CTC_KERNELS={kernels.resolve()}"
+            )
         command = [*PIP, "wheel", *options, SOURCE]
         subprocess.run(command, check=True, env=environment)
         [wheel] = wheels.iterdir()
@@ -87,6 +95,12 @@ def main():
         "--out", type=Path, default="dist", help="folder of the wheel; default: dist"
     )
     parser.add_argument(
+        "--kernels",
+        type=Path,
+        metavar="FOLDER",
+        help="compiled CUDA kernels that the wheel carries: packaging/kernels.py",
+    )
+    parser.add_argument(
         "--fetch",
         type=Path,
         metavar="FOLDER",
@@ -104,7 +118,7 @@ def main():
         fetch(release, folder / release)
     if arguments.fetch:
         return
-    wheel = build(releases, folder, arguments.out)
+    wheel = build(releases, folder, arguments.out, arguments.kernels)
     size = wheel.stat().st_size
     print(f"{wheel}: {size / 1e6:.2f} MB, for MLX {', '.join(releases)}")
 

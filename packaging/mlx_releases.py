@@ -36,6 +36,14 @@ NANOBIND = {
 RELEASES = list(NANOBIND)
 OLDEST, NEWEST = RELEASES[0], RELEASES[-1]
 
+# MLX's extras on Linux, and what mlx-ctc uses besides: nvFatbin compresses kernels that
+# are compiled on the user's machine (csrc/cuda/fatbin.h).
+BACKENDS = {
+    "cpu": [],
+    "cuda12": ["nvidia-nvfatbin-cu12>=12.8; sys_platform == 'linux'"],
+    "cuda13": ["nvidia-nvfatbin>=13; sys_platform == 'linux'"],
+}
+
 # Where another kind of MLX is installed, the build still needs the headers of this one.
 MLX_TO_BUILD_WITH = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
 
@@ -139,7 +147,8 @@ class Provider:
         # On Linux mlx alone is MLX's Python half: the extra brings its library, and
         # only one of them may be installed.
         backends = {
-            extra: [f"mlx[{extra}]{versions}"] for extra in ["cpu", "cuda12", "cuda13"]
+            extra: [f"mlx[{extra}]{versions}", *libraries]
+            for extra, libraries in BACKENDS.items()
         }
         return {
             "dependencies": [f"mlx{versions}", *settings["dependencies"]],

@@ -10,9 +10,9 @@ from collections import defaultdict
 
 import mlx.core as mx
 import pytest
-from nvrtc import library
+from nvrtc import CUBIN, FAT_BINARY, library, needs_compression
 
-from mlx_ctc._ext import cuda_compile, cuda_texts
+from mlx_ctc._ext import cuda_architecture, cuda_compile, cuda_texts, ship_kernel
 
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 ARCHITECTURE = 90  # H100, H200
@@ -20,13 +20,13 @@ STEP = ["loss", "gradient"]
 
 
 def texts_of(shapes, ops, dtype=mx.float32, **options):
-    """{kernel: the texts of all shapes}."""
+    """{kernel: {(function, text)} of all shapes}."""
     found = defaultdict(set)
     for shape in shapes:
         texts = cuda_texts(shape, dtype, **options)
         for op in ops:
-            for name, text in texts[op]:
-                found[name].add(text)
+            for function, text in texts[op]:
+                found[function.rpartition("_")[0]].add((function, text))
     return found
 
 
@@ -35,8 +35,8 @@ def counts(texts):
 
 
 def compile_all(texts, **options):
-    """The codes of {kernel: texts}, compiled at the same time."""
-    sources = [(name, text) for name, several in texts.items() for text in several]
+    """The codes of what texts_of returns, compiled at the same time."""
+    sources = sorted(source for several in texts.values() for source in several)
     return cuda_compile(library(), ARCHITECTURE, sources, **options)
 
 
@@ -104,12 +104,63 @@ def test_every_kernel_compiles(dtype, with_logits):
     codes, done = compile_all(texts)
     assert done["error"] == ""
     assert done["compiled"] == len(codes) == sum(map(len, texts.values()))
-    assert all(code.startswith(b"\x7fELF") for code in codes)
+    assert all(code.startswith((CUBIN, FAT_BINARY)) for code in codes)
 
 
 def test_a_text_includes_nothing():
     for several in texts_of(SHAPES, STEP).values():
-        assert not any("#include" in text for text in several)
+        assert not any("#include" in text for _, text in several)
+
+
+def test_a_function_has_its_own_name():
+    sources = set()
+    for dtype in DTYPES:
+        for several in texts_of(SHAPES, STEP, dtype).values():
+            sources |= several
+    functions = {function for function, _ in sources}
+    assert len(functions) == len(sources)
+    assert all(f"void {function}(" in text for function, text in sources)
+
+
+@pytest.fixture(scope="module")
+def step_texts():
+    return texts_of(SHAPES[:1], STEP)
+
+
+@pytest.fixture(scope="module")
+def cubins(step_texts):
+    codes, _ = compile_all(step_texts, nvfatbin="off")
+    assert all(code.startswith(CUBIN) for code in codes)
+    return codes
+
+
+def test_code_is_compressed(step_texts, cubins):
+    needs_compression()
+    codes, done = compile_all(step_texts)
+    assert done["compiled"] == len(cubins)
+    assert all(code.startswith(FAT_BINARY) for code in codes)
+    assert sum(map(len, codes)) < 0.4 * sum(map(len, cubins))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"driver": 12030}, {"nvfatbin": "missing.so"}, {"nvfatbin": "libm.so.6"}],
+)
+def test_code_that_cannot_be_compressed_is_as_without(step_texts, cubins, options):
+    codes, done = compile_all(step_texts, **options)
+    assert done["compiled"] == len(cubins)
+    assert codes == cubins
+
+
+def test_a_folder_has_both_kinds_of_code(tmp_path):
+    needs_compression()
+    texts = texts_of(SHAPES[:1], ["loss"])
+    for options in {}, {"driver": 12030}:
+        codes, done = compile_all(texts, folder=str(tmp_path), **options)
+        assert (done["compiled"], done["loaded"]) == (3, 0)
+        again, done = compile_all(texts, folder=str(tmp_path), **options)
+        assert (done["compiled"], done["loaded"]) == (0, 3)
+        assert again == codes
 
 
 def test_a_later_process_loads_what_was_compiled(tmp_path):
@@ -139,7 +190,9 @@ def test_the_code_depends_on_the_device(tmp_path):
     source = [("f", 'extern "C" __global__ void f(int* x) { *x = 1; }')]
     of_device = {}
     for architecture in 80, 90:
-        [code], done = cuda_compile(library(), architecture, source, str(tmp_path))
+        [code], done = cuda_compile(
+            library(), architecture, source, folder=str(tmp_path)
+        )
         assert (done["compiled"], done["loaded"]) == (1, 0)
         of_device[architecture] = code
     assert of_device[80] != of_device[90]
@@ -196,7 +249,8 @@ for T, N, C, S, blank in (40, 3, 32, 10, 0), (90, 9, 32, 40, 31), (40, 3, 32, 10
     mx.eval(value, gradient)
     assert mx.array_equal(mx.grad(loss)(transposed), gradient)
     print(value.item(), hash(str(gradient.astype(mx.float32).tolist())))
-print({name: cuda_compilations()[name] for name in ("compiled", "loaded", "failed")})
+done = cuda_compilations()
+print({name: done[name] for name in ("shipped", "loaded", "compiled", "failed")})
 """
 
 
@@ -209,20 +263,56 @@ def step_in_process(dtype, **variables):
     return output[:-1], ast.literal_eval(output[-1])
 
 
+def counted(**numbers):
+    return {"shipped": 0, "loaded": 0, "compiled": 0, "failed": 0} | numbers
+
+
+def ship_step(dtype, folder):
+    """Puts the kernels of the step above into a folder, for the GPU that is here."""
+    needs_compression()
+    for shape in (40, 3, 32, 10), (90, 9, 32, 40):
+        texts = cuda_texts(shape, getattr(mx, dtype))
+        for function, text in texts["loss"] + texts["gradient"]:
+            ship_kernel(library(), "", cuda_architecture(), function, text, folder)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_step_is_the_same_however_its_kernels_were_compiled(dtype, tmp_path):
     if not mx.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
-    folder = {"MLX_CTC_CACHE": str(tmp_path / "kernels")}
+    none = {"MLX_CTC_KERNELS": "off"}
+    folder = none | {"MLX_CTC_CACHE": str(tmp_path / "kernels")}
     first, done = step_in_process(dtype, **folder)
-    assert done == {"compiled": 6, "loaded": 0, "failed": 0}
+    assert done == counted(compiled=6)
     later, done = step_in_process(dtype, **folder)
-    assert done == {"compiled": 0, "loaded": 6, "failed": 0}
+    assert done == counted(loaded=6)
     assert later == first
-    uncached, done = step_in_process(dtype, MLX_CTC_CACHE="off")
-    assert done == {"compiled": 6, "loaded": 0, "failed": 0}
+    off = none | {"MLX_CTC_CACHE": "off"}
+    uncached, done = step_in_process(dtype, **off)
+    assert done == counted(compiled=6)
     assert uncached == first
-    by_mlx, done = step_in_process(dtype, MLX_CTC_NVRTC=str(tmp_path / "none.so"))
-    assert done == {"compiled": 0, "loaded": 0, "failed": 6}
+    larger, done = step_in_process(dtype, MLX_CTC_NVFATBIN="off", **off)
+    assert done == counted(compiled=6)
+    assert larger == first
+    by_mlx, done = step_in_process(
+        dtype, MLX_CTC_NVRTC=str(tmp_path / "none.so"), **none
+    )
+    assert done == counted(failed=6)
     assert by_mlx == first
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_is_the_same_with_shipped_kernels(dtype, tmp_path):
+    if not mx.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    folder = str(tmp_path / "kernels")
+    ship_step(dtype, folder)
+    shipped, done = step_in_process(
+        dtype, MLX_CTC_KERNELS=folder, MLX_CTC_NVRTC="none.so"
+    )
+    assert done == counted(shipped=6)
+    compiled, done = step_in_process(dtype, MLX_CTC_KERNELS="off", MLX_CTC_CACHE="off")
+    assert done == counted(compiled=6)
+    assert shipped == compiled

@@ -52,8 +52,14 @@ def test_the_installed_mlx_is_built_for_and_kept(releases, tmp_path, version):
         "dependencies": [f"mlx=={version}", "numpy"],
         "optional-dependencies": {
             "cpu": [f"mlx[cpu]=={version}"],
-            "cuda12": [f"mlx[cuda12]=={version}"],
-            "cuda13": [f"mlx[cuda13]=={version}"],
+            "cuda12": [
+                f"mlx[cuda12]=={version}",
+                "nvidia-nvfatbin-cu12>=12.8; sys_platform == 'linux'",
+            ],
+            "cuda13": [
+                f"mlx[cuda13]=={version}",
+                "nvidia-nvfatbin>=13; sys_platform == 'linux'",
+            ],
             "plot": ["x"],
         },
     }

@@ -1,6 +1,7 @@
 # The package: what an import gives. test_install.py has its errors.
 
 import inspect
+import runpy
 import subprocess
 import sys
 from importlib import metadata, resources
@@ -11,6 +12,7 @@ import pytest
 import stubs
 
 import mlx_ctc
+from mlx_ctc._ext import cuda_compile, shipped_folder
 
 
 def test_signature_is_torchs_then_ours():
@@ -68,6 +70,19 @@ def test_package_is_typed():
 def test_stub_describes_the_extension():
     pytest.importorskip("nanobind")
     assert stubs.stub() == stubs.STUB.read_text(), "run python tests/stubs.py"
+
+
+def test_the_kernels_of_a_wheel_are_those_that_its_steps_ask_for():
+    if not Path(shipped_folder() or "none").exists():
+        pytest.skip("this build carries no compiled CUDA kernels")
+    script = Path(__file__).parents[1] / "packaging" / "kernels.py"
+    kernels = runpy.run_path(str(script))
+    usual = sorted(kernels["usual"]().items())
+    for architecture in kernels["ARCHITECTURES"]:
+        _, done = cuda_compile(
+            "no NVRTC", architecture, usual, shipped=shipped_folder(), driver=12040
+        )
+        assert done["shipped"] == len(usual)
 
 
 def test_function_is_documented():

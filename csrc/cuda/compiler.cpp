@@ -5,34 +5,16 @@
 
 namespace mlx_ctc::cuda {
 
-namespace {
-
-// Of all that the code depends on. A change of what is written here makes new
-// keys.
-std::string key_of(
-    const Source& source,
-    const std::vector<std::string>& options,
-    std::pair<int, int> version) {
-  std::string key = "NVRTC " + std::to_string(version.first) + "." +
-      std::to_string(version.second);
-  for (const auto& option : options) {
-    key += " " + option;
-  }
-  return key + "\n" + source.text;
-}
-
-} // namespace
-
 Compiler::Compiler(
-    const std::string& library,
-    const std::function<Architecture()>& device,
+    Libraries libraries,
+    const std::function<Device()>& device,
+    Shipped shipped,
     DiskCache cache)
-    : cache_(std::move(cache)) {
+    : libraries_(std::move(libraries)),
+      shipped_(std::move(shipped)),
+      cache_(std::move(cache)) {
   try {
-    auto nvrtc = std::make_unique<Nvrtc>(library);
-    // The kernels' text hides the attribute __device__ (cuda_prelude.h).
-    options_ = {nvrtc->target(device()), "--device-as-default-execution-space"};
-    nvrtc_ = std::move(nvrtc);
+    device_ = device();
   } catch (const std::exception& error) {
     counts_.error = error.what();
   }
@@ -76,19 +58,32 @@ Kernel Compiler::kernel(const Source& source) {
 }
 
 std::string Compiler::code(const Source& source) {
-  if (nvrtc_ == nullptr) {
+  if (!device_) {
     add(&Counts::failed);
     return "";
   }
-  auto key = key_of(source, options_, nvrtc_->version());
+  if (auto found = shipped_.load(source.function, *device_)) {
+    add(&Counts::shipped);
+    return *found;
+  }
+  const auto& toolchain = this->toolchain(*device_);
+  auto key = toolchain.description() + "\n" + source.text;
   if (auto found = cache_.load(key)) {
     add(&Counts::loaded);
     return *found;
   }
-  auto code = nvrtc_->compile(source.function, source.text, options_);
+  auto code = toolchain.compile(source);
   cache_.store(key, code);
   add(&Counts::compiled);
   return code;
+}
+
+const Toolchain& Compiler::toolchain(Device device) {
+  std::lock_guard lock(toolchain_mutex_);
+  if (toolchain_ == nullptr) {
+    toolchain_ = std::make_unique<Toolchain>(libraries_, device);
+  }
+  return *toolchain_;
 }
 
 void Compiler::add(int Counts::* number) {

@@ -7,23 +7,19 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cuda/disk_cache.h"
-#include "cuda/nvrtc.h"
+#include "cuda/shipped.h"
+#include "cuda/toolchain.h"
 
 namespace mlx_ctc::cuda {
 
-// A text with one kernel function, extern "C".
-struct Source {
-  std::string function;
-  std::string text;
-};
-
 struct Kernel {
   std::string function;
-  std::string code; // a cubin, or PTX; empty if it could not be compiled
+  std::string code; // as Toolchain has it; empty if it could not be compiled
 };
 
 class Compiler {
@@ -34,17 +30,19 @@ class Compiler {
   using MakeSource = std::function<Source()>;
 
   struct Counts {
+    int shipped = 0; // compiled when the package was built
+    int loaded = 0; // from the user's folder
     int compiled = 0;
-    int loaded = 0; // from disk
     int failed = 0;
     std::string error; // the last one
   };
 
-  // `library` as Nvrtc takes it, and the device's architecture. Does not throw:
-  // where one of them is missing, every kernel fails.
+  // Does not throw: where the device or NVRTC is missing, every kernel that
+  // needs it fails.
   Compiler(
-      const std::string& library,
-      const std::function<Architecture()>& device,
+      Libraries libraries,
+      const std::function<Device()>& device,
+      Shipped shipped,
       DiskCache cache);
 
   // Begins with a kernel, unless that has been done.
@@ -59,12 +57,16 @@ class Compiler {
   std::shared_future<Kernel> future(const Key& key, const MakeSource& source);
   Kernel kernel(const Source& source);
   std::string code(const Source& source);
+  const Toolchain& toolchain(Device device);
   void add(int Counts::* number);
   void fail(const char* error);
 
-  std::unique_ptr<Nvrtc> nvrtc_; // null where there is none
-  std::vector<std::string> options_;
+  Libraries libraries_;
+  std::optional<Device> device_;
+  Shipped shipped_;
   DiskCache cache_;
+  std::mutex toolchain_mutex_;
+  std::unique_ptr<Toolchain> toolchain_; // made when a kernel needs it
   mutable std::mutex mutex_;
   Counts counts_;
   // Last, because its destructor waits for the threads.

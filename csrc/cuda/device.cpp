@@ -22,14 +22,16 @@ void check(const char* what, int status) {
 
 } // namespace
 
-Architecture architecture_of(int device) {
+Device describe(int device) {
   Library driver("libcuda.so.1");
   int (*initialise)(unsigned);
   int (*get)(int*, int);
   int (*attribute)(int*, int, int);
+  int (*version)(int*);
   driver.find("cuInit", initialise);
   driver.find("cuDeviceGet", get);
   driver.find("cuDeviceGetAttribute", attribute);
+  driver.find("cuDriverGetVersion", version);
   check("cuInit", initialise(0));
   int handle;
   check("cuDeviceGet", get(&handle, device));
@@ -37,7 +39,9 @@ Architecture architecture_of(int device) {
   int minor;
   check("cuDeviceGetAttribute", attribute(&major, capability_major, handle));
   check("cuDeviceGetAttribute", attribute(&minor, capability_minor, handle));
-  return 10 * major + minor;
+  int newest_cuda;
+  check("cuDriverGetVersion", version(&newest_cuda));
+  return {10 * major + minor, newest_cuda};
 }
 
 } // namespace mlx_ctc::cuda

@@ -67,11 +67,16 @@ class File {
     return descriptor >= 0 && ::close(descriptor) == 0;
   }
 
-  // The content of a regular file that only this user can have written.
-  std::optional<std::string> read() const {
+  // The content of a regular file, for Owner::user one that only this user can
+  // have written.
+  std::optional<std::string> read(DiskCache::Owner owner) const {
     struct stat status;
-    if (fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode) ||
-        status.st_uid != geteuid() || (status.st_mode & (S_IWGRP | S_IWOTH))) {
+    if (fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
+      return std::nullopt;
+    }
+    bool others_write = (status.st_mode & (S_IWGRP | S_IWOTH)) != 0;
+    if (owner == DiskCache::Owner::user &&
+        (status.st_uid != geteuid() || others_write)) {
       return std::nullopt;
     }
     std::string content(status.st_size, '\0');
@@ -123,7 +128,7 @@ std::optional<std::string> DiskCache::load(const std::string& key) const {
     return std::nullopt;
   }
   File file(path_of(key), O_RDONLY);
-  auto content = file.is_open() ? file.read() : std::nullopt;
+  auto content = file.is_open() ? file.read(owner_) : std::nullopt;
   if (!content || content->size() < sizeof(Header) + key.size()) {
     return std::nullopt;
   }
@@ -134,7 +139,9 @@ std::optional<std::string> DiskCache::load(const std::string& key) const {
       rest.substr(0, key.size()) != key) {
     return std::nullopt;
   }
-  file.touch();
+  if (owner_ == Owner::user) {
+    file.touch();
+  }
   return std::string(value);
 }
 

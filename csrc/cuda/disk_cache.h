@@ -12,12 +12,16 @@ namespace mlx_ctc::cuda {
 // what cannot be read is not found, and what cannot be written is not kept.
 class DiskCache {
  public:
-  // With an empty folder, nothing is found or kept.
-  DiskCache(std::string folder, int64_t max_bytes)
-      : folder_(std::move(folder)), max_bytes_(max_bytes) {}
+  // Whose files are trusted: this user's that no other may write to, or those
+  // of whoever has installed the package.
+  enum class Owner { user, any };
 
-  // What was stored under the key. A file counts only if this user owns it, no
-  // other may write to it, its checksum is right, and it has the whole key.
+  // With an empty folder, nothing is found or kept.
+  DiskCache(std::string folder, int64_t max_bytes, Owner owner = Owner::user)
+      : folder_(std::move(folder)), max_bytes_(max_bytes), owner_(owner) {}
+
+  // What was stored under the key. A file counts only if its owner is trusted,
+  // its checksum is right, and it has the whole key.
   std::optional<std::string> load(const std::string& key) const;
 
   // Whether it was written. Removes those files that have not been used for the
@@ -30,6 +34,7 @@ class DiskCache {
 
   std::string folder_;
   int64_t max_bytes_;
+  Owner owner_;
 };
 
 // MLX_CTC_CACHE if it is set, else mlx_ctc in the user's folder for caches.

@@ -4,6 +4,8 @@
 #include <memory>
 #include <stdexcept>
 
+#include <dlfcn.h>
+
 #include "cuda/library.h"
 
 namespace mlx_ctc::cuda {
@@ -30,6 +32,12 @@ void Nvrtc::check(const char* what, int status) const {
   if (status != 0) {
     throw std::runtime_error(std::string(what) + ": " + error_string_(status));
   }
+}
+
+std::string Nvrtc::path() const {
+  Dl_info info;
+  auto function = reinterpret_cast<const void*>(get_version_);
+  return dladdr(function, &info) != 0 ? info.dli_fname : "";
 }
 
 std::string Nvrtc::target(Architecture device) const {

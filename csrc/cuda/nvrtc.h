@@ -5,10 +5,9 @@
 #include <utility>
 #include <vector>
 
-namespace mlx_ctc::cuda {
+#include "cuda/device.h"
 
-// A compute capability: 90 is 9.0.
-using Architecture = int;
+namespace mlx_ctc::cuda {
 
 class Nvrtc {
  public:
@@ -19,6 +18,9 @@ class Nvrtc {
   std::pair<int, int> version() const {
     return version_;
   }
+
+  // The file of NVRTC itself.
+  std::string path() const;
 
   // The option that names the target: the device's own instructions if this
   // NVRTC knows them, else PTX of the greatest architecture below it.

@@ -1,12 +1,12 @@
 // For the tests and benchmarks of the kernels' compilation for CUDA.
 #include <array>
+#include <utility>
 
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "gpu/cuda_text.h"
 #include "ops/gpu/bindings.h"
 #include "ops/gpu/cuda_kernel.h"
 #include "ops/gpu/step.h"
@@ -18,20 +18,24 @@ namespace mlx_ctc::gpu {
 
 namespace {
 
-// The texts of a step's kernels. Those of one name differ in what is compiled.
-std::vector<std::pair<std::string, std::string>> texts(const Plan& plan) {
-  std::vector<std::pair<std::string, std::string>> result;
+using Texts = std::vector<std::pair<std::string, std::string>>;
+
+// The functions of a step's kernels and their texts.
+Texts texts(const Plan& plan) {
+  Texts result;
   result.reserve(plan.launches.size());
   for (const auto& launch : plan.launches) {
-    result.emplace_back(launch.name, cuda_text(launch, launch.name));
+    auto [function, text] = cuda_source(launch);
+    result.emplace_back(std::move(function), std::move(text));
   }
   return result;
 }
 
 nb::dict describe(const cuda::Compiler::Counts& counts) {
   nb::dict result;
-  result["compiled"] = counts.compiled;
+  result["shipped"] = counts.shipped;
   result["loaded"] = counts.loaded;
+  result["compiled"] = counts.compiled;
   result["failed"] = counts.failed;
   result["error"] = counts.error;
   return result;
@@ -52,7 +56,8 @@ void bind_texts(nb::module_& m) {
          mx::Dtype dtype,
          int blank,
          bool with_logits,
-         bool zero_infinity) {
+         bool zero_infinity,
+         bool normalized) {
         Problem problem = {
             .T = shape[0],
             .N = shape[1],
@@ -62,11 +67,13 @@ void bind_texts(nb::module_& m) {
             .blank = blank,
             .with_logits = with_logits,
             .zero_infinity = zero_infinity,
+            .normalized = normalized,
             .backend = Backend::cuda};
         nb::dict result;
         result["loss"] = texts(loss_plan(problem));
         result["gradient"] = texts(gradient_plan(problem));
         problem.zero_infinity = false;
+        problem.normalized = true;
         result["align"] = texts(align_plan(problem));
         result["posteriors"] = texts(posteriors_plan(problem));
         problem.by_class = true;
@@ -79,7 +86,8 @@ void bind_texts(nb::module_& m) {
       "blank"_a = 0,
       "with_logits"_a = true,
       "zero_infinity"_a = false,
-      "Of each op the names and the texts that NVRTC would compile for a batch "
+      "normalized"_a = true,
+      "Of each op the functions and the texts that NVRTC would compile for a batch "
       "of shape (T, N, C, S).");
 }
 
@@ -87,12 +95,16 @@ void bind_texts(nb::module_& m) {
 nb::tuple compile(
     const std::string& library,
     int architecture,
-    const std::vector<std::pair<std::string, std::string>>& sources,
-    const std::string& folder) {
+    const Texts& sources,
+    const std::string& folder,
+    const std::string& shipped,
+    const std::string& nvfatbin,
+    int driver) {
   constexpr int64_t max_bytes = 1 << 30;
   cuda::Compiler compiler(
-      library,
-      [=] { return architecture; },
+      {library, nvfatbin},
+      [=] { return cuda::Device{architecture, driver}; },
+      cuda::Shipped(shipped),
       cuda::DiskCache(folder, max_bytes));
   auto source = [&](size_t i) {
     return [&sources, i] {
@@ -117,14 +129,45 @@ void bind_compiler(nb::module_& m) {
       "library"_a,
       "architecture"_a,
       "sources"_a,
+      nb::kw_only(),
       "folder"_a = "",
-      "The codes of sources (name, text), compiled at the same time by the NVRTC "
-      "of a library for an architecture such as 90, and the counts.");
+      "shipped"_a = "",
+      "nvfatbin"_a = "",
+      "driver"_a = 13000,
+      "The codes of sources (function, text) for a device of an architecture such "
+      "as 90 and a driver of CUDA 13.0, and the counts: from the folder of shipped "
+      "kernels, from the user's, or compiled at the same time by the NVRTC of a "
+      "library.");
+  m.def(
+      "ship_kernel",
+      [](const std::string& library,
+         const std::string& nvfatbin,
+         int architecture,
+         const std::string& function,
+         const std::string& text,
+         const std::string& folder) {
+        nb::gil_scoped_release release;
+        cuda::Toolchain toolchain(
+            {library, nvfatbin}, {architecture, cuda::Fatbin::least_driver});
+        return cuda::Shipped(folder).add({function, text}, toolchain);
+      },
+      "library"_a,
+      "nvfatbin"_a,
+      "architecture"_a,
+      "function"_a,
+      "text"_a,
+      "folder"_a,
+      "Compiles a kernel for an architecture and puts it into a folder of shipped "
+      "kernels; returns its size.");
+  m.def(
+      "cuda_architecture",
+      [] { return cuda::describe(0).architecture; },
+      "The first GPU's, such as 90.");
   m.def(
       "cuda_compilations",
       [] { return describe(compilations()); },
-      "Kernels that this process has compiled, has loaded from the cache "
-      "folder, and has left to MLX; the last error.");
+      "Kernels that this process has had from the package, has loaded from the "
+      "user's folder, has compiled, and has left to MLX; the last error.");
 }
 
 void bind_cache(nb::module_& m) {
@@ -151,6 +194,10 @@ void bind_cache(nb::module_& m) {
       "value"_a,
       "max_bytes"_a,
       "Whether the value has been stored.");
+  m.def(
+      "shipped_folder",
+      cuda::shipped_folder,
+      "Where the package's compiled kernels are.");
   m.def(
       "cache_folder",
       cuda::cache_folder,

@@ -19,7 +19,7 @@ namespace mlx_ctc::gpu {
 
 namespace {
 
-// A kernel takes 60 to 130 kB.
+// A kernel takes 20 to 80 kB, most of it the text.
 constexpr int64_t max_cache_bytes = 64 << 20;
 
 // libmlx, which depends on the NVRTC that MLX uses, or the library that the
@@ -33,6 +33,11 @@ std::string nvrtc_library() {
   return dladdr(function, &libmlx) != 0 ? libmlx.dli_fname : "";
 }
 
+cuda::Libraries libraries() {
+  const char* nvfatbin = std::getenv("MLX_CTC_NVFATBIN");
+  return {nvrtc_library(), nvfatbin == nullptr ? "" : nvfatbin};
+}
+
 cuda::Compiler& compiler(int device) {
   static std::mutex mutex;
   static std::map<int, std::unique_ptr<cuda::Compiler>> compilers;
@@ -40,19 +45,12 @@ cuda::Compiler& compiler(int device) {
   auto& compiler = compilers[device];
   if (compiler == nullptr) {
     compiler = std::make_unique<cuda::Compiler>(
-        nvrtc_library(),
-        [device] { return cuda::architecture_of(device); },
+        libraries(),
+        [device] { return cuda::describe(device); },
+        cuda::Shipped(cuda::shipped_folder()),
         cuda::DiskCache(cuda::cache_folder(), max_cache_bytes));
   }
   return *compiler;
-}
-
-// A function's name has its text's hash, because MLX before 0.32.1 tells
-// modules apart by their functions' names.
-cuda::Source source_of(const Launch& launch) {
-  auto text = cuda_text(launch, launch.name);
-  auto function = launch.name + "_" + cuda::in_hexadecimal(cuda::hash(text));
-  return {function, cuda_text(launch, function)};
 }
 
 // The kernel would read other memory than the arrays'.
@@ -81,10 +79,16 @@ std::vector<Layout> layouts_of(const std::vector<mx::array>& inputs) {
 
 } // namespace
 
+cuda::Source cuda_source(const Launch& launch) {
+  auto text = cuda_text(launch, launch.name);
+  auto function = launch.name + "_" + cuda::in_hexadecimal(cuda::hash(text));
+  return {function, cuda_text(launch, function)};
+}
+
 void start_compiling(const Plan& plan, mx::Stream stream) {
   for (const auto& launch : plan.launches) {
     compiler(stream.device.index).start(cuda_text_key(launch), [&] {
-      return source_of(launch);
+      return cuda_source(launch);
     });
   }
 }
@@ -95,7 +99,7 @@ std::shared_ptr<mx::Primitive> cuda_kernel(
     mx::Stream stream) {
   const auto& kernel =
       compiler(stream.device.index).get(cuda_text_key(launch), [&] {
-        return source_of(launch);
+        return cuda_source(launch);
       });
   if (kernel.code.empty()) {
     return nullptr;

@@ -14,6 +14,10 @@ namespace mlx_ctc::gpu {
 
 namespace mx = mlx::core;
 
+// A launch's kernel. The function's name has a hash of the text: MLX before
+// 0.32.1 tells modules apart by it, and the package's kernels are found by it.
+cuda::Source cuda_source(const Launch& launch);
+
 // Begins to compile the plan's kernels for the stream's device.
 void start_compiling(const Plan& plan, mx::Stream stream);
 
