@@ -68,7 +68,7 @@ def test_gpu_takes_sequences_that_a_launch_can_count():
 
     for launch in launches(2**21 - 1)["loss"]:
         assert all(0 < size < 2**31 for size in launch["grid"])
-    with pytest.raises(ValueError, match="at most 2097151 .* got 2097152"):
+    with pytest.raises(ValueError, match=r"at most 2097151 .* got 2097152"):
         launches(2**21)
 
 
