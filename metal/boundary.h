@@ -9,6 +9,28 @@
 #include "pointers.h"
 #include "tables.h"
 
+// The states of pair i at a boundary, and of the label before it.
+struct PairAtBoundary {
+  Pair alpha;
+  Extended alpha_of_label_before;
+  Pair beta_p;
+};
+
+// A stored number, or zero. In bits, so that several are loaded before the
+// first is used.
+METAL_FUNC uint64_t
+load_stored(Device<const uint64_t> states, int index, bool is_stored) {
+  uint64_t bits = extended_to_bits(extended_zero());
+  if (is_stored) {
+    bits = states[index];
+  }
+  return bits;
+}
+
+METAL_FUNC Extended from_stored(uint64_t bits) {
+  return to_extended(extended_from_bits(bits));
+}
+
 struct Boundary {
   int t; // the first frame after it
   int T_n;
@@ -26,57 +48,43 @@ struct Boundary {
   }
 
   // The scan of alpha has blank i in the window of label i, and the last blank
-  // in that of the last label.
-  METAL_FUNC Extended alpha_of_blank(int i) const {
-    Extended result = t == 0 && i == 0 ? extended_one() : extended_zero();
-    const int neighbour = metal::max(metal::min(i, S_n - 1), 0);
-    if (i <= S_n && stores(neighbour)) {
-      result = to_extended(extended_from_bits(alpha[2 * i]));
-    }
-    return result;
-  }
-
-  METAL_FUNC Extended alpha_of_label(int i) const {
-    Extended result = extended_zero();
-    if (i >= 0 && i < S_n && stores(i)) {
-      result = to_extended(extended_from_bits(alpha[2 * i + 1]));
-    }
-    return result;
-  }
-
-  // The scan of beta_p has blank i in the window of label i - 1. After the last
-  // frame all paths go to the last blank.
-  METAL_FUNC Extended beta_p_of_blank(int i) const {
-    Extended result = t == T_n && i == S_n ? extended_one() : extended_zero();
-    if (i <= S_n && stores(metal::max(i - 1, 0))) {
-      result = to_extended(extended_from_bits(beta_p[2 * i]));
-    }
-    return result;
-  }
-
-  METAL_FUNC Extended beta_p_of_label(int i) const {
-    Extended result = extended_zero();
-    if (i < S_n && stores(i)) {
-      result = to_extended(extended_from_bits(beta_p[2 * i + 1]));
-    }
-    return result;
-  }
-
-  METAL_FUNC Pair beta_p_of(int i) const {
-    return Pair{beta_p_of_blank(i), beta_p_of_label(i)};
+  // in that of the last label; the scan of beta_p has it in the window of label
+  // i - 1. Before the first frame a path is in the first blank, and after the
+  // last frame in the last blank.
+  METAL_FUNC PairAtBoundary pair(int i) const {
+    const bool has_blank = i <= S_n;
+    const bool has_label = i < S_n && stores(i);
+    const bool has_before = i > 0 && has_blank && stores(i - 1);
+    const bool has_alpha =
+        has_blank && stores(metal::max(metal::min(i, S_n - 1), 0));
+    const bool has_beta_p = has_blank && stores(metal::max(i - 1, 0));
+    const uint64_t alpha_blank = load_stored(alpha, 2 * i, has_alpha);
+    const uint64_t alpha_label = load_stored(alpha, 2 * i + 1, has_label);
+    const uint64_t before = load_stored(alpha, 2 * i - 1, has_before);
+    const uint64_t beta_p_blank = load_stored(beta_p, 2 * i, has_beta_p);
+    const uint64_t beta_p_label = load_stored(beta_p, 2 * i + 1, has_label);
+    const Extended one = extended_one();
+    return PairAtBoundary{
+        Pair{
+            choose(t == 0 && i == 0, one, from_stored(alpha_blank)),
+            from_stored(alpha_label)},
+        from_stored(before),
+        Pair{
+            choose(t == T_n && i == S_n, one, from_stored(beta_p_blank)),
+            from_stored(beta_p_label)}};
   }
 
   // Whether the paths that cross the boundary into pair i are more than 2^-64
   // of z. `skip` as in recursion.h.
-  METAL_FUNC bool is_crossed(int i, int skip, Extended z) const {
+  METAL_FUNC bool is_crossed(PairAtBoundary pair, int i, int skip, Extended z)
+      const {
     if (t == 0 || t == T_n) {
       return i == (t == 0 ? 0 : S_n);
     }
-    const Pair before = Pair{alpha_of_blank(i), alpha_of_label(i)};
     const Pair paths = emit(
-        sum_of_predecessors(before, alpha_of_label(i - 1), skip),
-        beta_p_of_blank(i),
-        beta_p_of_label(i));
+        sum_of_predecessors(pair.alpha, pair.alpha_of_label_before, skip),
+        pair.beta_p.blank,
+        pair.beta_p.label);
     return metal::max(paths.blank.e, paths.label.e) > z.e - 64;
   }
 };

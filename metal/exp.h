@@ -7,7 +7,9 @@
 // below 2^24 is exact inside fma.
 constant constexpr float ln_2 = 0.693147182464599609375f;
 constant constexpr float ln_2_rest = -1.9046543e-9f;
+// 1 / ln(2), as the sum of two floats where one is not enough.
 constant constexpr float log2_e = 1.44269502f;
+constant constexpr float log2_e_rest = 1.9259630e-8f;
 
 // Adding 1.5 * 2^23 to a float rounds it to the nearest integer k and leaves k
 // in the low bits: round_offset_bits + k.

@@ -13,24 +13,6 @@ METAL_FUNC Wide emission(float score, float greatest) {
   return LOGITS ? wide(exp_of_difference(score, greatest)) : wide_exp(score);
 }
 
-// The sum of a frame's exponentials: of those by which the recursion
-// multiplies, so that their rounding cancels in the loss.
-template <typename Sequence>
-METAL_FUNC TwoFloats sum_of_frame(
-    thread const Sequence& sequence,
-    int C,
-    int t,
-    float greatest,
-    int lane) {
-  TwoFloats sum = {0.0f, 0.0f};
-  for (int c = lane; c < C; c += 32) {
-    const Extended p = exp_of_difference(sequence.score(t, c), greatest);
-    const TwoFloats more = two_sum(sum.high, p.m * power_of_two(p.e));
-    sum = TwoFloats{more.high, more.low + sum.low};
-  }
-  return sum_of_lanes(two_sum_of_ordered(sum.high, sum.low));
-}
-
 // Lane f has what belongs to the segment's f-th frame.
 struct FrameEmissions {
   float greatest;
@@ -89,30 +71,34 @@ METAL_FUNC void add_window(
     thread Crossings& crossings,
     thread Wide& passing,
     thread const Sequence& sequence,
-    Boundary before,
-    Boundary after,
+    int begin, // the frames
+    int count,
     FrameEmissions frames,
+    PairAtBoundary before,
+    PairAtBoundary after,
     int i, // of this lane's pair
     int skip,
     int lane) {
-  const int count = after.t - before.t;
   const bool has_label = i < sequence.S_n;
   const int y = has_label ? sequence.class_of_label(i) : sequence.blank;
   const Wide zero = wide(extended_zero());
-  WidePair alpha = {
-      wide(before.alpha_of_blank(i)), wide(before.alpha_of_label(i))};
+  WidePair alpha = {wide(before.alpha.blank), wide(before.alpha.label)};
   Wide leaving = zero;
-  float next_score = sequence.score(before.t, y);
+  float next_score = sequence.score(begin, y);
 #pragma unroll 1
-  for (int k = 0; k < count; ++k) {
+  for (int k = 0; k <= count; ++k) {
     const float score = next_score;
     if (k + 1 < count) {
-      next_score = sequence.score(before.t + k + 1, y);
+      next_score = sequence.score(begin + k + 1, y);
     }
     const WidePair sums = sums_of_frame(alpha, passing, leaving, skip, k, lane);
-    if (k == 0) {
-      const Wide more = crossing(sums, before.beta_p_of(i));
-      crossings.before = add(crossings.before, more);
+    if (k == 0 || k == count) {
+      const Wide more =
+          crossing(sums, choose(k == 0, before.beta_p, after.beta_p));
+      const Wide sum =
+          add(choose(k == 0, crossings.before, crossings.after), more);
+      crossings.before = choose(k == 0, sum, crossings.before);
+      crossings.after = choose(k == 0, crossings.after, sum);
     }
     const Wide p =
         emission<LOGITS>(score, metal::simd_broadcast(frames.greatest, k));
@@ -120,9 +106,6 @@ METAL_FUNC void add_window(
         sums, value_of_lane(frames.p_blank, k), choose(has_label, p, zero));
     alpha = WidePair{normalise(next.blank), normalise(next.label)};
   }
-  const WidePair sums =
-      sums_of_frame(alpha, passing, leaving, skip, count, lane);
-  crossings.after = add(crossings.after, crossing(sums, after.beta_p_of(i)));
   passing = leaving;
 }
 
@@ -146,23 +129,35 @@ METAL_FUNC Crossings crossings_of_segment(
     const int skip = step_if(may_skip_blank(sequence, i - 1, i)) - allowed;
     // A window takes more frames to pass than a segment has, so its paths are
     // at one of the boundaries.
-    const bool has_paths =
-        before.is_crossed(i, skip, z) || after.is_crossed(i, skip, z);
+    const PairAtBoundary start = before.pair(i);
+    const PairAtBoundary end = after.pair(i);
+    const bool has_paths = before.is_crossed(start, i, skip, z) ||
+        after.is_crossed(end, i, skip, z);
     if (metal::simd_all(!has_paths)) {
       passing = zero;
     } else {
       add_window<LOGITS>(
-          crossings, passing, sequence, before, after, frames, i, skip, lane);
+          crossings,
+          passing,
+          sequence,
+          before.t,
+          after.t - before.t,
+          frames,
+          start,
+          end,
+          i,
+          skip,
+          lane);
     }
   }
   return crossings;
 }
 
-// The segment's factor of z: the paths after it over the paths before it.
+// The segment's factor of z: the paths after it over the paths before it. That
+// of logits lacks the frames' normalisers.
 template <bool LOGITS, typename Sequence>
 METAL_FUNC Wide growth_of_segment(
     thread const Sequence& sequence,
-    int C,
     Extended z,
     Boundary before,
     Boundary after,
@@ -172,15 +167,9 @@ METAL_FUNC Wide growth_of_segment(
       emissions_of_frames<LOGITS>(sequence, before.t, count, lane);
   const Crossings crossings =
       crossings_of_segment<LOGITS>(sequence, before, after, z, frames, lane);
-  Wide growth = sum_of_lanes(crossings.after);
-  if (before.t > 0) {
-    growth = quotient(growth, sum_of_lanes(crossings.before));
+  const Wide growth = sum_of_lanes(crossings.after);
+  if (before.t == 0) {
+    return growth;
   }
-  for (int k = 0; LOGITS && k < count; ++k) {
-    const float greatest = metal::simd_broadcast(frames.greatest, k);
-    const TwoFloats sum =
-        sum_of_frame(sequence, C, before.t + k, greatest, lane);
-    growth = normalise(quotient(growth, Wide{sum, 0}));
-  }
-  return normalise(growth);
+  return normalise(quotient(growth, sum_of_lanes(crossings.before)));
 }

@@ -1,22 +1,5 @@
-// The loss of confident sequences with more digits than the scan has.
-//
-// Where z is near 1 the loss is what z lacks of it, perhaps 1e-8 per frame, and
-// the scan rounds by 1e-7 in every frame. So if the loss is small for the
-// number of frames, z is computed again from the scan's checkpoints:
-//
-//   z = alpha(0) M(0) beta_p(1)  *  alpha(1) M(1) beta_p(2)  *  ...
-//       -----------------------     -----------------------
-//                  1                   alpha(1) beta_p(1)
-//
-// alpha(b) and beta_p(b) are what the scan has stored at the b-th boundary
-// between segments, and M(b) is the recursion over segment b, with mantissas of
-// two floats (wide.h). Each stored vector is in one numerator and in one
-// denominator, so that its scale cancels. The product is z if the alphas are
-// exact, for then each numerator has the next denominator as a factor, and also
-// if the beta_ps are. So its error is that of alpha times that of beta_p, about
-// 1e-6 * 1e-6.
-//
-// A threadgroup has a sequence; its simdgroups take the segments in turn.
+// The loss, of confident sequences with more digits than the scan's:
+// refinement.h. A threadgroup has a sequence.
 //
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
@@ -24,71 +7,79 @@
 //      target_lengths  (N)
 //      normalisers     (N, T, 2) of logits; not read for log-probabilities
 //      scan_loss, z, checkpoints: see scan.metal
+//      factors         of z: see factors.metal; not read without FACTORS
 //      options         blank
 // out  loss            (N)
 //
 // LOGITS           option of ctc_loss
+// FACTORS          whether a launch before has computed the factors of z
+// MANY_CLASSES     whether few frames need more digits of their normalisers
 // SEGMENT          frames between checkpoints
 // SIMDGROUPS       of the threadgroup
 
-#include "growth.h"
+#include "refinement.h"
+#include "threads.h"
 
-// The scan's loss is within 1e-6 of its value if that is greater, in nats per
-// frame: its float operations have errors of 5e-7 per frame in sum.
-constexpr float confident_loss = 0.5f;
+threadgroup Wide products[SIMDGROUPS];
 
-threadgroup Wide growths[SIMDGROUPS];
-
-const int simdgroup = int(simdgroup_index_in_threadgroup);
-const int lane = int(thread_index_in_simdgroup);
-const bool is_first_thread = simdgroup == 0 && lane == 0;
+const Threads self = {
+    SIMDGROUPS * 32,
+    int(thread_position_in_threadgroup.x),
+    int(simdgroup_index_in_threadgroup),
+    int(thread_index_in_simdgroup)};
 const int n = int(threadgroup_position_in_grid.x);
 const int T_n = input_lengths[n * input_lengths_strides[0]];
 const float scan_loss_n = scan_loss[n];
 const Extended z_n = extended_from_bits(z[n]);
-if (is_invalid(z_n) || is_zero(z_n) ||
-    scan_loss_n > confident_loss * float(T_n)) {
-  if (is_first_thread) {
+if (!is_confident(z_n, scan_loss_n, T_n)) {
+  if (self.index == 0) {
     loss[n] = scan_loss_n;
   }
   return;
 }
 
-const int C = log_probs_shape[2];
-const int S = targets_shape[1];
-const auto sequence = sequence_of(
-    n,
-    log_probs_shape[0],
-    T_n,
-    target_lengths[n * target_lengths_strides[0]],
-    options[0],
-    log_probs,
-    log_probs_strides,
-    targets,
-    targets_strides,
-    normalisers);
-const auto checkpoints_n =
-    checkpoints + int64_t(n) * checkpoints_shape[1] * 2 * size_of_checkpoint(S);
-const int segments = (T_n + SEGMENT - 1) / SEGMENT;
 Wide product = wide(extended_one());
-for (int b = simdgroup; b < segments; b += SIMDGROUPS) {
-  const Wide growth = growth_of_segment<LOGITS>(
+if (FACTORS) {
+  const int count = factors_shape[1];
+  for (int i = self.index; i < count; i += self.count) {
+    const int64_t at = (int64_t(n) * count + i) * 2;
+    const Wide factor = wide_from_bits(factors[at], factors[at + 1]);
+    product = normalise(multiply(product, factor));
+  }
+  product = product_of_lanes(product);
+} else {
+  const int S = targets_shape[1];
+  const auto sequence = sequence_of(
+      n,
+      log_probs_shape[0],
+      T_n,
+      target_lengths[n * target_lengths_strides[0]],
+      options[0],
+      log_probs,
+      log_probs_strides,
+      targets,
+      targets_strides,
+      normalisers);
+  product = factor_of_simdgroup<LOGITS, MANY_CLASSES, SEGMENT>(
       sequence,
-      C,
+      log_probs_shape[2],
+      S,
       z_n,
-      boundary_before(b, SEGMENT, sequence, checkpoints_n, S),
-      boundary_before(b + 1, SEGMENT, sequence, checkpoints_n, S),
-      lane);
-  product = normalise(multiply(product, growth));
+      checkpoints +
+          int64_t(n) * checkpoints_shape[1] * 2 * size_of_checkpoint(S),
+      self.simdgroup,
+      SIMDGROUPS,
+      self.lane);
 }
-if (lane == 0) {
-  growths[simdgroup] = product;
+if (self.lane == 0) {
+  products[self.simdgroup] = product;
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-if (is_first_thread) {
+if (self.index == 0) {
+#pragma unroll 1
   for (int i = 1; i < SIMDGROUPS; ++i) {
-    const Wide growth = growths[i];
-    product = normalise(multiply(product, growth));
+    const Wide factor = products[i];
+    product = normalise(multiply(product, factor));
   }
   // Rounding can make z greater than 1 by 1e-14 per frame. It is really greater
   // than 1 with log-probabilities that do not sum to 1, or a blank as a label.

@@ -1,56 +1,7 @@
-// Extended-range numbers with a mantissa of two floats: 48 bits, for GPUs that
-// have no fast doubles, or none.
-//
-// Sums and products are error-free transformations (Dekker 1971): the rounding
-// error of a sum of floats is a float, which a few more sums compute, and that
-// of a product takes one fma. They need a compiler that keeps the order of the
-// operations. MLX compiles Metal without fast math; CUDA's compiler may fuse a
-// product with a sum, which here changes an error by 2^-48 at most.
+// Extended-range numbers with a mantissa of two floats.
 
 #include "exp.h"
-
-// high + low, where low is the rounding error of high.
-struct TwoFloats {
-  float high;
-  float low;
-};
-
-METAL_FUNC TwoFloats two_sum(float a, float b) {
-  const float sum = a + b;
-  const float b_in_sum = sum - a;
-  return TwoFloats{sum, (a - (sum - b_in_sum)) + (b - b_in_sum)};
-}
-
-// The same for |a| >= |b|.
-METAL_FUNC TwoFloats two_sum_of_ordered(float a, float b) {
-  const float sum = a + b;
-  return TwoFloats{sum, b - (sum - a)};
-}
-
-METAL_FUNC TwoFloats add(TwoFloats a, TwoFloats b) {
-  const TwoFloats sum = two_sum(a.high, b.high);
-  return two_sum_of_ordered(sum.high, sum.low + (a.low + b.low));
-}
-
-METAL_FUNC TwoFloats multiply(TwoFloats a, TwoFloats b) {
-  const float product = a.high * b.high;
-  float rest = metal::fma(a.high, b.high, -product);
-  rest = metal::fma(a.high, b.low, rest);
-  rest = metal::fma(a.low, b.high, rest);
-  return two_sum_of_ordered(product, rest);
-}
-
-METAL_FUNC TwoFloats quotient(TwoFloats a, TwoFloats b) {
-  const float first = a.high / b.high;
-  float rest = metal::fma(-first, b.high, a.high);
-  rest = metal::fma(-first, b.low, rest + a.low);
-  return two_sum_of_ordered(first, rest / b.high);
-}
-
-// A power of two times the floats.
-METAL_FUNC TwoFloats scaled(TwoFloats a, float factor) {
-  return TwoFloats{a.high * factor, a.low * factor};
-}
+#include "two_floats.h"
 
 // m * 2^e. As in extended.h, zero is any mantissa with a very low exponent.
 struct Wide {
@@ -63,9 +14,7 @@ METAL_FUNC Wide wide(Extended a) {
 }
 
 METAL_FUNC Wide choose(bool first, Wide a, Wide b) {
-  return Wide{
-      TwoFloats{first ? a.m.high : b.m.high, first ? a.m.low : b.m.low},
-      first ? a.e : b.e};
+  return Wide{choose(first, a.m, b.m), first ? a.e : b.e};
 }
 
 METAL_FUNC Wide normalise(Wide a) {
@@ -92,6 +41,19 @@ METAL_FUNC Wide multiply(Wide a, Wide b) {
 
 METAL_FUNC Wide quotient(Wide a, Wide b) {
   return Wide{quotient(a.m, b.m), metal::max(a.e - b.e, zero_exponent)};
+}
+
+// A mantissa as 64 bits in memory.
+METAL_FUNC uint64_t mantissa_to_bits(TwoFloats m) {
+  return (uint64_t(as_type<uint>(m.high)) << 32) |
+      uint64_t(as_type<uint>(m.low));
+}
+
+METAL_FUNC Wide wide_from_bits(uint64_t mantissa, uint64_t exponent) {
+  return Wide{
+      TwoFloats{
+          as_type<float>(uint(mantissa >> 32)), as_type<float>(uint(mantissa))},
+      int(uint(exponent))};
 }
 
 METAL_FUNC float minus_log(Wide a) {
@@ -145,12 +107,6 @@ METAL_FUNC Wide shuffle_up(Wide a) {
       metal::simd_shuffle_up(a.e, 1)};
 }
 
-METAL_FUNC TwoFloats shuffle_xor(TwoFloats a, int mask) {
-  return TwoFloats{
-      metal::simd_shuffle_xor(a.high, mask),
-      metal::simd_shuffle_xor(a.low, mask)};
-}
-
 METAL_FUNC Wide shuffle_xor(Wide a, int mask) {
   return Wide{shuffle_xor(a.m, mask), metal::simd_shuffle_xor(a.e, mask)};
 }
@@ -164,16 +120,19 @@ METAL_FUNC Wide value_of_lane(Wide a, int lane) {
 }
 
 // The sum over all lanes, in every lane.
-METAL_FUNC TwoFloats sum_of_lanes(TwoFloats a) {
-  for (int step = 16; step > 0; step /= 2) {
-    a = add(a, shuffle_xor(a, step));
-  }
-  return a;
-}
-
 METAL_FUNC Wide sum_of_lanes(Wide a) {
+#pragma unroll 1
   for (int step = 16; step > 0; step /= 2) {
     a = add(a, shuffle_xor(a, step));
   }
   return normalise(a);
+}
+
+// The product over all lanes, in every lane.
+METAL_FUNC Wide product_of_lanes(Wide a) {
+#pragma unroll 1
+  for (int step = 16; step > 0; step /= 2) {
+    a = normalise(multiply(a, shuffle_xor(a, step)));
+  }
+  return a;
 }

@@ -168,7 +168,8 @@ def loss_and_gradient(
         )
 
     (loss,), (gradient,) = mx.vjp(losses, [scores], [mx.ones(scores.shape[1])])
-    with naming("the loss, kernels ctc_normalisers, ctc_scan and ctc_refine"):
+    kernels = "ctc_normalisers, ctc_scan, ctc_factors and ctc_refine"
+    with naming(f"the loss, kernels {kernels}"):
         mx.eval(loss)
     with naming("the gradient, kernel ctc_gradient"):
         mx.eval(gradient)

@@ -24,12 +24,13 @@ def one_label(T, eps, rest=-20.0):
 
 
 def confident(
-    rng, T, C, S, margin, with_logits, spread=1.0, undecided=False, blanks=True
+    rng, T, C, S, margin, with_logits, spread=1.0, undecided=None, blanks=True
 ):
     """A model that is right in each frame by `margin` nats.
 
-    If undecided, the frame before each label is its or the blank's with equal scores.
-    Without blanks, each label lasts until the next.
+    If undecided, the frame before each label is its or the blank's, with a score that
+    is less than the blank's by so many nats. Without blanks, each label lasts until the
+    next.
     """
     problem = random_problem(
         rng, T=T, N=1, C=C, S=S, ragged=False, spread=spread, with_logits=True
@@ -44,8 +45,8 @@ def confident(
     if not blanks:
         spoken = problem.targets[0][np.arange(T) * S // T]
     problem.inputs[range(T), 0, spoken] += margin
-    for t, label in between if undecided else []:
-        problem.inputs[t, 0, label] = problem.inputs[t, 0, 0]
+    for t, label in between if undecided is not None else []:
+        problem.inputs[t, 0, label] = problem.inputs[t, 0, 0] - undecided
     if not with_logits:
         problem.inputs = reference.log_softmax(problem.inputs)
         problem.with_logits = False

@@ -78,7 +78,8 @@ def test_other_sizes_and_options_need_no_compilation(op):
             options = {"blank": blank, "zero_infinity": zero_infinity}
             for name, found in texts_of(shapes, [op], **options).items():
                 texts[name] |= found
-    assert set(counts(texts).values()) == {1}
+    # Of long sequences refine multiplies the factors that another kernel computes.
+    assert counts(texts) == {name: 1 + (name == "ctc_refine") for name in texts}
 
 
 def test_the_classes_matter_to_the_rows_only():

@@ -71,7 +71,9 @@ def main():
             for dtype in (mx.float32, mx.bfloat16):
                 print(sizes, name, dtype, call_every_op(problem, dtype))
     for with_logits in (True, False):
-        print("confident", call_every_op(confident(rng, 300, 40, 60, 12, with_logits)))
+        for T, C in (300, 40), (700, 300):  # refine alone, and with factors
+            problem = confident(rng, T, C, 60, 12, with_logits, undecided=0)
+            print("confident", T, C, call_every_op(problem))
     for name, problem in bad_problems(random_problem(rng, N=9)).items():
         print(name, call_every_op(problem))
 

@@ -19,6 +19,7 @@ Names scan_tables();
 
 Launch normalisers_launch(const Problem& problem);
 Launch scan_launch(const Problem& problem);
+Launch factors_launch(const Problem& problem);
 Launch refine_launch(const Problem& problem);
 Launch gradient_launch(const Problem& problem);
 Launch align_launch(const Problem& problem);

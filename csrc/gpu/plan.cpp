@@ -79,11 +79,16 @@ std::vector<Table> tables_of(
   return tables;
 }
 
-// The array that is passed for a parameter. Kernels do not read the one that is
-// passed in the place of normalisers that there are not.
+// The array that is passed for a parameter. Kernels do not read those that are
+// passed in the place of tables that there are not.
 std::string array_for(const std::string& parameter, const Problem& problem) {
-  bool missing = parameter == "normalisers" && !problem.has_normalisers();
-  return missing ? "log_probs" : parameter;
+  if (parameter == "normalisers" && !problem.has_normalisers()) {
+    return "log_probs";
+  }
+  if (parameter == "factors" && !problem.has_factors()) {
+    return "checkpoints"; // of the same type
+  }
+  return parameter;
 }
 
 // `parameters` are those of the step's inputs.
@@ -131,6 +136,9 @@ Plan loss_plan(const Problem& problem) {
   std::vector<Launch> launches;
   if (problem.N > 0) { // a sequence of no frames has a loss
     launches = with_normalisers(problem, scan_launch(problem));
+    if (problem.has_factors()) {
+      launches.push_back(factors_launch(problem));
+    }
     launches.push_back(refine_launch(problem));
   }
   return plan(

@@ -75,6 +75,13 @@ struct Problem {
     return with_logits && T > 0;
   }
 
+  // Whether the normalisers of a frame have enough digits for a confident
+  // sequence if paths have little of the frame. For fewer classes they are
+  // computed again, which takes less than finding out.
+  bool has_many_classes() const {
+    return with_logits && C >= 256;
+  }
+
   // Windows of 32 pairs of states: a blank and the label after it.
   int windows() const {
     return std::max<int>(ceil_div(S, simdgroup_width), 1);
@@ -100,6 +107,13 @@ struct Problem {
 
   int segments() const {
     return std::max<int>(ceil_div(T, segment_frames()), 1);
+  }
+
+  // Whether the factors of a confident sequence's z are computed by a launch of
+  // their own, on the whole GPU, and not by one threadgroup per sequence. For
+  // small problems the host's time for another launch is longer.
+  bool has_factors() const {
+    return segments() > 2 * max_scan_windows() || (with_logits && C >= 1024);
   }
 };
 

@@ -39,7 +39,13 @@ def test_a_frame_that_is_certain_to_eight_digits(emulator, target, with_logits):
 )
 def test_confident_model(emulator, rng, T, S, C, margin, with_logits):
     problem = exact.confident(
-        rng, T, C, S, margin, with_logits, undecided=margin == 14 and T > 2 * S
+        rng,
+        T,
+        C,
+        S,
+        margin,
+        with_logits,
+        undecided=0 if margin == 14 and T > 2 * S else None,
     )
     check(emulator, problem)
 

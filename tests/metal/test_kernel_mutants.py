@@ -121,9 +121,14 @@ CASES = {
         Case(T=285, S=270, C=30, N=1, ragged=False),
         Case("posteriors by class", T=20, S=5, C=6),
     ],
+    "ctc_factors": [
+        Case("loss", T=230, S=5, C=6),
+        confident(Case("loss", T=230, S=40, C=300), margin=12),
+    ],
     "ctc_refine": [
         Case("loss", T=40, S=5, C=6),
         confident(Case("loss", T=90, S=40, C=30)),
+        confident(Case("loss", T=230, S=40, C=30)),
     ],
     "ctc_gradient": [
         Case(T=90, S=40, C=30),
@@ -148,7 +153,7 @@ CASES = {
 def launches():
     """One launch of each kernel; mutants are made of their texts."""
     lengths = mx.zeros(1, mx.int32)
-    arrays = [mx.zeros((1, 1, 2)), mx.zeros((1, 1), mx.int32), lengths, lengths]
+    arrays = [mx.zeros((300, 1, 2)), mx.zeros((1, 1), mx.int32), lengths, lengths]
     found = {}
     for op in ctc_on_emulator.OPS:
         for launch in ctc_on_emulator.launches_of(

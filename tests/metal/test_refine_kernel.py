@@ -28,7 +28,7 @@ def test_one_label_among_certain_blanks(emulator, eps):
 
 
 @pytest.mark.parametrize("margin", [4, 8, 12, 20])
-@pytest.mark.parametrize("undecided", [False, True])
+@pytest.mark.parametrize("undecided", [None, 0, 3])
 def test_confident_model(emulator, rng, margin, undecided, with_logits):
     problem = exact.confident(
         rng, 300, 32, 40, margin, with_logits, undecided=undecided
@@ -38,8 +38,67 @@ def test_confident_model(emulator, rng, margin, undecided, with_logits):
         assert problems_of_text(text) == []
 
 
+def many_classes(rng, T=90, margin=20, undecided=3):
+    return exact.confident(rng, T, 300, 40, margin, True, undecided=undecided)
+
+
+def equal_classes(rng, others=0.2, greatest=17.6):
+    """All classes but one have a score whose distance to it has digits to lose."""
+    scores = np.full((90, 1, 3000), others)
+    scores[:, :, 7] = greatest
+    return Problem(scores, np.array([[7]]), [90], [1], with_logits=True)
+
+
+# One launch, and two for more frames.
+@pytest.mark.parametrize("T", [90, 230])
+@pytest.mark.parametrize("undecided", [None, 0, 3])
+@pytest.mark.parametrize("margin", [9, 20])
+def test_many_classes(emulator, rng, T, margin, undecided):
+    run = check(emulator, many_classes(rng, T, margin, undecided))
+    names = [launch.name for launch in run.launches]
+    assert ("ctc_factors" in names) == (T > 200)
+    for text in run.texts():
+        assert problems_of_text(text) == []
+
+
+@pytest.mark.parametrize(("others", "greatest"), [(0.2, 17.6), (-1.3, 16.1)])
+def test_equal_classes(emulator, rng, others, greatest):
+    check(emulator, equal_classes(rng, others, greatest))
+
+
+# What makes the loss of many classes exact: (problem, text of a header, replacement).
+FAULTS = {
+    "frames are not summed again": (many_classes, "rest > 0.5f || of_paths", "0.0f"),
+    "labels are no alternatives": (
+        many_classes,
+        "of_paths += exp_of_other(score, greatest);",
+        "",
+    ),
+    "sums in floats": (many_classes, "more.low + sum.low", "0.0f"),
+    "exponent as it is rounded": (
+        equal_classes,
+        "metal::fma(term, error, term)",
+        "term",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_takes_digits(emulator, rng, fault):
+    make, old, new = FAULTS[fault]
+
+    def edit(launch):
+        return replace(launch, header=launch.header.replace(old, new))
+
+    problem = make(rng)
+    run = check(emulator, problem)
+    assert any(old in launch.header for launch in run.launches)
+    with pytest.raises(AssertionError):
+        check(emulator, problem, edit=edit)
+
+
 def test_thousands_of_frames(emulator, rng, with_logits):
-    problem = exact.confident(rng, 3000, 32, 30, 16, with_logits, undecided=True)
+    problem = exact.confident(rng, 3000, 32, 30, 16, with_logits, undecided=0)
     check(emulator, problem)
 
 
@@ -60,12 +119,12 @@ def test_targets_of_every_size(emulator, rng, T, S, with_logits):
 
 
 def test_segments_of_eight_frames(emulator, rng, with_logits):
-    problem = exact.confident(rng, 400, 20, 140, 14, with_logits, undecided=True)
+    problem = exact.confident(rng, 400, 20, 140, 14, with_logits, undecided=0)
     check(emulator, problem)
 
 
 def test_repeated_labels_and_another_blank(emulator, rng, with_logits):
-    problem = exact.confident(rng, 200, 9, 33, 10, with_logits, undecided=True)
+    problem = exact.confident(rng, 200, 9, 33, 10, with_logits, undecided=0)
     problem.targets = (problem.targets + 5) % 9  # the blank becomes class 5
     problem.inputs = np.roll(problem.inputs, 5, axis=2)
     problem.blank = 5
