@@ -140,7 +140,7 @@ def allowed_of_gradient(besides, on_a_gpu, factor=1):
     """What docs/numerics.md promises of a frame, times `factor`."""
     allowed = GRADIENT_RELATIVE * besides
     if on_a_gpu:
-        allowed = np.minimum(4 * allowed, 2e-6)
+        allowed = np.minimum(4 * allowed, 1e-6)
     return factor * allowed + GRADIENT_ABSOLUTE
 
 

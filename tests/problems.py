@@ -21,9 +21,9 @@ class Tolerance(NamedTuple):
 # is the one rounding of their gradient.
 TOLERANCE = {
     mx.float64: Tolerance(1e-12, 2e-11, 2**-53),
-    mx.float32: Tolerance(1e-6, 2e-6, 2**-24),
-    mx.float16: Tolerance(1e-6, 2e-6, 2**-11),
-    mx.bfloat16: Tolerance(1e-6, 2e-6, 2**-8),
+    mx.float32: Tolerance(1e-6, 1e-6, 2**-24),
+    mx.float16: Tolerance(1e-6, 1e-6, 2**-11),
+    mx.bfloat16: Tolerance(1e-6, 1e-6, 2**-8),
 }
 
 
