@@ -4,7 +4,8 @@
 # as a KernelText, named after their files. A kernel's `functions` are the
 # files that it includes, directly or not: each once, before the files that
 # include it. Its `body` is the rest, which MLX puts between the braces of a
-# kernel function. CMake runs again when one of the files changes.
+# kernel function; a file that it includes with the ending .inc is part of it.
+# CMake runs again when one of the files changes.
 #
 # The functions are in the namespace mlx_ctc, and the body begins with a using
 # declaration for each of their names that it has. MLX's text says `using
@@ -48,6 +49,12 @@ endfunction()
 function(resolve_includes file rest)
   read_without_comments("${file}" text)
   get_filename_component(folder "${file}" DIRECTORY)
+  string(REGEX MATCHALL "#include \"[^\"]+[.]inc\"\n" includes "${text}")
+  foreach(include IN LISTS includes)
+    string(REGEX REPLACE "#include \"([^\"]+)\"\n" "\\1" name "${include}")
+    read_without_comments("${folder}/${name}" included_text)
+    string(REPLACE "${include}" "${included_text}" text "${text}")
+  endforeach()
   string(REGEX MATCHALL "#include \"[^\"]+\"" includes "${text}")
   string(REGEX REPLACE "#include \"[^\"]+\"\n" "" text "${text}")
   foreach(include IN LISTS includes)

@@ -32,34 +32,16 @@ threadgroup int64_t inbox[MAX_SIMDGROUPS * 2 * block_frames];
 threadgroup int64_t final_scores[2];
 threadgroup int flags[MAX_SIMDGROUPS];
 
-const Threads self = {
-    int(threads_per_threadgroup.x),
-    int(thread_position_in_threadgroup.x),
-    int(simdgroup_index_in_threadgroup),
-    int(thread_index_in_simdgroup)};
 const int n = int(threadgroup_position_in_grid.x);
-const int T = log_probs_shape[0];
-const int C = log_probs_shape[2];
-const int S = targets_shape[1];
+#include "sequence.inc"
 const int B = (T + block_frames - 1) / block_frames;
-const int blank = options[0];
 
 if (self.index < 2 * block_frames) {
   inbox[self.index] = impossible; // no label enters the first window
 }
 // Here the blank's class is out of range as a label.
-auto sequence = sequence_of(
-    n,
-    T,
-    input_lengths[n * input_lengths_strides[0]],
-    target_lengths[n * target_lengths_strides[0]],
-    blank,
-    log_probs,
-    log_probs_strides,
-    targets,
-    targets_strides,
-    normalisers);
-const bool in_range = check_range(sequence, T, S, C, blank, flags, self);
+const bool in_range =
+    check_range(sequence, T, S, C, sequence.blank, flags, self);
 
 const ViterbiMemory memory = {
     inbox,

@@ -52,28 +52,9 @@ threadgroup uint64_t final_states[2];
 threadgroup uint64_t products[2 * MAX_WINDOWS]; // of normalisers
 threadgroup int flags[2 * MAX_WINDOWS];
 
-const Threads self = {
-    int(threads_per_threadgroup.x),
-    int(thread_position_in_threadgroup.x),
-    int(simdgroup_index_in_threadgroup),
-    int(thread_index_in_simdgroup)};
 const int n = int(threadgroup_position_in_grid.x);
+#include "sequence.inc"
 const int task = int(threadgroup_position_in_grid.y);
-const int T = log_probs_shape[0];
-const int C = log_probs_shape[2];
-const int S = targets_shape[1];
-
-auto sequence = sequence_of(
-    n,
-    T,
-    input_lengths[n * input_lengths_strides[0]],
-    target_lengths[n * target_lengths_strides[0]],
-    options[0],
-    log_probs,
-    log_probs_strides,
-    targets,
-    targets_strides,
-    normalisers);
 const bool in_range = check_range(sequence, T, S, C, -1, flags, self);
 
 if (task == 2) {
