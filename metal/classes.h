@@ -10,6 +10,13 @@ METAL_FUNC int parts_of(int S, int part) {
   return metal::max((S + part - 1) / part, 1);
 }
 
+// The same for a batch whose targets have at most CAPACITY labels. If that is
+// less than PART, it is a constant, and a loop over the parts is none.
+template <int PART, int CAPACITY>
+METAL_FUNC int parts_of(int S) {
+  return CAPACITY < PART ? 1 : parts_of(S, PART);
+}
+
 // The ranks of one class's labels in one part.
 struct Ranks {
   int begin;

@@ -324,25 +324,9 @@ METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
   return x[0];
 }
 
-// Moves gamma of a likely label to its frame in `likely`.
-template <int SEGMENT>
-METAL_FUNC void move_likely(
-    thread float (&label_gammas)[SEGMENT],
-    Shared<LikelyLabel> likely, // (SEGMENT)
-    int y) {
-#pragma unroll
-  for (int f = 0; f < SEGMENT; ++f) {
-    if (label_gammas[f] > likely_gamma) {
-      likely[f] = LikelyLabel{label_gammas[f], y};
-      label_gammas[f] = 0.0f;
-    }
-  }
-}
-
 // Computes one window: stores gamma of the labels, and adds gamma of all states
-// to the simdgroup's sums. With LIKELY_APART a frame's likely label is left out
-// of the sum, and stored in memory.likely.
-template <bool LIKELY_APART, int SEGMENT, typename Scores>
+// to the simdgroup's sums.
+template <int SEGMENT, typename Scores>
 METAL_FUNC void add_window(
     LabelGammas gammas,
     Segment<SEGMENT> segment,
@@ -360,14 +344,9 @@ METAL_FUNC void add_window(
         blanks, gammas, segment, place, ends, scores, z, lane);
   }
   float label_gammas[SEGMENT];
-  bool has_likely = false;
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
     label_gammas[f] = gammas.contains(f) ? *gammas.at(f) : 0.0f;
-    has_likely = has_likely || label_gammas[f] > likely_gamma;
-  }
-  if (LIKELY_APART && has_likely) {
-    move_likely(label_gammas, memory.likely, place.y);
   }
   const float sum_of_labels = sums_of_lanes(label_gammas, lane);
   const float sum_of_blanks = sums_of_lanes(blanks, lane);
@@ -378,15 +357,31 @@ METAL_FUNC void add_window(
   }
 }
 
-// One frame's sum over the simdgroups.
-METAL_FUNC float sum_of_simdgroups(
-    Shared<float> sums, // (simdgroups, frames)
-    int frames,
+// Gamma of all states of a frame, which sums to 1 but for the rounding errors
+// of alpha, beta_p and z. They grow with the number of frames, and dividing by
+// the computed sum removes them.
+struct GammaSums {
+  float blanks;
+  float labels;
+
+  METAL_FUNC float all() const {
+    return blanks + labels;
+  }
+};
+
+// The sums over the simdgroups of frame f of the segment. Unrolled, so that all
+// loads are issued at once.
+template <int MAX_SIMDGROUPS, int SEGMENT>
+METAL_FUNC GammaSums sums_of_frame(
+    Shared<float> blank_sums, // (MAX_SIMDGROUPS, SEGMENT)
+    Shared<float> label_sums, // (MAX_SIMDGROUPS, SEGMENT)
     int f,
     int simdgroups) {
-  float sum = sums[f];
-  for (int k = 1; k < simdgroups; ++k) {
-    sum += sums[k * frames + f];
+  GammaSums sums = {0.0f, 0.0f};
+#pragma unroll
+  for (int k = 0; k < MAX_SIMDGROUPS; ++k) {
+    sums.blanks += k < simdgroups ? blank_sums[k * SEGMENT + f] : 0.0f;
+    sums.labels += k < simdgroups ? label_sums[k * SEGMENT + f] : 0.0f;
   }
-  return sum;
+  return sums;
 }

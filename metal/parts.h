@@ -6,9 +6,9 @@
 
 // Subtracts the gammas of one part: those of each of its classes, and the
 // blanks. The first label of each class has a thread that adds up the class.
-template <typename Element, typename Targets>
+template <typename Element, typename Scores, typename Targets>
 METAL_FUNC void subtract_part(
-    Rows<Element> rows,
+    Rows<Element, Scores> rows,
     Targets target, // from the part's first label on
     int64_t stride,
     Device<const uint16_t> label_of_rank, // of the part
@@ -25,14 +25,10 @@ METAL_FUNC void subtract_part(
     const bool is_only_blank = !is_label && of_class.begin == of_class.end;
     if (is_first || is_only_blank) {
       for (int f = 0; f < rows.count_with_paths; ++f) {
-        float gamma = 0.0f;
-#pragma unroll 1
-        for (int rank = of_class.begin; rank < of_class.end; ++rank) {
-          gamma += rows.gammas[f * rows.capacity + rank];
-        }
-        gamma += y == rows.blank ? rows.blank_gammas[f] : 0.0f;
-        const Device<Element> to = rows.gradient + f * rows.row_stride + y;
-        *to = Element(metal::fma(gamma, rows.gamma_scale[f], float(*to)));
+        const Device<Element> to = rows.element(f, y);
+        float value[1] = {float(*to)};
+        subtract_gammas<1, 1, true>(value, rows, f, y, of_class);
+        *to = Element(value[0]);
       }
     }
   }

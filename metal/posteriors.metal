@@ -28,39 +28,24 @@ threadgroup float label_sums[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float blank_gammas[SEGMENT];
 threadgroup float gamma_scale[SEGMENT]; // 1 / sum of gamma
 
-const Threads self = {
-    int(threads_per_threadgroup.x),
-    int(thread_position_in_threadgroup.x),
-    int(simdgroup_index_in_threadgroup),
-    int(thread_index_in_simdgroup)};
-const int lane = self.lane;
-const int simdgroup = self.simdgroup;
-const int T = log_probs_shape[0];
-const int N = log_probs_shape[1];
-const int C = log_probs_shape[2];
-const int S = targets_shape[1];
-const int begin = int(threadgroup_position_in_grid.x) * SEGMENT;
 const int n =
     int(threadgroup_position_in_grid.y +
         threadgroup_position_in_grid.z * threadgroups_per_grid.y);
-if (n >= N) {
+if (n >= log_probs_shape[1]) {
   return;
 }
-
-auto sequence = sequence_of(
-    n,
-    T,
-    input_lengths[n * input_lengths_strides[0]],
-    target_lengths[n * target_lengths_strides[0]],
-    options[0],
-    log_probs,
-    log_probs_strides,
-    targets,
-    targets_strides,
-    normalisers);
+#include "sequence.inc"
+const int lane = self.lane;
+const int simdgroup = self.simdgroup;
+const int begin = int(threadgroup_position_in_grid.x) * SEGMENT;
 const Extended z_n = extended_from_bits(z[n]);
-const WrittenFrames frames =
-    written_frames(sequence, z_n, T, begin, metal::min(SEGMENT, T - begin));
+const WrittenFrames frames = written_frames(
+    sequence,
+    z_n,
+    T,
+    begin,
+    metal::min(SEGMENT, T - begin),
+    true);
 const auto segment = segment_of<SEGMENT>(
     sequence,
     frames.with_paths > 0,
@@ -94,18 +79,12 @@ write_gammas(
 metal::threadgroup_barrier(
     metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
 
-// gamma of all states sums to 1 in each frame. Dividing by the computed sum
-// removes the rounding errors of alpha, beta_p and z, which grow with the
-// number of frames.
 if (self.index < frames.with_paths) {
   const int f = self.index;
-  const float blanks =
-      sum_of_simdgroups(&blank_sums[0][0], SEGMENT, f, self.simdgroups());
-  const float labels =
-      sum_of_simdgroups(&label_sums[0][0], SEGMENT, f, self.simdgroups());
-  const float sum = blanks + labels;
-  blank_gammas[f] = blanks / sum;
-  gamma_scale[f] = 1.0f / sum;
+  const GammaSums sums = sums_of_frame<MAX_SIMDGROUPS, SEGMENT>(
+      &blank_sums[0][0], &label_sums[0][0], f, self.simdgroups());
+  blank_gammas[f] = sums.blanks / sums.all();
+  gamma_scale[f] = 1.0f / sums.all();
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 complete_rows(rows, S, sequence.S_n, frames, blank_gammas, gamma_scale, self);

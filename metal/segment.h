@@ -1,7 +1,6 @@
 // One segment of a sequence for the gradient and the posteriors: which frames
 // it has, and what the scan has stored at its ends and between its windows.
 
-#include "likely.h"
 #include "pointers.h"
 #include "probabilities.h"
 #include "sequence.h"
@@ -15,19 +14,20 @@ struct WrittenFrames {
   int invalid; // frames of NaN
 };
 
-// Frames t0 .. t0 + count - 1. A sequence that has no paths in them becomes one
-// without labels.
+// Frames t0 .. t0 + count - 1. A sequence that has no paths in them, or of
+// which none are wanted, becomes one without labels.
 template <typename Sequence>
 METAL_FUNC WrittenFrames written_frames(
     thread Sequence& sequence,
     Extended z,
     int T,
     int t0,
-    int count) {
+    int count,
+    bool wants_paths) {
   const bool invalid = is_invalid(z);
   // Lengths out of range are not used: all frames are NaN.
   const int length = is_out_of_range(z) ? T : sequence.T_n;
-  const int in_sequence = metal::clamp(length - t0, 0, count);
+  const int in_sequence = metal::clamp(length - t0, 0, wants_paths ? count : 0);
   const int with_paths = invalid || is_zero(z) ? 0 : in_sequence;
   sequence.S_n = with_paths > 0 ? sequence.S_n : 0;
   return WrittenFrames{count, with_paths, invalid ? in_sequence : 0};
@@ -151,7 +151,6 @@ struct GammaMemory {
   Shared<float> p_labels; // (SEGMENT) of this lane, with a stride of 32
   Shared<float> blank_sums; // (SEGMENT) of gamma of the blanks
   Shared<float> label_sums; // (SEGMENT) of the labels
-  Shared<LikelyLabel> likely; // (SEGMENT), for the gradient
 };
 
 // Stores what is the same for all windows, if the simdgroup takes part in them:

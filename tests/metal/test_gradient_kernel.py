@@ -56,6 +56,15 @@ def test_labels_without_blanks_between_them(emulator, rng, C, margin, with_logit
     check(emulator, exact.confident(rng, 90, C, 40, margin, with_logits, blanks=False))
 
 
+def test_two_labels_of_a_class_share_its_frames(emulator, with_logits):
+    # One frame, which may be any, is the blank between them.
+    scores = np.tile([-20.0, 0.0, -20.0], (300, 1, 1))
+    if not with_logits:
+        scores = reference.log_softmax(scores)
+    targets = np.array([[1, 1]])
+    check(emulator, Problem(scores, targets, [300], [2], with_logits=with_logits))
+
+
 @pytest.mark.parametrize("margin", [12, 20])
 def test_masked_classes(emulator, rng, margin, with_logits):
     # In numbers of extended range.

@@ -34,7 +34,6 @@ HELPER_NAMES = [
     "final_scores",
     "blank_sums",
     "label_sums",
-    "likely",
     "by_class",
     "rows",
     "to",
@@ -279,8 +278,6 @@ def test_no_thread_may_return_from_a_function_before_a_barrier(emulator, name, e
 def missing_stores(launch, text):
     shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", text) + launch.output_names
     shared += HELPER_NAMES
-    if launch.name == "ctc_posteriors":  # likely labels are not apart there
-        shared.remove("likely")
     through_name = rf"\b(?:\w+\.)?(?:{'|'.join(shared)})\[[^;=]*\](?:\.\w+)?"
     pointer = r"\*(?:to|gamma|\w+\.at\([^;=]*|\(device [^;=]*)"
     store = re.compile(rf"({through_name}|{pointer}) \+?=[^;=]*;")
@@ -327,16 +324,22 @@ HEADER_FAULTS = {
         "step > 1; step /= 2",
         "depends on|Not equal",
     ),
-    "likely label among the others": (
+    "no frame is nearly certain": (
         "ctc_gradient",
-        "has_likely = has_likely || label_gammas[f] > likely_gamma",
-        "has_likely = false",
+        "metal::max(sums.blanks, sums.labels) > likely_gamma",
+        "false",
         "Not equal",
     ),
     "likely class whatever its softmax": (
         "ctc_gradient",
-        "if (is_certain) {",
-        "if (true) {",
+        "score == scale.x",
+        "true",
+        "Not equal",
+    ),
+    "likely label that is not the greatest": (
+        "ctc_gradient",
+        "first = gamma > greatest ? rank : first",
+        "first = rank",
         "Not equal",
     ),
     "others without the blanks": (
@@ -345,10 +348,10 @@ HEADER_FAULTS = {
         "0.0f",
         "Not equal",
     ),
-    "others with the class's other labels": (
+    "others with the class's own labels": (
         "ctc_gradient",
-        "frame.labels - same)",
-        "frame.labels)",
+        "rank < of_class.begin || rank >= of_class.end",
+        "true",
         "Not equal",
     ),
 }
