@@ -46,9 +46,10 @@ METAL_FUNC float level_ratio(int from, int to, int step) {
   return as_type<float>(uint(metal::clamp(from + step - to, 0, 255)) << 23);
 }
 
-// exp(score) relative to the scale, as a float. A value outside of 2^-35 to
-// 2^35 becomes NaN, which the range check finds.
-METAL_FUNC float float_probability(float score, Scale scale) {
+// exp(score) relative to the scale, as a float. `greatest` stays in range if it
+// is between 2^-35 and 2^35.
+METAL_FUNC float
+float_probability(float score, Scale scale, thread uint& greatest) {
   const float y = score - scale.origin;
   const float shifted = metal::fma(y, log2_e, round_offset);
   const float k = shifted - round_offset;
@@ -56,9 +57,19 @@ METAL_FUNC float float_probability(float score, Scale scale) {
   r = metal::fma(k, -ln_2_rest, r);
   const uint e = as_type<uint>(shifted) - uint(scale.bits);
   const uint p = as_type<uint>(exp_near_zero(r)) + (e << 23);
-  return e + probability_exponents <= 2 * probability_exponents
-      ? as_type<float>(p)
-      : metal::numeric_limits<float>::quiet_NaN();
+  greatest = metal::max(greatest, e + probability_exponents);
+  return as_type<float>(p);
+}
+
+METAL_FUNC bool is_in_range(uint greatest) {
+  return greatest <= 2 * probability_exponents;
+}
+
+// The same, or NaN if it is not in range, which the range check finds.
+METAL_FUNC float float_probability(float score, Scale scale) {
+  uint greatest = 0;
+  const float p = float_probability(score, scale, greatest);
+  return is_in_range(greatest) ? p : metal::numeric_limits<float>::quiet_NaN();
 }
 
 // Conversion between floats with levels and extended-range numbers ------------

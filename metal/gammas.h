@@ -43,9 +43,10 @@ METAL_FUNC Factors factors_of(int d) {
 
 // In floats ------------------------------------------------------------------
 
-// Stores the probabilities of the lane's label.
+// Stores the probabilities of the lane's label. Returns whether they are in
+// range.
 template <int SEGMENT, typename Scores>
-METAL_FUNC void store_p_labels(
+METAL_FUNC bool store_p_labels(
     Segment<SEGMENT> segment,
     Place place,
     SegmentScores<Scores> scores,
@@ -56,11 +57,16 @@ METAL_FUNC void store_p_labels(
       scores.of_class(place.y),
       scores.frame_stride,
       segment.frames);
+  uint greatest = 0;
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
-    const float p = float_probability(label_scores[f], scores.scale);
-    p_labels[f * 32] = segment.frames.contains(f) ? p : p_label_after_end;
+    p_labels[f * 32] =
+        float_probability(label_scores[f], scores.scale, greatest);
   }
+  for (int f = segment.frames.end; f < SEGMENT; ++f) {
+    p_labels[f * 32] = p_label_after_end;
+  }
+  return is_in_range(greatest);
 }
 
 // Stores alpha of each frame in `blank_gammas` and `gammas`, and the levels of
@@ -206,7 +212,8 @@ METAL_FUNC bool gammas_in_floats(
     GammaMemory memory,
     Extended z,
     int lane) {
-  store_p_labels(segment, place, scores, memory.p_labels);
+  const bool p_in_range =
+      store_p_labels(segment, place, scores, memory.p_labels);
   Range range = empty_range();
   Pair levels[SEGMENT / span_frames];
   alpha_in_floats(
@@ -222,7 +229,7 @@ METAL_FUNC bool gammas_in_floats(
       memory,
       z,
       lane);
-  return metal::simd_all(is_exact(range) && factors_in_range);
+  return metal::simd_all(p_in_range && is_exact(range) && factors_in_range);
 }
 
 // In extended range ----------------------------------------------------------

@@ -9,9 +9,9 @@
 constant constexpr float p_blank_after_end = 1.0f;
 constant constexpr float p_label_after_end = 0.0f;
 
-// Loads the scores of a lane's label in all frames of a segment, 0 in those
-// that are not in the sequence. All loads are issued before the first value is
-// used.
+// Loads the scores of a lane's label in all frames of a segment. Frames that
+// are not in the sequence get those of the nearest that is. All loads are
+// issued before the first value is used.
 template <int SEGMENT, typename Scores>
 METAL_FUNC void load_scores(
     thread float (&scores)[SEGMENT],
@@ -25,13 +25,13 @@ METAL_FUNC void load_scores(
       from += stride;
     }
   } else {
+    from += frames.begin * stride;
 #pragma unroll
     for (int k = 0; k < SEGMENT; ++k) {
-      scores[k] = 0.0f;
-      if (frames.contains(k)) {
-        scores[k] = float(*from);
+      scores[k] = float(*from);
+      if (k >= frames.begin && k < frames.end - 1) {
+        from += stride;
       }
-      from += stride;
     }
   }
 }

@@ -222,7 +222,8 @@ METAL_FUNC Scale store_blanks_and_scale(
   return scale;
 }
 
-// The probabilities of this lane's label in all frames of the segment.
+// The probabilities of this lane's label in all frames of the segment. If one
+// is out of range, the last is NaN, which the range check finds.
 template <bool LOGITS, int SEGMENT>
 METAL_FUNC void store_labels(
     thread const float (&scores)[SEGMENT],
@@ -231,9 +232,10 @@ METAL_FUNC void store_labels(
     Scale scale,
     Shared<float> p_labels, // (SEGMENT) of this lane, with a stride of 32
     thread bool& valid) {
+  uint greatest = 0;
 #pragma unroll
   for (int k = 0; k < SEGMENT; ++k) {
-    p_labels[k * 32] = float_probability(scores[k], scale);
+    p_labels[k * 32] = float_probability(scores[k], scale, greatest);
     valid = valid && (LOGITS || scores[k] < score_limit);
   }
   if (frames.count() < SEGMENT) {
@@ -242,6 +244,9 @@ METAL_FUNC void store_labels(
         p_labels[k * 32] = has_states ? p_label_after_end : 1.0f;
       }
     }
+  }
+  if (!is_in_range(greatest)) {
+    p_labels[(SEGMENT - 1) * 32] = metal::numeric_limits<float>::quiet_NaN();
   }
 }
 

@@ -89,6 +89,17 @@ def sharp(case):
     return case
 
 
+def far(case):
+    """The case with a label that is 2^-512 as probable in one frame, which the 9 bits
+    above a float's mantissa cannot tell from 1."""
+    problem = case.problem
+    for n, target in enumerate(problem.targets):
+        t = problem.input_lengths[n] // 2
+        label = target[problem.target_lengths[n] // 2]
+        problem.inputs[t, n, label] -= 512 * np.log(2)
+    return case
+
+
 def confident(case, margin=6, blanks=True):
     """The case with a model that is right in each frame."""
     T, _, C = case.problem.inputs.shape
@@ -117,6 +128,7 @@ CASES = {
         spoilt(Case(T=90, S=40, C=60)),
         sharp(Case(T=90, S=40, C=60)),
         spoilt_label(Case(T=90, S=40, C=60, ragged=False, with_logits=False)),
+        far(Case(T=20, S=5, C=6, ragged=False)),
         Case(T=285, S=270, C=30, N=1, ragged=False),
         Case("posteriors by class", T=20, S=5, C=6),
     ],
@@ -135,6 +147,7 @@ CASES = {
         Case(T=90, S=80, C=40, N=2, edit=IN_PARTS),
         Case(T=300, S=130, C=20, N=1, ragged=False),
         certain(Case(T=90, S=40, C=30)),
+        far(Case(T=20, S=5, C=6, ragged=False)),
     ],
     "ctc_align": [
         spoilt(Case("forced_align", T=90, S=40, C=60)),
@@ -316,6 +329,18 @@ HEADER_FAULTS = {
         "ctc_scan",
         "return range.least >= least_float &&",
         "return true ||",
+        "Not equal",
+    ),
+    "probabilities of the scan that are never found out of range": (
+        "ctc_scan",
+        "if (!is_in_range(greatest)) {",
+        "if (false) {",
+        "Not equal",
+    ),
+    "probabilities that are never found out of range": (
+        "ctc_gradient",
+        "return is_in_range(greatest);",
+        "return true;",
         "Not equal",
     ),
     "sum without the last step": (
