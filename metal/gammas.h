@@ -234,9 +234,29 @@ METAL_FUNC bool gammas_in_floats(
 
 // In extended range ----------------------------------------------------------
 
+// A lane's alpha before a frame, in the words of four frames of `p_labels`, of
+// which this recursion has no use. An exponent becomes the bits of a normal
+// float.
+constant constexpr int exponent_bias = 1 << 29;
+
+METAL_FUNC void store_alpha(Shared<float> to, Pair alpha) {
+  to[0] = alpha.blank.m;
+  to[32] = as_type<float>(alpha.blank.e + exponent_bias);
+  to[64] = alpha.label.m;
+  to[96] = as_type<float>(alpha.label.e + exponent_bias);
+}
+
+METAL_FUNC Pair load_alpha(Shared<float> from) {
+  const float blank_e = from[32];
+  const float label_e = from[96];
+  return Pair{
+      Extended{from[0], as_type<int>(blank_e) - exponent_bias},
+      Extended{from[64], as_type<int>(label_e) - exponent_bias}};
+}
+
 // Without limits, only in frames of the sequence. It is rarely needed: rather
-// than store alpha of all frames, it computes alpha again for each frame from
-// the segment's start.
+// than store alpha of all frames, it stores that before every fourth, and
+// computes the others again from there.
 template <int SEGMENT, typename Scores>
 METAL_FUNC void gammas_in_extended_range(
     thread float (&blank_gammas)[SEGMENT],
@@ -245,6 +265,7 @@ METAL_FUNC void gammas_in_extended_range(
     Place place,
     WindowEnds ends,
     SegmentScores<Scores> scores,
+    Shared<float> alphas, // p_labels
     Extended z,
     int lane) {
   const int edge_lane = edge_lane_of(segment.S_n, place, lane);
@@ -252,14 +273,24 @@ METAL_FUNC void gammas_in_extended_range(
   const Scores label_scores = scores.of_class(place.y);
   const Extended label_before = to_extended(ends.label_before);
   const Pair next_window = to_extended(ends.next);
+  const int end = segment.frames.end;
   Pair beta_p = to_extended(ends.beta_p);
+  // At first over all frames, to store alpha; then up to each from the last.
 #pragma unroll 1
-  for (int last = segment.frames.end - 1; last >= 0; --last) {
+  for (int last = end; last >= 0; --last) {
+    const bool stores = last == end;
+    const int first = stores ? 0 : last - last % span_frames;
     Pair alpha = to_extended(ends.alpha);
+    if (!stores) {
+      alpha = load_alpha(alphas + first * 32);
+    }
     Extended p_blank = extended_zero();
     Extended p_label = extended_zero();
 #pragma unroll 1
-    for (int f = 0; f <= last; ++f) {
+    for (int f = first; f <= last && f < end; ++f) {
+      if (stores && f % span_frames == 0) {
+        store_alpha(alphas + f * 32, alpha);
+      }
       const int64_t at = f * scores.frame_stride;
       p_blank = probability(float(blank_scores[at]), scores.scale);
       if (place.has_states) {
@@ -272,6 +303,9 @@ METAL_FUNC void gammas_in_extended_range(
           p_blank,
           p_label,
           lane);
+    }
+    if (stores) {
+      continue;
     }
     const Pair next = choose(
         lane >= edge_lane,
@@ -348,7 +382,7 @@ METAL_FUNC void add_window(
   if (!gammas_in_floats(
           blanks, gammas, segment, place, ends, scores, memory, z, lane)) {
     gammas_in_extended_range(
-        blanks, gammas, segment, place, ends, scores, z, lane);
+        blanks, gammas, segment, place, ends, scores, memory.p_labels, z, lane);
   }
   float label_gammas[SEGMENT];
 #pragma unroll

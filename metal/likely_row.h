@@ -13,15 +13,15 @@
 #include "rows.h"
 #include "sequence.h"
 
-constant constexpr float likely_gamma = 0.75f;
+constant constexpr float likely_part = 0.75f;
 
 // Whether a frame may have such a class: the blanks together or the labels
-// together have most of gamma, and the greatest logit, with softmax
-// scale / cotangent, more than a half of softmax.
+// together have most of gamma, and the greatest logit most of softmax, which is
+// scale / cotangent for it.
 METAL_FUNC bool
 is_nearly_certain(GammaSums sums, float scale, float cotangent) {
-  return metal::max(sums.blanks, sums.labels) > likely_gamma &&
-      metal::abs(scale) > 0.5f * metal::abs(cotangent);
+  return metal::max(sums.blanks, sums.labels) > likely_part &&
+      metal::abs(scale) > likely_part * metal::abs(cotangent);
 }
 
 // Lanes that share a row in the functions below: they take its labels in turn.
@@ -92,7 +92,7 @@ METAL_FUNC void write_likely_classes(
     int y = rows.blank;
     float score = 0.0f;
     if (is_candidate) {
-      if (blanks <= likely_gamma) {
+      if (blanks <= likely_part) {
         y = sequence.class_of_label(label_of_rank[rank]);
       }
       score = *rows.score(row, y);

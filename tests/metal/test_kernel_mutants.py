@@ -351,7 +351,7 @@ HEADER_FAULTS = {
     ),
     "no frame is nearly certain": (
         "ctc_gradient",
-        "metal::max(sums.blanks, sums.labels) > likely_gamma",
+        "metal::max(sums.blanks, sums.labels) > likely_part",
         "false",
         "Not equal",
     ),
