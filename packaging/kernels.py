@@ -37,13 +37,17 @@ NVFATBIN = "nvidia/nvfatbin/lib/libnvfatbin.so.12"
 
 
 def texts(dtype, classes, most_labels, ops, **options):
-    """{function: text} of an op for any number of labels up to the most."""
+    """{function: text} of an op for any number of labels up to the most.
+
+    Long sequences have a kernel more than short ones.
+    """
     found = {}
     for C in classes:
         for S in range(WINDOW, most_labels + 1, WINDOW):
-            of_op = cuda_texts((2 * S, 8, C, S), dtype, **options)
-            for op in ops:
-                found.update(of_op[op])
+            for T in 2 * S, 2 * S + 1024:
+                of_op = cuda_texts((T, 8, C, S), dtype, **options)
+                for op in ops:
+                    found.update(of_op[op])
     return found
 
 

@@ -160,10 +160,11 @@ def test_a_wheel_has_the_kernels_of_a_training_run(usual):
 @pytest.mark.parametrize("C", [3, 29, 50, 80, 129, 500, 1025, 5000, 32000])
 @pytest.mark.parametrize("S", [1, 33, 100, 128])
 def test_a_wheel_has_the_kernels_of_usual_models(C, S, usual):
-    for options in {"with_logits": True}, {"with_logits": False}:
-        assert texts_of((3 * S, 16, C, S), **options).items() <= usual.items()
-    assert texts_of((3 * S, 16, C, S), mx.bfloat16).items() <= usual.items()
+    for T in 3 * S, 3000:
+        for options in {"with_logits": True}, {"with_logits": False}:
+            assert texts_of((T, 16, C, S), **options).items() <= usual.items()
+        assert texts_of((T, 16, C, S), mx.bfloat16).items() <= usual.items()
 
 
 def test_a_wheel_has_few_kernels(usual):
-    assert len(usual) < 130  # each has 75 kB for all architectures
+    assert len(usual) < 140  # each has 75 kB for all architectures
