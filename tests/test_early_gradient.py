@@ -97,6 +97,23 @@ def test_the_same_loss_twice_in_a_compiled_function(rng):
     assert mx.array_equal(2 * first, double)
 
 
+def test_a_gradient_that_a_compiled_function_has_captured():
+    # It evaluates the node of the gradient in each call.
+    x = mx.zeros((100, 64, 40))
+    expected = mx.grad(of_zeros)(x)
+    loss, gradient = mx.value_and_grad(of_zeros)(x)
+    mx.eval(loss, expected)
+    compiled = mx.compile(lambda y: y + gradient)
+    results = [compiled(mx.zeros_like(x)) for _ in range(3)]
+    mx.eval(results)
+    assert all(mx.array_equal(result, expected) for result in results)
+    mx.eval(gradient)
+    kept = np.array(gradient)
+    assert mx.array_equal(compiled(mx.zeros_like(x)), expected)
+    np.testing.assert_array_equal(gradient, kept)
+    np.testing.assert_array_equal(expected, kept)
+
+
 def peak_memory(f):
     """Of MLX's, beyond what there was, in the evaluation of each result of f(x)."""
     x = mx.zeros((100, 64, 40))

@@ -48,9 +48,8 @@ class CTCLossGradient
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    // Only a gradient that is alone may take the memory of the early one.
-    bool is_early = inputs.back().data_size() > 0;
-    if (is_early && options_.gradients && *options_.gradients == 1) {
+    bool is_alone = options_.gradients && *options_.gradients == 1;
+    if (is_alone && cpu::take_early_gradient(inputs.back())) {
       cpu::multiply_early_gradient(stream(), inputs, outputs);
     } else {
       cpu::gradient(options_, stream(), inputs, outputs);

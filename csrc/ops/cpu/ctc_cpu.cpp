@@ -1,9 +1,11 @@
 #include "ops/cpu/ctc_cpu.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <new>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -211,6 +213,13 @@ void eval_gradient(
       });
 }
 
+// Whether a gradient has taken an early one's memory. It lies behind the
+// elements.
+std::atomic<bool>* is_taken(const mx::array& early) {
+  auto elements = const_cast<char*>(early.data<char>());
+  return reinterpret_cast<std::atomic<bool>*>(elements + early.nbytes());
+}
+
 // By what the rows of one sequence in an early gradient are multiplied.
 struct Factor {
   float cotangent;
@@ -365,9 +374,13 @@ void loss(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  with_gradient &= outputs.back().size() > 0;
-  if (!with_gradient) {
-    leave_empty(outputs.back());
+  auto& early = outputs.back();
+  with_gradient &= early.size() > 0;
+  if (with_gradient) {
+    allocate(early, sizeof(std::atomic<bool>));
+    new (is_taken(early)) std::atomic<bool>(false);
+  } else {
+    leave_empty(early);
   }
   queue(
       "ctc_loss",
@@ -393,6 +406,10 @@ void gradient(
       outputs,
       eval_gradient<float>,
       eval_gradient<double>);
+}
+
+bool take_early_gradient(const mx::array& early) {
+  return early.data_size() > 0 && !is_taken(early)->exchange(true);
 }
 
 void multiply_early_gradient(

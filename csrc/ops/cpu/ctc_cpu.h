@@ -34,8 +34,13 @@ void gradient(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs);
 
-// The same from an early gradient, the last of the inputs, whose memory the
-// output takes over.
+// Whether the early gradient has been computed, and its memory is taken by this
+// call and by none before: a compiled function that has captured a gradient
+// evaluates it in each of its calls.
+bool take_early_gradient(const mx::array& early);
+
+// The gradient from an early one that has been taken, the last of the inputs,
+// whose memory the output takes over.
 void multiply_early_gradient(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,

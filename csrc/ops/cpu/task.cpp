@@ -39,8 +39,8 @@ struct Range {
 
 // Large fresh memory comes in huge pages where the system has them: a fault for
 // each small one would take as long as the loss.
-void allocate(mx::array& output) {
-  output.set_data(mx::allocator::malloc(output.nbytes()));
+void allocate(mx::array& output, size_t more) {
+  output.set_data(mx::allocator::malloc(output.nbytes() + more));
 #ifdef MADV_HUGEPAGE
   auto [begin, end] = range_of(output);
   auto first = (begin + huge_page - 1) / huge_page * huge_page;

@@ -13,8 +13,8 @@ namespace mlx_ctc::cpu {
 
 namespace mx = mlx::core;
 
-// Gives an output its memory.
-void allocate(mx::array& output);
+// Gives an output its memory, and so many bytes more behind it.
+void allocate(mx::array& output, size_t more = 0);
 
 // Gives an output that nothing will read no memory.
 void leave_empty(mx::array& output);
