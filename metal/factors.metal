@@ -12,7 +12,8 @@
 // out  factors         (N, simdgroups, 2); not written for other sequences
 //
 // LOGITS           option of ctc_loss
-// MANY_CLASSES     whether few frames need more digits of their normalisers
+// MANY_CLASSES     whether only frames in which paths have much get normalisers
+//                  with more digits
 // SEGMENT          frames between checkpoints
 
 #include "refinement.h"

@@ -46,8 +46,8 @@ METAL_FUNC float level_ratio(int from, int to, int step) {
   return as_type<float>(uint(metal::clamp(from + step - to, 0, 255)) << 23);
 }
 
-// exp(score) relative to the scale, as a float. `greatest` stays in range if it
-// is between 2^-35 and 2^35.
+// exp(score) relative to the scale, as a float. Outside of 2^-35 to 2^35 it has
+// any bits, and is_in_range(greatest) becomes false.
 METAL_FUNC float
 float_probability(float score, Scale scale, thread uint& greatest) {
   const float y = score - scale.origin;

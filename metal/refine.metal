@@ -13,7 +13,8 @@
 //
 // LOGITS           option of ctc_loss
 // FACTORS          whether a launch before has computed the factors of z
-// MANY_CLASSES     whether few frames need more digits of their normalisers
+// MANY_CLASSES     whether only frames in which paths have much get normalisers
+//                  with more digits
 // SEGMENT          frames between checkpoints
 // SIMDGROUPS       of the threadgroup
 

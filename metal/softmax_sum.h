@@ -102,6 +102,7 @@ sum_of_thread(Scores scores, int64_t stride, int C, int first, int step) {
         terms += softmax_sum_term(x[i] - origin);
       }
     }
+    // At first the terms may be greater than the rest, when little is lost.
     const TwoFloats rest = two_sum_of_ordered(sum.rest, terms);
     sum.rest = rest.high + ones;
     lost = rest.low;

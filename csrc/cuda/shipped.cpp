@@ -64,7 +64,8 @@ size_t Shipped::add(const Source& source, const Toolchain& toolchain) const {
 }
 
 std::string shipped_folder() {
-  if (const char* named = std::getenv("MLX_CTC_KERNELS")) {
+  const char* named = std::getenv("MLX_CTC_KERNELS");
+  if (named != nullptr && *named != '\0') {
     return std::string(named) == "off" ? "" : named;
   }
   Dl_info info;

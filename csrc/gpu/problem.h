@@ -75,9 +75,10 @@ struct Problem {
     return with_logits && T > 0;
   }
 
-  // Whether the normalisers of a frame have enough digits for a confident
-  // sequence if paths have little of the frame. For fewer classes they are
-  // computed again, which takes less than finding out.
+  // Whether there are so many classes that, for a confident sequence, only the
+  // normalisers of those frames are computed again in which paths have much
+  // (has_alternatives in metal/frame_sums.h). With fewer classes all are, which
+  // takes less than finding out.
   bool has_many_classes() const {
     return with_logits && C >= 256;
   }

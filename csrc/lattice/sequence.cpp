@@ -259,10 +259,10 @@ class ForwardBackward {
     alpha.blank.set(-1, {State(1), 0});
   }
 
-  // In a frame's row of the gradient, the class for which softmax and gamma are
-  // both above 1/2. Near 1 their rounding errors would be greater than their
-  // difference, which is also that of what the other classes have of gamma and
-  // of the softmax.
+  // In a frame's row of the gradient, the class that has more than 3/4 of gamma
+  // and more than 1/2 of softmax. Near 1 their rounding errors would be greater
+  // than their difference, which is also that of what the other classes have of
+  // gamma and of the softmax.
   void correct_likely_class(int t, int j, Real* row) const {
     auto [c, others] = class_sums_.likely(j);
     if (c < 0) {

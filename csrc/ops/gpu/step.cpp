@@ -25,7 +25,7 @@ Problem sizes_of(
   int N = log_probs.shape(1);
   if (N > max_sequences) {
     throw std::invalid_argument(
-        "Expected at most " + std::to_string(max_sequences) +
+        "[mlx_ctc] Expected at most " + std::to_string(max_sequences) +
         " sequences on a GPU but got " + std::to_string(N) + ".");
   }
   return {
