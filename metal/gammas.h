@@ -256,7 +256,8 @@ METAL_FUNC Pair load_alpha(Shared<float> from) {
 
 // Without limits, only in frames of the sequence. It is rarely needed: rather
 // than store alpha of all frames, it stores that before every fourth, and
-// computes the others again from there.
+// computes the others again from there. Both passes are one loop, because
+// inlined twice the recursion would make the kernel longer for all.
 template <int SEGMENT, typename Scores>
 METAL_FUNC void gammas_in_extended_range(
     thread float (&blank_gammas)[SEGMENT],

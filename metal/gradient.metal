@@ -5,6 +5,9 @@
 // the scan has stored what passes between windows, simdgroups take windows in
 // turn without waiting for each other.
 //
+// The body has more lines than others, because the steps are repeated for each
+// part of a long target, and threadgroup memory has names only here.
+//
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
 //      input_lengths   (N)
