@@ -72,7 +72,7 @@ bool is_plain_batch(
     nb::handle input_lengths,
     nb::handle target_lengths,
     nb::handle blank) {
-  mx::array* arrays[4];
+  mx::array* arrays[4] = {};
   int i = 0;
   for (auto handle : {log_probs, targets, input_lengths, target_lengths}) {
     if (!nb::isinstance<mx::array>(handle)) {
