@@ -207,10 +207,17 @@ void DiskCache::trim() const {
   }
 }
 
+std::optional<std::string> named_folder(const char* variable) {
+  auto named = environment(variable);
+  if (named.empty()) {
+    return std::nullopt;
+  }
+  return named == "off" ? "" : named;
+}
+
 std::string cache_folder() {
-  auto wanted = environment("MLX_CTC_CACHE");
-  if (!wanted.empty()) {
-    return wanted == "off" ? "" : wanted;
+  if (auto named = named_folder("MLX_CTC_CACHE")) {
+    return *named;
   }
   auto caches = environment("XDG_CACHE_HOME");
   if (!caches.starts_with('/')) { // relative ones are invalid

@@ -37,6 +37,10 @@ class DiskCache {
   Owner owner_;
 };
 
+// The folder that an environment variable names, empty if that is "off";
+// nothing if the variable is not set or is empty.
+std::optional<std::string> named_folder(const char* variable);
+
 // MLX_CTC_CACHE if it is set, else mlx_ctc in the user's folder for caches.
 // Empty if it is set to "off", or there is no such folder.
 std::string cache_folder();

@@ -31,4 +31,12 @@ class Library {
   void* handle_;
 };
 
+// The file of the library that a function is in; empty if there is none.
+template <typename Function>
+std::string file_of(Function* function) {
+  Dl_info library;
+  auto address = reinterpret_cast<const void*>(function);
+  return dladdr(address, &library) != 0 ? library.dli_fname : "";
+}
+
 } // namespace mlx_ctc::cuda

@@ -4,8 +4,6 @@
 #include <memory>
 #include <stdexcept>
 
-#include <dlfcn.h>
-
 #include "cuda/library.h"
 
 namespace mlx_ctc::cuda {
@@ -35,9 +33,7 @@ void Nvrtc::check(const char* what, int status) const {
 }
 
 std::string Nvrtc::path() const {
-  Dl_info info;
-  auto function = reinterpret_cast<const void*>(get_version_);
-  return dladdr(function, &info) != 0 ? info.dli_fname : "";
+  return file_of(get_version_);
 }
 
 std::string Nvrtc::target(Architecture device) const {

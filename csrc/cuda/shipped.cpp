@@ -1,14 +1,12 @@
 #include "cuda/shipped.h"
 
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <stdexcept>
 #include <utility>
 
-#include <dlfcn.h>
-
 #include "cuda/fatbin.h"
+#include "cuda/library.h"
 
 namespace mlx_ctc::cuda {
 
@@ -64,13 +62,10 @@ size_t Shipped::add(const Source& source, const Toolchain& toolchain) const {
 }
 
 std::string shipped_folder() {
-  const char* named = std::getenv("MLX_CTC_KERNELS");
-  if (named != nullptr && *named != '\0') {
-    return std::string(named) == "off" ? "" : named;
+  if (auto named = named_folder("MLX_CTC_KERNELS")) {
+    return *named;
   }
-  Dl_info info;
-  auto function = reinterpret_cast<const void*>(&shipped_folder);
-  std::string library = dladdr(function, &info) != 0 ? info.dli_fname : "";
+  auto library = file_of(&shipped_folder);
   auto end = library.find_last_of('/');
   return end == library.npos ? "" : library.substr(0, end) + "/kernels";
 }

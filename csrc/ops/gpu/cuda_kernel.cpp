@@ -6,10 +6,9 @@
 #include <stdexcept>
 #include <string>
 
-#include <dlfcn.h>
-
 #include "cuda/device.h"
 #include "cuda/hash.h"
+#include "cuda/library.h"
 #include "gpu/cuda_text.h"
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/fast.h"
@@ -28,9 +27,7 @@ std::string nvrtc_library() {
   if (const char* named = std::getenv("MLX_CTC_NVRTC")) {
     return named;
   }
-  Dl_info libmlx;
-  auto function = reinterpret_cast<const void*>(&mx::cu::is_available);
-  return dladdr(function, &libmlx) != 0 ? libmlx.dli_fname : "";
+  return cuda::file_of(&mx::cu::is_available);
 }
 
 cuda::Libraries libraries() {
