@@ -435,8 +435,8 @@ def cells(record, options):
     return row
 
 
-def print_row(texts):
-    print("  ".join(f"{text!s:>16}" for text in texts), flush=True)
+def print_row(texts, width=16):
+    print("  ".join(f"{text!s:>{width}}" for text in texts), flush=True)
 
 
 def print_medians(records):
