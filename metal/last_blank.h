@@ -20,24 +20,28 @@ METAL_FUNC Extended extended_p_blank(float p_blank, Scores score, Scale scale) {
 }
 
 // Alpha of the last blank after a segment, from `before`, its alpha before the
-// segment, and `label`, alpha of the last label before the lane's frame.
+// segment, and `label`, alpha of the last label before the lane's frame. All
+// three are normalised.
 template <int SEGMENT>
 METAL_FUNC Extended
 last_blank_after(Extended before, Extended label, Extended p_blank, int lane) {
+  static_assert(SEGMENT <= 32, "products of mantissas below 2 are floats");
   const int k = lane % SEGMENT;
   // The product of the blank's probabilities from this frame to the last.
   Extended p_of_rest = p_blank;
   for (int step = 1; step < SEGMENT; step *= 2) {
     const Extended later = shuffle_down(p_of_rest, step);
-    p_of_rest = normalise(
-        multiply(p_of_rest, choose(k + step < SEGMENT, later, extended_one())));
+    p_of_rest =
+        multiply(p_of_rest, choose(k + step < SEGMENT, later, extended_one()));
   }
   const Extended arrived = choose(k == 0, add(before, label), label);
-  Extended total = normalise(multiply(arrived, p_of_rest));
+  const Extended term = normalise(multiply(arrived, p_of_rest));
+  const int e = metal::simd_max(term.e);
+  float total = term.m * power_of_two(term.e - e);
   for (int step = 1; step < SEGMENT; step *= 2) {
-    total = add(total, shuffle_xor(total, step));
+    total += metal::simd_shuffle_xor(total, step);
   }
-  return normalise(total);
+  return normalise(Extended{total, e});
 }
 
 // Gamma of the last blank: the sum, over this frame and those before it, of the

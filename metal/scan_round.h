@@ -19,9 +19,9 @@ METAL_FUNC void scan_round(
   const ScanWindow window =
       window_of_scan<LOGITS>(scan, first, windows, slot, self.lane);
 
-  // The second simdgroup uses the loader and last_blank, the first uses state;
-  // both use the outputs.
-  auto loader = loader_of(scan, window);
+  // The second simdgroup uses the loaded scores and last_blank, the first uses
+  // state; both use the outputs.
+  LoadedScores<SEGMENT> loaded = no_loaded_scores<SEGMENT>();
   ScanOutputs outputs = outputs_of(scan, window, self.lane);
   Pair state = initial_state(scan, window.place);
   Extended last_blank =
@@ -32,7 +32,7 @@ METAL_FUNC void scan_round(
     const int turn = phase - slot;
     if (is_second) {
       prepare_probabilities<LOGITS>(
-          loader, valid, scan, window, turn + 1, self.lane);
+          loaded, valid, scan, window, turn + 1, self.lane);
       scan_last_blank(last_blank, outputs, scan, window, turn - 1, self.lane);
     } else {
       scan_segment<ROUNDS>(state, outputs, scan, window, turn, self.lane);

@@ -165,30 +165,23 @@ METAL_FUNC ScanWindow window_of_scan(
 
 // Scores to probabilities: a window's second simdgroup ------------------------
 
-// Scores that were loaded for the next segment, and where those after them are.
-template <int SEGMENT, typename Scores>
-struct Loader {
-  Scores next_label_scores; // from the next segment's first frame in scan order
+// Scores that were loaded for the next segment.
+template <int SEGMENT>
+struct LoadedScores {
   float label_scores[SEGMENT]; // of this lane's label
   FrameScores frame_scores; // lane k has those of the k-th frame
 };
 
-template <int SEGMENT, typename Sequence>
-METAL_FUNC Loader<SEGMENT, typename Sequence::ScoresPointer> loader_of(
-    thread const Scan<SEGMENT, Sequence>& scan,
-    ScanWindow window) {
-  const Sequence sequence = scan.sequence;
-  const int64_t first_frame = scan.frames(window.turns.first).first;
-  Loader<SEGMENT, typename Sequence::ScoresPointer> loader;
-  loader.next_label_scores = sequence.scores_of_class(window.place.y) +
-      first_frame * sequence.frame_stride;
+template <int SEGMENT>
+METAL_FUNC LoadedScores<SEGMENT> no_loaded_scores() {
+  LoadedScores<SEGMENT> loaded;
 #pragma unroll
   for (int k = 0; k < SEGMENT; ++k) {
-    loader.label_scores[k] = 0.0f;
+    loaded.label_scores[k] = 0.0f;
   }
-  loader.frame_scores =
+  loaded.frame_scores =
       FrameScores{0.0f, -metal::numeric_limits<float>::infinity()};
-  return loader;
+  return loaded;
 }
 
 // No valid log-probability is greater (extended_exp).
@@ -267,22 +260,22 @@ METAL_FUNC FrameScores load_frame_scores_of(
 
 // One phase of a window's second simdgroup: stores the probabilities of the
 // segment of `turn`, and loads the scores of the one after it.
-template <bool LOGITS, int SEGMENT, typename Sequence, typename Loader>
+template <bool LOGITS, int SEGMENT, typename Sequence>
 METAL_FUNC void prepare_probabilities(
-    thread Loader& loader,
+    thread LoadedScores<SEGMENT>& loaded,
     thread bool& valid,
     thread const Scan<SEGMENT, Sequence>& scan,
     ScanWindow window,
     int turn,
     int lane) {
   const Scale scale = store_blanks_and_scale<LOGITS>(
-      scan, window, turn, loader.frame_scores, valid, lane);
+      scan, window, turn, loaded.frame_scores, valid, lane);
   if (window.slot == 0 && turn + 1 < scan.segments) {
-    loader.frame_scores = load_frame_scores_of<LOGITS>(scan, turn + 1, lane);
+    loaded.frame_scores = load_frame_scores_of<LOGITS>(scan, turn + 1, lane);
   }
   if (window.turns.contains(turn)) {
     store_labels<LOGITS>(
-        loader.label_scores,
+        loaded.label_scores,
         scan.frames(turn),
         window.place.has_states,
         scale,
@@ -290,13 +283,13 @@ METAL_FUNC void prepare_probabilities(
         valid);
   }
   if (window.turns.contains(turn + 1)) {
-    const int64_t step = scan.frame_step();
+    const Frames next = scan.frames(turn + 1);
     load_scores(
-        loader.label_scores,
-        loader.next_label_scores,
-        step,
-        scan.frames(turn + 1));
-    loader.next_label_scores += SEGMENT * step;
+        loaded.label_scores,
+        scan.sequence.scores_of_class(window.place.y) +
+            next.first * scan.sequence.frame_stride,
+        scan.frame_step(),
+        next);
   }
 }
 

@@ -4,6 +4,20 @@
 
 namespace mlx_ctc::gpu {
 
+namespace {
+
+// The threads that should be resident on a multiprocessor, whose 65536
+// registers they share: 64 for each of 1024 threads, 80 for 768. With 64,
+// NVIDIA's compiler moves scores that are loaded ahead to memory, and so waits
+// for them. That costs most where rows are far apart. With more than two
+// windows fewer threadgroups would be resident than many batches have, which
+// costs more.
+int resident_threads(int C, int max_windows) {
+  return C >= 1024 ? 512 : max_windows <= 2 ? 768 : 1024;
+}
+
+} // namespace
+
 Launch scan_launch(const Problem& problem) {
   auto [T, N, C, S] = std::tuple(problem.T, problem.N, problem.C, problem.S);
   // Two simdgroups for each window: one computes the probabilities of a segment
@@ -47,10 +61,7 @@ Launch scan_launch(const Problem& problem) {
       .grid = {threads * N, 3, 1},
       .threadgroup = {threads, 1, 1},
       .max_threads = max_threads,
-      // 65536 registers / 64 for each thread = 1024 resident threads. With 64,
-      // NVIDIA's compiler moves a score that is loaded ahead to memory, and so
-      // waits for it, which takes long if rows are far apart.
-      .resident = std::max((C >= 1024 ? 512 : 1024) / max_threads, 1),
+      .resident = std::max(resident_threads(C, max_windows) / max_threads, 1),
       .functions = text::scan.functions,
       .source = text::scan.body};
 }
