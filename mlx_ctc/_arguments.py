@@ -75,7 +75,8 @@ class Values(NamedTuple):
 def from_host(values: Any) -> mx.array:
     """An array of a list, number or NumPy array.
 
-    Raises ValueError for rows of different lengths.
+    Raises ValueError for rows of different lengths, OverflowError for an int beyond 64
+    bits, TypeError for what is no number.
     """
     if is_small_int(values):
         return mx.array(values)
@@ -86,12 +87,23 @@ def from_host(values: Any) -> mx.array:
 
     import numpy as np  # takes longer to import than MLX
 
-    values = np.asarray(values)
-    if values.size == 0:
-        values = values.astype(np.int32)
-    if values.dtype != bool and not np.issubdtype(values.dtype, np.number):
-        raise TypeError(values.dtype)
-    return from_numpy(values)
+    result = np.asarray(values)
+    if result.size == 0:
+        result = result.astype(np.int32)
+    if result.dtype.kind in ("fO" if is_numpy(values) else "fOu"):
+        # NumPy makes floats, objects or uint64 of ints of more than 64 bits with sign.
+        check_sizes(np.asarray(values, object))
+    if result.dtype != bool and not np.issubdtype(result.dtype, np.number):
+        raise TypeError(result.dtype)
+    return from_numpy(result)
+
+
+def check_sizes(values: np.ndarray[Any, Any]) -> None:
+    """Raises OverflowError for an int beyond those of 64 bits with sign."""
+    for value in values.flat:
+        number = as_index(value)
+        if number is not None and not -(2**63) <= number < 2**63:
+            raise OverflowError(number)
 
 
 def is_small_int(value: Any) -> bool:
@@ -327,10 +339,13 @@ def read_blank(op: str, blank: int, C: int) -> int:
 
 def read_star(op: str, star: Any) -> float:
     """The log-probability of a star in each frame."""
-    is_number = isinstance(star, numbers.Real) and not isinstance(star, bool)
-    if not is_number or not -math.inf < star <= 0:
+    value = math.nan
+    if isinstance(star, numbers.Real) and not isinstance(star, bool):
+        with suppress(OverflowError):  # of an int beyond the floats
+            value = float(star)
+    if not -math.inf < value <= 0:
         fail(op, "star as a finite number of at most 0", repr(star))
-    return float(star)
+    return value
 
 
 def read_integers(
@@ -343,6 +358,8 @@ def read_integers(
             values = Values(from_host(values), True)
         except ValueError:
             fail(op, f"{name} as rows of one length", "rows of several")
+        except OverflowError as error:
+            fail(op, f"{name} in [{-(2**63)}, {2**63})", error)
         except TypeError as error:
             fail(op, f"{name} of an integer type", error)
     dtype = values.array.dtype

@@ -220,6 +220,25 @@ def test_ragged_masks_are_refused():
     refused(ValueError, "input_lengths", input_lengths=[[1], [1, 1], [1]])
 
 
+@pytest.mark.parametrize("number", [2**63, 2**70, -(2**63) - 1])
+@pytest.mark.parametrize("form", [list, lambda a: np.array(a, object)])
+def test_ints_beyond_64_bits_are_named_with_the_range(form, number):
+    words = (-(2**63), 2**63, number)
+    for name, value in (
+        ("targets", [[1, 2], [number, 1], [2, 1]]),
+        ("targets", [[1, 2], [number], [2, 1]]),
+        ("targets", [number, *[1] * (N * S - 1)]),
+        ("input_lengths", [T, number, T]),
+        ("input_lengths", number),
+        ("target_lengths", [number, 1, 1]),
+    ):
+        if name == "targets" and len({np.size(row) for row in value}) > 1:
+            refused(ValueError, name, *words, **{name: value})  # ragged
+        else:
+            value = form(value) if isinstance(value, list) else value
+            refused(ValueError, name, *words, **{name: value})
+
+
 @pytest.mark.parametrize("form", [list, np.array])
 @pytest.mark.parametrize("length", [-1, T + 1, 2**32 + T, -(2**32) + T])
 def test_known_input_length_is_within_the_frames(form, length):

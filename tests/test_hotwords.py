@@ -145,6 +145,7 @@ def test_pruned_labels_are_those_that_cannot_enter_the_beam(rng, width):
         ({"ab": 1.0}, r"but got 'ab'"),
         ({(1,): math.nan}, r"a finite bonus of hotword \(1,\) but got nan"),
         ({(1,): math.inf}, r"a finite bonus of hotword \(1,\) but got inf"),
+        ({(1,): 10**400}, r"a finite bonus of hotword \(1,\) but got 1000"),
         ({(1,): "3"}, r"a finite bonus of hotword \(1,\) but got '3'"),
         ({(1,): None}, r"a finite bonus of hotword \(1,\) but got None"),
         ({1: 3.0}, r"without the blank 0, but got 1"),
