@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from mlx_ctc import _ext
 from mlx_ctc._arguments import fail, read_batch, read_star
+from mlx_ctc._softmax import log_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,8 +130,8 @@ def append_star(scores: mx.array, star: float, with_logits: bool) -> mx.array:
     """Log-probabilities (T, N, C + 1) of scores (T, N, C), with the star's as last."""
     if scores.dtype != mx.float64:
         scores = scores.astype(mx.float32)
-    if with_logits and scores.size > 0:
-        scores = scores - mx.logsumexp(scores, axis=2, keepdims=True)
+    if with_logits:
+        scores = log_softmax(scores)
     column = mx.full((*scores.shape[:2], 1), star, scores.dtype)
     return mx.concatenate([scores, column], axis=2)
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from mlx_ctc import _ext
 from mlx_ctc._arguments import as_index, fail, read_frames, to_int32
+from mlx_ctc._softmax import log_softmax, log_sum_exp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -207,7 +208,7 @@ def best_path(frames: mx.array, with_logits: bool) -> tuple[mx.array, mx.array]:
         return mx.zeros((N, T), mx.int32), mx.zeros((N, T), frames.dtype)
     scores = mx.max(frames, axis=-1)
     if with_logits:
-        scores = scores - mx.logsumexp(frames, axis=-1)
+        scores = scores - mx.squeeze(log_sum_exp(frames), -1)
         valid = frames < math.inf
     else:
         valid = frames <= MOST
@@ -402,26 +403,14 @@ def beam_search_decode(
 
 def frames_on_cpu(log_probs: mx.array, with_logits: bool) -> mx.array:
     """Log-probabilities (T, N, C) as the search reads them, float32 or float64."""
-    if log_probs.dtype == mx.float64:
-        frames = normalised(log_probs) if with_logits else log_probs
-    else:
-        frames = log_probs.astype(mx.float32)
-        if with_logits and frames.size > 0:
-            frames = frames - mx.logsumexp(frames, axis=-1, keepdims=True)
+    is_double = log_probs.dtype == mx.float64
+    frames = log_probs if is_double else log_probs.astype(mx.float32)
+    if with_logits:
+        with mx.stream(mx.cpu) if is_double else nullcontext():
+            frames = log_softmax(frames)
     frames = mx.contiguous(frames, stream=mx.cpu)
     mx.eval(frames)
     return frames
-
-
-def normalised(logits: mx.array) -> mx.array:
-    """Log-softmax in float64, for which MLX 0.32.4 takes exponentials in float32."""
-    import numpy as np
-
-    x = np.array(logits)
-    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN
-        x -= x.max(axis=-1, keepdims=True, initial=-math.inf)
-        x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
-    return mx.array(x, mx.float64)
 
 
 def read_hotwords(
@@ -438,7 +427,7 @@ def read_hotwords(
             wanted = f"hotwords of labels in [0, {C}), without the blank {blank},"
             fail(OP, wanted, repr(labels))
         value = math.nan
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, OverflowError):
             value = math.fsum([bonus])  # refuses text, unlike float()
         if not math.isfinite(value):
             fail(OP, f"a finite bonus of hotword {labels}", repr(bonus))
@@ -462,7 +451,7 @@ def checked(
         wanted = "prefix_scorer(prefix) to return "
         try:
             row = numbers(returned)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             fail(OP, f"{wanted}{C} numbers", f"{returned!r} for prefix {prefix}")
         if row.shape != (C,):
             fail(OP, f"{wanted}shape ({C},)", f"{row.shape} for prefix {prefix}")

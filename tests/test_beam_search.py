@@ -229,6 +229,7 @@ class TestPrefixScorer:
             (0.0, "shape (3,) but got () for prefix ()."),
             (None, "shape (3,) but got () for prefix ()."),
             ("abc", "3 numbers but got 'abc' for prefix ()."),
+            ([0, 10**320, 1], f"but got [0, {10**320}, 1] for prefix ()."),
             ([0, math.nan, 1], "or -inf but got nan for prefix () and label 1."),
             ([0, 1, math.inf], "or -inf but got inf for prefix () and label 2."),
         ],

@@ -522,7 +522,9 @@ class TestBeamSearch:
             assert score == pytest.approx(expected)
 
     @pytest.mark.parametrize(
-        "returned", [None, "1", (1.0,), math.nan, math.inf, [0.5]], ids=repr
+        "returned",
+        [None, "1", (1.0,), math.nan, math.inf, [0.5], 10**320, np.zeros(2)],
+        ids=lambda value: repr(value)[:20],
     )
     def test_what_is_no_score_names_scorer_prefix_and_label(self, returned):
         def scorer(prefix, label):
@@ -567,6 +569,25 @@ class TestBeamSearch:
 
         with pytest.raises(KeyError, match="no such word"):
             beam_search_decode(mx.zeros((3, 2)), 3, scorer=scorer)
+
+    @pytest.mark.parametrize("error", [KeyError, RuntimeError, KeyboardInterrupt])
+    def test_error_of_a_scores_conversion_is_raised(self, error):
+        class Score:
+            def __float__(self):
+                raise error("no such word")
+
+        with pytest.raises(error, match="no such word"):
+            beam_search_decode(mx.zeros((3, 2)), 3, scorer=lambda *_: Score())
+
+    @pytest.mark.parametrize("error", [TypeError, ValueError, OverflowError])
+    def test_error_of_what_is_no_number_is_the_cause(self, error):
+        class Score:
+            def __float__(self):
+                raise error("a row")
+
+        with pytest.raises(ValueError, match="a finite number or -inf") as raised:
+            beam_search_decode(mx.zeros((3, 2)), 3, scorer=lambda *_: Score())
+        assert isinstance(raised.value.__cause__, error)
 
     def test_logits_are_normalised(self, rng):
         logits = 3 * rng.normal(size=(20, 5))
