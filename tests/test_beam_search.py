@@ -4,6 +4,9 @@ import copy
 import math
 import pickle
 import re
+import sys
+import threading
+import time
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +15,7 @@ import reference
 
 from mlx_ctc import (
     Hypothesis,
+    _ext,
     beam_search_decode,
     ctc_loss,
     forced_align,
@@ -285,3 +289,29 @@ def test_score_is_that_of_the_loss(rng):
     with mx.stream(mx.cpu):
         loss = ctc_loss(x, best.labels, 60, len(best.labels), reduction="sum")
     assert best.score == pytest.approx(-loss.item(), rel=1e-12)
+
+
+def test_other_threads_run_while_the_scores_are_checked():
+    # One frame that stands for all: read for 0.1 s, but of little memory.
+    scores = mx.broadcast_to(mx.full((1, 1, 10_000), -1.0), (100_000, 1, 10_000))
+    mx.eval(scores)
+    steps, done = [0], threading.Event()
+
+    def count():
+        while not done.is_set():
+            steps[0] += 1
+            time.sleep(0)
+
+    thread = threading.Thread(target=count)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # no thread takes the lock that another holds
+    try:
+        thread.start()
+        before = steps[0]
+        _ext.check_log_probs(scores, [100_000], 0.0)
+        during = steps[0] - before
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        thread.join()
+    assert during > 10

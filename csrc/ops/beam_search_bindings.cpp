@@ -42,14 +42,30 @@ void check_signals() {
   }
 }
 
+// Whether Python's current error says that a value is no number, or none that
+// a double holds. Others come from within the value's __float__.
+bool is_no_number() {
+  for (PyObject* type :
+       {PyExc_TypeError, PyExc_ValueError, PyExc_OverflowError}) {
+    if (PyErr_ExceptionMatches(type) != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
 double score_of(
     const nb::object& returned,
     const nb::object& prefix,
     const nb::object& label) {
   double score = PyFloat_AsDouble(returned.ptr());
-  bool is_number = PyErr_Occurred() == nullptr;
-  PyErr_Clear();
-  if (is_number && score < std::numeric_limits<double>::infinity()) {
+  std::optional<nb::python_error> cause;
+  if (PyErr_Occurred() != nullptr) {
+    if (!is_no_number()) {
+      throw nb::python_error();
+    }
+    cause.emplace();
+  } else if (score < std::numeric_limits<double>::infinity()) {
     return score;
   }
   std::string message =
@@ -60,7 +76,11 @@ double score_of(
   message += nb::repr(prefix).c_str();
   message += " and label ";
   message += nb::repr(label).c_str();
-  throw nb::value_error((message + ".").c_str());
+  message += '.';
+  if (cause) {
+    nb::raise_from(*cause, PyExc_ValueError, "%s", message.c_str());
+  }
+  throw nb::value_error(message.c_str());
 }
 
 // A Python function of (prefix, label), called with label None at the end.
@@ -220,7 +240,11 @@ void check_log_probs(
     const mx::array& log_probs,
     const std::vector<int>& lengths,
     double most) {
-  auto position = find_above(most, scores_of(log_probs), lengths);
+  std::optional<Position> position;
+  {
+    nb::gil_scoped_release release;
+    position = find_above(most, scores_of(log_probs), lengths);
+  }
   if (!position) {
     return;
   }
