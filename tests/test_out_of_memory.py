@@ -87,7 +87,7 @@ import ctypes, sys
 import mlx.core as mx, numpy as np
 sys.path.insert(0, sys.argv[2])
 from problems import random_problem
-from mlx_ctc import ctc_loss, ctc_posteriors, forced_align
+from mlx_ctc import ctc_loss, ctc_posteriors, forced_align, greedy_decode
 
 shim = ctypes.CDLL(sys.argv[1])
 # Worth two threads.
@@ -113,6 +113,11 @@ for _ in range(100):
     *scores, path = [np.array(a) for a in results()]
     assert all(np.isnan(a).all() for a in scores), scores
     assert (path == 2).all(), path
+    labels, counts, score, frames, probabilities = greedy_decode(
+        x, rest[1], problem.blank, with_frames=True
+    )
+    assert (labels == 2).all() and not counts.any() and not frames.any(), counts
+    assert mx.isnan(score).all() and mx.isnan(probabilities).all(), score
 shim.fail_in_tasks(0)
 assert same()
 

@@ -6,6 +6,7 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <stdexcept>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -109,10 +110,14 @@ void fill_with_nan(mx::Dtype dtype, char* begin, int64_t count) {
           count,
           std::numeric_limits<float>::quiet_NaN());
       break;
-    default: { // float16 and bfloat16, in both of which this is a NaN
-      constexpr uint16_t nan = 0x7fc0;
+    case mx::float16:
+    case mx::bfloat16: {
+      constexpr uint16_t nan = 0x7fc0; // in both
       std::fill_n(reinterpret_cast<uint16_t*>(begin), count, nan);
+      break;
     }
+    default:
+      throw std::logic_error("[mlx_ctc] This type has no NaN.");
   }
 }
 
@@ -133,11 +138,12 @@ void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept {
   for (auto& out : outputs) {
     if (mx::issubdtype(out.dtype(), mx::floating)) {
       fill_with_nan(out.dtype(), out.data<char>(), out.data_size());
-    } else if (out.dtype() == mx::int32) {
-      std::fill_n(out.data<int32_t>(), out.size(), blank);
     } else {
       std::fill_n(out.data<char>(), out.nbytes(), 0);
     }
+  }
+  if (outputs[0].dtype() == mx::int32) {
+    std::fill_n(outputs[0].data<int32_t>(), outputs[0].size(), blank);
   }
 }
 

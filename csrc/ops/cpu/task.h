@@ -38,8 +38,9 @@ std::vector<mx::array> weak_copies(const std::vector<mx::array>& arrays);
 // Fills `count` elements of a floating type with NaN.
 void fill_with_nan(mx::Dtype dtype, char* begin, int64_t count);
 
-// The outputs of a task that failed with the current exception: NaN, and
-// `blank` in alignments. Prints the exception to stderr.
+// The outputs of a task that failed with the current exception: NaN, and 0 in
+// integers; but `blank` in the first output, where that has classes. Prints the
+// exception to stderr.
 void fill_failed(std::vector<mx::array>& outputs, int blank) noexcept;
 
 // Queues task(inputs, outputs) on the stream, for which `threads` will be
