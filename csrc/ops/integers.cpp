@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
 #include <type_traits>
 #include <utility>
 
@@ -23,6 +24,8 @@ auto with_values(const mx::array& a, F f) {
       return f(a.data<int8_t>());
     case mx::int16:
       return f(a.data<int16_t>());
+    case mx::int32:
+      return f(a.data<int32_t>());
     case mx::int64:
       return f(a.data<int64_t>());
     case mx::uint8:
@@ -34,7 +37,7 @@ auto with_values(const mx::array& a, F f) {
     case mx::uint64:
       return f(a.data<uint64_t>());
     default:
-      return f(a.data<int32_t>());
+      throw std::logic_error("[mlx_ctc] Integers of this type are not read.");
   }
 }
 

@@ -21,10 +21,12 @@ Element element_of(mx::Dtype dtype) {
       return Element::float16;
     case mx::bfloat16:
       return Element::bfloat16;
+    case mx::float32:
+      return Element::float32;
     case mx::float64:
       return Element::float64;
     default:
-      return Element::float32;
+      throw std::logic_error("[mlx_ctc] Scores of this type are not read.");
   }
 }
 
@@ -60,6 +62,8 @@ std::shared_ptr<Workspaces> Workspaces::on(
     const mx::array& log_probs,
     const mx::array& targets,
     int losses) {
+  // Not for a child that is forked meanwhile; but it would wait for a mutex of
+  // MLX's allocator or streams as well, which an evaluation takes next.
   static std::mutex mutex;
   static std::map<int, std::weak_ptr<Workspaces>> queued; // by stream
   std::lock_guard lock(mutex);

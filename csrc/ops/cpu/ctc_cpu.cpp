@@ -169,7 +169,8 @@ void eval_loss(
         }
         minus_log_z[n] = value;
         // Rounding may put the loss of a certain alignment a little below zero.
-        double rounding = 16 * batch.T * std::numeric_limits<double>::epsilon();
+        double rounding =
+            16.0 * batch.T * std::numeric_limits<double>::epsilon();
         if (value < 0 && value > -rounding) {
           value = 0;
         }
@@ -282,8 +283,9 @@ void eval_posteriors(
       workspaces, [&](int n, std::span<std::byte> workspace) {
         Sequence sequence = batch.sequence(n);
         Saved saved = batch.saved(n, outputs.data() + 1);
-        Real* rows = outputs[0].data<Real>() + n * batch.T * width;
-        Real* end = rows + batch.T * width;
+        int64_t size = batch.T * width; // of the rows of a sequence
+        Real* rows = outputs[0].data<Real>() + n * size;
+        Real* end = rows + size;
         if (!batch.is_valid(n)) {
           std::fill(rows, end, std::numeric_limits<Real>::quiet_NaN());
           return;
