@@ -56,12 +56,6 @@ class CTCLossGradient
     }
   }
 
-  void eval_gpu(
-      const std::vector<mx::array>& inputs,
-      std::vector<mx::array>& outputs) override {
-    step(inputs)->run(stream(), inputs, outputs);
-  }
-
   std::pair<std::vector<mx::array>, std::vector<int>> vmap(
       const std::vector<mx::array>& inputs,
       const std::vector<int>& axes) override;
@@ -109,12 +103,6 @@ class CTCForward : public Op<CTCForward, Options> {
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
     cpu::loss(options_, *gradients_ == 1, stream(), inputs, outputs);
-  }
-
-  void eval_gpu(
-      const std::vector<mx::array>& inputs,
-      std::vector<mx::array>& outputs) override {
-    step(inputs)->run(stream(), inputs, outputs);
   }
 
   std::vector<mx::array> vjp(

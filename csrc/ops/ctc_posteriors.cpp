@@ -41,12 +41,6 @@ class CTCPosteriors
       std::vector<mx::array>& outputs) override {
     cpu::posteriors(options_, stream(), inputs, outputs);
   }
-
-  void eval_gpu(
-      const std::vector<mx::array>& inputs,
-      std::vector<mx::array>& outputs) override {
-    step(inputs)->run(stream(), inputs, outputs);
-  }
 };
 
 } // namespace

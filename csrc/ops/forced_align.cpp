@@ -42,12 +42,6 @@ class ForcedAlign : public OpWithoutDerivative<ForcedAlign, AlignOptions> {
       std::vector<mx::array>& outputs) override {
     cpu::align(options_, stream(), inputs, outputs);
   }
-
-  void eval_gpu(
-      const std::vector<mx::array>& inputs,
-      std::vector<mx::array>& outputs) override {
-    step(inputs)->run(stream(), inputs, outputs);
-  }
 };
 
 } // namespace

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -45,11 +44,6 @@ class GreedyDecode : public OpWithoutDerivative<GreedyDecode, GreedyOptions> {
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
     cpu::greedy(options_, stream(), inputs, outputs);
-  }
-
-  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
-      override {
-    throw std::logic_error("[greedy_decode] This op is for the CPU.");
   }
 };
 

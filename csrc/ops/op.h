@@ -47,8 +47,9 @@ struct Outputs {
  *   static constexpr int results: how many of the outputs, the first ones, are
  *   results. Each has N as its first axis, or Self overrides vmap();
  *   Outputs outputs(inputs): for inputs of these shapes and dtypes;
- *   name(), eval_cpu() and eval_gpu();
- *   static constexpr gpu::MakePlan make_plan, if it uses step().
+ *   name() and eval_cpu();
+ *   static constexpr gpu::MakePlan make_plan, which eval_gpu() runs, if it has
+ *   kernels.
  */
 template <typename Self, typename Options>
 class Op : public mx::Primitive {
@@ -94,6 +95,16 @@ class Op : public mx::Primitive {
 
   bool is_equivalent(const Primitive& other) const override {
     return options_ == static_cast<const Self&>(other).options_;
+  }
+
+  void eval_gpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    if constexpr (requires { Self::make_plan; }) {
+      step(inputs)->run(stream(), inputs, outputs);
+    } else {
+      fail(Self::op, "This op is for the CPU.");
+    }
   }
 
   std::vector<mx::Shape> output_shapes(
