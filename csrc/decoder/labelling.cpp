@@ -9,12 +9,6 @@ namespace mlx_ctc {
 
 namespace {
 
-// Memory grows with a segment's frames and with the number of segments.
-int segment_frames_of(int T) {
-  int64_t root = std::ceil(std::sqrt(double(T)));
-  return std::max<int64_t>(64, cpu::whole_renewals(root));
-}
-
 // The first frame and the mean probability of each label of a path, which has
 // blanks as 0.
 Times times_of(
@@ -41,15 +35,16 @@ template <typename Real>
 double Lattice<Real>::log_probability(const Labels& labels) {
   Labels columns = columns_of(labels);
   int S = labels.size();
-  int segment_frames = segment_frames_of(frames_.T);
+  int segment_frames =
+      std::max<int64_t>(64, cpu::square_root_segment(frames_.T));
   int64_t states = 2 * int64_t(S + 1) * (frames_.T / segment_frames + 1);
   saved_.resize(2 * states);
   cpu::Saved saved = {
-      nullptr, // normalisers, of logits alone
-      saved_.data(),
-      saved_.data() + states,
-      S + 1,
-      segment_frames};
+      .normalisers = nullptr, // of logits alone
+      .mantissas = saved_.data(),
+      .exponents = saved_.data() + states,
+      .pitch = S + 1,
+      .segment_frames = segment_frames};
   auto of = sequence(columns);
   auto& kernels = cpu::kernels(cpu::Element::float64);
   size_t bytes = kernels.workspace_bytes(

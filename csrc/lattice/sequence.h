@@ -28,6 +28,7 @@
 // best_path() pick the best table that the machine can run.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -53,6 +54,12 @@ constexpr int renewal_interval = 16;
 // At least so many frames, and whole intervals.
 constexpr int64_t whole_renewals(int64_t frames) {
   return (frames + renewal_interval - 1) / renewal_interval * renewal_interval;
+}
+
+// Frames from one checkpoint to the next with which the memory of checkpoints
+// and of a segment's frames together grows only with the square root of T.
+inline int64_t square_root_segment(int64_t T) {
+  return whole_renewals(std::ceil(std::sqrt(double(T))));
 }
 
 struct Sequence {

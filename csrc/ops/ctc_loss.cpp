@@ -49,7 +49,7 @@ class CTCLossGradient
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
     bool is_alone = options_.gradients && *options_.gradients == 1;
-    if (is_alone && cpu::take_early_gradient(inputs.back())) {
+    if (is_alone && cpu::take_early_gradient(inputs)) {
       cpu::multiply_early_gradient(stream(), inputs, outputs);
     } else {
       cpu::gradient(options_, stream(), inputs, outputs);
@@ -80,7 +80,7 @@ class CTCForward : public Op<CTCForward, Options> {
       outputs.add(step(inputs)->tables());
     } else {
       outputs.add(cpu::saved_outputs(inputs, options_));
-      outputs.add(cpu::early_gradient(inputs), inputs[0].dtype());
+      outputs.add(cpu::early_gradient_shape(inputs), inputs[0].dtype());
     }
     return outputs;
   }

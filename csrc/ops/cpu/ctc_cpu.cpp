@@ -35,8 +35,8 @@ struct Segments {
     pitch = S + 1;
     // Each frame has three rows of pairs (mantissa, exponent).
     int64_t cached = cache_bytes / (6 * pitch * int64_t(real_bytes));
-    int64_t root = std::ceil(std::sqrt(double(T)));
-    frames = whole_renewals(std::max(std::min(cached, most), root));
+    frames = std::max(
+        whole_renewals(std::min(cached, most)), square_root_segment(T));
     checkpoints = T > 0 ? (T - 1) / frames : 0;
   }
 };
@@ -48,6 +48,20 @@ Segments segments_of(const std::vector<mx::array>& inputs) {
       mx::size_of(computing_dtype(inputs[0].dtype()))};
 }
 
+// The place of the cotangents in the inputs of gradient().
+constexpr int cotangent_input = 4;
+
+// After the loss or the posteriors.
+SavedArrays<mx::array> saved_in_outputs(std::vector<mx::array>& outputs) {
+  return {outputs.data() + 1};
+}
+
+// After the cotangents.
+SavedArrays<const mx::array> saved_in_inputs(
+    const std::vector<mx::array>& inputs) {
+  return {inputs.data() + cotangent_input + 1};
+}
+
 // A batch, and what loss() saves of it for gradient().
 class SavingBatch : public Batch {
  public:
@@ -57,17 +71,18 @@ class SavingBatch : public Batch {
         kernels(cpu::kernels(element)) {}
 
   // What loss() saved, or is about to save, for sequence n.
-  Saved saved(int n, const mx::array* arrays) const {
+  template <typename Array>
+  Saved saved(int n, SavedArrays<Array> arrays) const {
     auto at = [n](const mx::array& a) -> void* {
       int64_t bytes = a.shape(0) > 0 ? a.nbytes() / a.shape(0) : 0;
       return const_cast<char*>(a.data<char>()) + n * bytes;
     };
     return {
-        at(arrays[1]),
-        at(arrays[2]),
-        at(arrays[3]),
-        segments.pitch,
-        segments.frames};
+        .normalisers = at(arrays.normalisers()),
+        .mantissas = at(arrays.mantissas()),
+        .exponents = at(arrays.exponents()),
+        .pitch = segments.pitch,
+        .segment_frames = segments.frames};
   }
 
   const Segments segments;
@@ -117,15 +132,14 @@ class Rows {
   char* const begin_;
 };
 
-// The loss of sequence n, and the rows of its gradient.
+// The loss of sequence n, and the rows of its early gradient.
 double loss_and_gradient(
     const Options& options,
     const SavingBatch& batch,
     int n,
-    const mx::array* saved,
-    mx::array& gradient,
+    SavedArrays<mx::array> saved,
     std::span<std::byte> workspace) {
-  Rows rows(gradient, batch, n);
+  Rows rows(saved.early_gradient(), batch, n);
   Sequence sequence = batch.sequence(n);
   double loss = std::numeric_limits<double>::quiet_NaN();
   if (batch.is_valid(n)) {
@@ -153,16 +167,14 @@ void eval_loss(
     std::vector<mx::array>& outputs) {
   SavingBatch batch(options, inputs);
   Real* loss = outputs[0].data<Real>();
-  double* minus_log_z = outputs[1].data<double>();
-  const mx::array* saved = outputs.data() + 1;
-  mx::array& gradient = outputs.back();
-  bool with_gradient = gradient.data_size() > 0;
+  auto saved = saved_in_outputs(outputs);
+  double* minus_log_z = saved.minus_log_z().data<double>();
+  bool with_gradient = saved.early_gradient().data_size() > 0;
   batch.for_each_sequence(
       workspaces, [&](int n, std::span<std::byte> workspace) {
         double value = std::numeric_limits<double>::quiet_NaN();
         if (with_gradient) {
-          value =
-              loss_and_gradient(options, batch, n, saved, gradient, workspace);
+          value = loss_and_gradient(options, batch, n, saved, workspace);
         } else if (batch.is_valid(n)) {
           value = batch.kernels.loss(
               batch.sequence(n), batch.saved(n, saved), workspace);
@@ -186,8 +198,9 @@ void eval_gradient(
     std::vector<mx::array>& outputs) {
   SavingBatch batch(options, inputs);
   mx::array& output = outputs[0];
-  const mx::array& cotangents = inputs[4];
-  const double* minus_log_z = inputs[5].data<double>();
+  const mx::array& cotangents = inputs[cotangent_input];
+  auto saved = saved_in_inputs(inputs);
+  const double* minus_log_z = saved.minus_log_z().data<double>();
   fetch_pages(output);
   batch.for_each_sequence(
       workspaces, [&](int n, std::span<std::byte> workspace) {
@@ -203,7 +216,7 @@ void eval_gradient(
           written = sequence.frames;
           batch.kernels.gradient(
               sequence,
-              batch.saved(n, inputs.data() + 5),
+              batch.saved(n, saved),
               cotangent,
               options.normalized,
               rows.row(0),
@@ -229,8 +242,9 @@ struct Factor {
 
 Factor factor(const std::vector<mx::array>& inputs, int64_t n) {
   const mx::array& lengths = inputs[2];
-  float cotangent = inputs[4].data<float>()[n * inputs[4].strides(0)];
-  double loss = inputs[5].data<double>()[n];
+  const mx::array& cotangents = inputs[cotangent_input];
+  float cotangent = cotangents.data<float>()[n * cotangents.strides(0)];
+  double loss = saved_in_inputs(inputs).minus_log_z().data<double>()[n];
   if (std::isnan(loss)) { // the length may be out of range
     return {cotangent, cotangent == 0 ? inputs[0].shape(0) : 0};
   }
@@ -282,7 +296,7 @@ void eval_posteriors(
   batch.for_each_sequence(
       workspaces, [&](int n, std::span<std::byte> workspace) {
         Sequence sequence = batch.sequence(n);
-        Saved saved = batch.saved(n, outputs.data() + 1);
+        Saved saved = batch.saved(n, saved_in_outputs(outputs));
         int64_t size = batch.T * width; // of the rows of a sequence
         Real* rows = outputs[0].data<Real>() + n * size;
         Real* end = rows + size;
@@ -345,7 +359,7 @@ void queue(
 
 } // namespace
 
-mx::Shape early_gradient(const std::vector<mx::array>& inputs) {
+mx::Shape early_gradient_shape(const std::vector<mx::array>& inputs) {
   // One of 16 bits would be rounded twice. A large one is not in a cache when
   // its cotangents come, and the product takes longer than what is spared.
   constexpr size_t most_bytes = 32 << 20;
@@ -366,6 +380,7 @@ Outputs saved_outputs(
       N, segments.checkpoints, 2, static_cast<int>(segments.pitch)};
   mx::Shape normalisers = {N, options.with_logits ? T : 0, 2};
   return {
+      // in the order of SavedArrays
       {{N}, normalisers, checkpoints, checkpoints},
       {mx::float64, real, real, exponent}};
 }
@@ -376,7 +391,7 @@ void loss(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  auto& early = outputs.back();
+  auto& early = saved_in_outputs(outputs).early_gradient();
   with_gradient &= early.size() > 0;
   if (with_gradient) {
     allocate(early, sizeof(std::atomic<bool>));
@@ -410,7 +425,8 @@ void gradient(
       eval_gradient<double>);
 }
 
-bool take_early_gradient(const mx::array& early) {
+bool take_early_gradient(const std::vector<mx::array>& inputs) {
+  const auto& early = saved_in_inputs(inputs).early_gradient();
   return early.data_size() > 0 && !is_taken(early)->exchange(true);
 }
 
@@ -418,7 +434,7 @@ void multiply_early_gradient(
     mx::Stream stream,
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
-  outputs[0].copy_shared_buffer(inputs.back());
+  outputs[0].copy_shared_buffer(saved_in_inputs(inputs).early_gradient());
   constexpr int64_t products = 4; // in a nanosecond
   int threads = threads_for(outputs[0].size() / products);
   auto task = [threads](auto& inputs, auto& outputs) {
