@@ -99,9 +99,9 @@ class Search {
   // Those of all frames; not all of them if `stop` becomes true.
   std::vector<Hypothesis> best(const std::atomic<bool>& stop) {
     auto ends = best_ends();
-    Lattice<Real> lattice(frames_, options_.blank);
+    Rescorer<Real> rescorer(frames_, options_.blank);
     if (options_.rescore) {
-      rescore(ends, lattice, stop);
+      rescore(ends, rescorer, stop);
     }
     std::vector<Hypothesis> hypotheses;
     for (auto [p, score] : ends) {
@@ -109,7 +109,7 @@ class Search {
         break;
       }
       auto labels = spell(p);
-      auto times = lattice.times(labels);
+      auto times = rescorer.times(labels);
       hypotheses.push_back({std::move(labels), score, std::move(times)});
     }
     return hypotheses;
@@ -424,7 +424,7 @@ class Search {
   // is one of them, so that the best is never less probable.
   void rescore(
       std::vector<End>& ends,
-      Lattice<Real>& lattice,
+      Rescorer<Real>& rescorer,
       const std::atomic<bool>& stop) {
     auto greedy = node_of(greedy_labels(frames_, options_.blank));
     auto is_greedy = [greedy](const End& end) { return end.prefix == greedy; };
@@ -434,7 +434,7 @@ class Search {
     for (auto& [p, score] : ends) {
       score = bonus_of_all(p);
       if (score > -infinity && !stop) {
-        score += lattice.log_probability(spell(p));
+        score += rescorer.log_probability(spell(p));
       }
     }
     leave_nbest(ends);

@@ -32,7 +32,7 @@ Times times_of(
 } // namespace
 
 template <typename Real>
-double Lattice<Real>::log_probability(const Labels& labels) {
+double Rescorer<Real>::log_probability(const Labels& labels) {
   Labels columns = columns_of(labels);
   int S = labels.size();
   int segment_frames =
@@ -53,7 +53,7 @@ double Lattice<Real>::log_probability(const Labels& labels) {
 }
 
 template <typename Real>
-Times Lattice<Real>::times(const Labels& labels) {
+Times Rescorer<Real>::times(const Labels& labels) {
   Labels columns = columns_of(labels);
   std::vector<int32_t> path(frames_.T);
   std::vector<double> log_probs(frames_.T);
@@ -68,7 +68,7 @@ Times Lattice<Real>::times(const Labels& labels) {
 }
 
 template <typename Real>
-Labels Lattice<Real>::columns_of(const Labels& labels) {
+Labels Rescorer<Real>::columns_of(const Labels& labels) {
   Labels columns;
   columns.reserve(labels.size());
   for (int label : labels) {
@@ -78,7 +78,7 @@ Labels Lattice<Real>::columns_of(const Labels& labels) {
 }
 
 template <typename Real>
-int Lattice<Real>::column_of(int c) {
+int Rescorer<Real>::column_of(int c) {
   if (column_[c] < 0) {
     column_[c] = columns_++;
     for (int t = 0; t < frames_.T; ++t) {
@@ -89,7 +89,7 @@ int Lattice<Real>::column_of(int c) {
 }
 
 template <typename Real>
-cpu::Sequence Lattice<Real>::sequence(const Labels& columns) const {
+cpu::Sequence Rescorer<Real>::sequence(const Labels& columns) const {
   cpu::Sequence sequence = {};
   sequence.log_probs = table_.data();
   sequence.frame_stride = 1;
@@ -103,7 +103,7 @@ cpu::Sequence Lattice<Real>::sequence(const Labels& columns) const {
 }
 
 template <typename Real>
-std::span<std::byte> Lattice<Real>::memory(size_t bytes) {
+std::span<std::byte> Rescorer<Real>::memory(size_t bytes) {
   if (bytes > bytes_) {
     memory_ =
         std::make_unique_for_overwrite<std::byte[]>(bytes + cpu::cache_line);
@@ -112,7 +112,7 @@ std::span<std::byte> Lattice<Real>::memory(size_t bytes) {
   return cpu::on_cache_line(memory_.get(), bytes);
 }
 
-template class Lattice<float>;
-template class Lattice<double>;
+template class Rescorer<float>;
+template class Rescorer<double>;
 
 } // namespace mlx_ctc

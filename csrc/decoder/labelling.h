@@ -22,10 +22,10 @@ struct Times {
 
 // In double, for float frames too.
 template <typename Real>
-class Lattice {
+class Rescorer {
  public:
   // The frames have no NaN and no +inf.
-  Lattice(const Frames<Real>& frames, int blank)
+  Rescorer(const Frames<Real>& frames, int blank)
       : frames_(frames), column_(frames.C, -1) {
     column_of(blank);
   }

@@ -160,23 +160,23 @@ class Pool {
 // The pool runs one loop at a time. While it is busy, parallel_for runs another
 // stream's loop on the calling thread alone. Not a mutex: a fork's child would
 // never get one that its parent had locked.
-class Turn {
+class Claim {
  public:
-  explicit Turn(bool is_wanted) {
+  explicit Claim(bool is_wanted) {
     pid_t process = getpid();
     pid_t before = taken_by;
     is_mine_ = is_wanted && before != process &&
         taken_by.compare_exchange_strong(before, process);
   }
 
-  ~Turn() {
+  ~Claim() {
     if (is_mine_) {
       taken_by = 0;
     }
   }
 
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
+  Claim(const Claim&) = delete;
+  Claim& operator=(const Claim&) = delete;
 
   bool is_mine() const {
     return is_mine_;
@@ -195,7 +195,7 @@ Pool* pool() {
   return pool != nullptr && pool->is_of_this_process() ? pool : nullptr;
 }
 
-Pool& pool_of(const Turn&) {
+Pool& pool_of(const Claim&) {
   if (pool() == nullptr) {
     current_pool = new Pool(max_threads() - 1);
   }
@@ -235,11 +235,11 @@ void expect_parallel_for(int threads) {
   if (helpers <= 0) {
     return;
   }
-  // Without a turn, which a loop that begins now would miss.
+  // Without a claim, which a loop that begins now would miss.
   if (Pool* started = pool()) {
     started->wake(helpers);
-  } else if (Turn turn(true); turn.is_mine()) {
-    pool_of(turn).wake(helpers);
+  } else if (Claim claim(true); claim.is_mine()) {
+    pool_of(claim).wake(helpers);
   }
 }
 
@@ -249,9 +249,9 @@ void parallel_for(
     const std::function<void(int64_t, int)>& body) {
   Loop loop(n, body);
   int helpers = std::min<int64_t>({n, threads, max_threads()}) - 1;
-  Turn turn(helpers > 0);
-  if (turn.is_mine()) {
-    pool_of(turn).run(loop, helpers);
+  Claim claim(helpers > 0);
+  if (claim.is_mine()) {
+    pool_of(claim).run(loop, helpers);
   } else {
     loop.run(0);
   }
