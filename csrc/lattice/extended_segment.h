@@ -44,8 +44,8 @@ void alpha_step(
     Extended<Real> p_blank,
     ExtendedRow<Real> p_label,
     ExtendedStates<Real> next) {
-  int64_t begin = band.first_group();
-  int64_t end = band.last_group();
+  int64_t begin = band.groups_begin();
+  int64_t end = band.groups_end();
   next.clear(begin - 1, begin);
   if (begin == 0) {
     next.blank.set(-1, kept_in_range<normalise>(previous.blank[-1] * p_blank));
@@ -84,8 +84,8 @@ void beta_step(
     auto gamma = alpha * beta * inverse_z;
     return gamma.m * power_of_two<Real>(gamma.e);
   };
-  int64_t begin = band.first_group();
-  int64_t end = band.last_group();
+  int64_t begin = band.groups_begin();
+  int64_t end = band.groups_end();
   if (begin == 0) {
     auto beta_blank = beta_p.blank[-1] + beta_p.label[0];
     alpha.blank.m[-1] = posterior(alpha.blank[-1], beta_blank);
@@ -133,8 +133,8 @@ class ExtendedProbabilities {
     }
     for (int t = begin; t < end; ++t) {
       double scale = frames_.log2_scale(t);
-      int64_t first = frames_.band(t).first_group();
-      int64_t last = frames_.band(t).last_group();
+      int64_t first = frames_.band(t).groups_begin();
+      int64_t last = frames_.band(t).groups_end();
       int64_t labels_end = smaller(last, frames_.S);
       frames_.gather(t, first, labels_end, scores_);
       for (int64_t i = labels_end; i < last; ++i) {
@@ -348,8 +348,8 @@ class ExtendedSegment {
   // rounding errors of alpha, beta and z; the caller divides by it.
   void sum_posteriors(int t) {
     auto gamma = alpha(t);
-    int64_t begin = frames_.band(t).first_group();
-    int64_t end = frames_.band(t).last_group();
+    int64_t begin = frames_.band(t).groups_begin();
+    int64_t end = frames_.band(t).groups_end();
     Real blanks = gamma.blank.m[-1] + sum(gamma.blank.m, begin, end);
     blanks_[t - begin_] = blanks;
     totals_[t - begin_] = blanks + sum(gamma.label.m, begin, end);

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
 
 #include "lattice/frames.h"
 #include "simd/blocks.h"
@@ -18,14 +17,14 @@ namespace mlx_ctc::cpu::MLX_CTC_ISA {
 
 class FrameTile {
  public:
-  static constexpr int frames = block_size<float>;
+  static constexpr int width = block_size<float>; // in frames
 
   FrameTile(const Frames<float>& sequence_frames, Workspace& workspace)
       : frames_(sequence_frames),
         pitch_(frames_.is_dense ? round_up(frames_.C) : 0) {
     tiles_ = workspace.take<Block<float>>(
-        round_up(frames_.segment_frames) / frames * pitch_);
-    rows_ = workspace.take<float>(frames * pitch_);
+        round_up(frames_.segment_frames) / width * pitch_);
+    rows_ = workspace.take<float>(width * pitch_);
   }
 
   // Loads the scores of the frames [begin, end) into the memory of tile
@@ -35,19 +34,19 @@ class FrameTile {
   // time.
   void load(int begin, int end, int index) {
     classes_ = tiles_ + index * pitch_;
-    for (int j = 0; j < frames; ++j) {
+    for (int j = 0; j < width; ++j) {
       int t = smaller(begin + j, end - 1);
-      StoredFrame later = frames_.scores.stored(t + frames);
+      StoredFrame later = frames_.scores.stored(t + width);
       float* row = rows_ + j * pitch_;
       auto copy = [&](Block<float> block, int64_t c, int64_t) {
         later.fetch(c);
-        store_block(row + c, block, frames);
+        store_block(row + c, block, width);
       };
       for_each_block(frames_.scores.frame(t), frames_.C, copy);
       later.fetch(frames_.C - 1);
     }
-    for (int64_t c = 0; c < frames_.C; c += frames) {
-      for (int j = 0; j < frames; ++j) {
+    for (int64_t c = 0; c < frames_.C; c += width) {
+      for (int j = 0; j < width; ++j) {
         classes_[c + j] = load_block(rows_ + j * pitch_ + c);
       }
       transpose(classes_ + c);
@@ -83,7 +82,7 @@ class FrameTile {
   // next to the greatest class a float would lose the last digits of the
   // others.
   void exponentiate_and_sum(Block<float> log2_scale, double* sums) {
-    constexpr int half = frames / 2;
+    constexpr int half = width / 2;
     ScaledExp exp(log2_scale);
     Block<double> low[2] = {}, high[2] = {};
     for (int64_t c = 0; c < frames_.C; ++c) {
@@ -109,9 +108,9 @@ class FrameTile {
 
   const Frames<float>& frames_;
   const int64_t pitch_;
-  Block<float>* tiles_; // (segment_frames / frames, C, frames)
-  Block<float>* classes_ = nullptr; // (C, frames), of the last tile loaded
-  float* rows_; // (frames, C)
+  Block<float>* tiles_; // (segment_frames / width, C, width)
+  Block<float>* classes_ = nullptr; // (C, width), of the last tile loaded
+  float* rows_; // (width, C)
 };
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA

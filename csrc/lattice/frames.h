@@ -43,11 +43,11 @@ struct Band {
   int64_t end;
   int64_t row_end; // end of the groups that hold all labels
 
-  int64_t first_group() const {
+  int64_t groups_begin() const {
     return round_down(begin);
   }
 
-  int64_t last_group() const {
+  int64_t groups_end() const {
     return round_up(end);
   }
 };
@@ -108,7 +108,7 @@ class Frames {
   std::pair<int64_t, int64_t> groups_around(int t) const {
     int begin = round_down(t);
     int end = smaller<int>(begin + group_size, T);
-    return {band(begin).first_group(), band(end - 1).last_group()};
+    return {band(begin).groups_begin(), band(end - 1).groups_end()};
   }
 
   Real blank_score(int t) const {

@@ -40,8 +40,8 @@ class Probabilities {
       return compute_labels(end, divisor);
     }
     bool found = true;
-    for (int t = begin; t < end; t += tile_.frames) {
-      found &= compute_tile(t, smaller(t + tile_.frames, end), divisor);
+    for (int t = begin; t < end; t += tile_.width) {
+      found &= compute_tile(t, smaller(t + tile_.width, end), divisor);
     }
     return found;
   }
@@ -122,7 +122,7 @@ class Probabilities {
 
   // The softmax from frame t on, as in Posteriors.
   const Block<float>* unnormalised(int t) const {
-    return frames_.is_dense ? tile_.tile((t - begin_) / tile_.frames) : nullptr;
+    return frames_.is_dense ? tile_.tile((t - begin_) / tile_.width) : nullptr;
   }
 
   const float* inverse_sum(int t) const {
@@ -223,10 +223,10 @@ class Probabilities {
   // From the probabilities of all classes, for the frames [begin, end) of a
   // tile.
   bool compute_tile(int begin, int end, Divisor* divisor) {
-    constexpr int frames = FrameTile::frames;
+    constexpr int width = FrameTile::width;
     // The gradient uses the tiles later; the loss reuses the memory of the
     // first.
-    tile_.load(begin, end, for_gradient_ ? (begin - begin_) / frames : 0);
+    tile_.load(begin, end, for_gradient_ ? (begin - begin_) / width : 0);
     if (!exponentiate_tile(begin, end, divisor)) {
       for (int t = begin; t < end && divisor; ++t) {
         frames_.normalise(t, *divisor);
@@ -234,27 +234,27 @@ class Probabilities {
       return false;
     }
     int64_t last = last_label(end - 1);
-    for (int64_t i = first_label(begin); i < last; i += frames) {
-      Block<float> p[frames];
-      for (int j = 0; j < frames; ++j) {
+    for (int64_t i = first_label(begin); i < last; i += width) {
+      Block<float> p[width];
+      for (int j = 0; j < width; ++j) {
         p[j] = tile_[frames_.padded_labels[i + j]];
         track_range(p[j]);
       }
       transpose(p);
-      for (int j = 0; j < frames; ++j) {
-        store_block(label(begin + j) + i, p[j], frames);
+      for (int j = 0; j < width; ++j) {
+        store_block(label(begin + j) + i, p[j], width);
       }
     }
     auto p = tile_[frames_.blank];
     track_range(p);
-    store_block(blank_ + (begin - begin_), p, frames);
+    store_block(blank_ + (begin - begin_), p, width);
     return true;
   }
 
   // Turns the tile's scores into probabilities. With a divisor finds the
   // frames' normalisers.
   bool exponentiate_tile(int begin, int end, Divisor* divisor) {
-    constexpr int frames = FrameTile::frames;
+    constexpr int width = FrameTile::width;
     Block<float> greatest = {};
     if (divisor) {
       greatest = tile_.greatest();
@@ -281,7 +281,7 @@ class Probabilities {
             of_normalisers(begin, end, [](auto saved) { return saved.sum(); });
       }
       store_block(
-          inverse_sum_ + (begin - begin_), 1 / (sum * of_greatest), frames);
+          inverse_sum_ + (begin - begin_), 1 / (sum * of_greatest), width);
     }
     return true;
   }
@@ -290,7 +290,7 @@ class Probabilities {
   template <typename F>
   Block<float> of_normalisers(int begin, int end, F f) const {
     Block<float> found;
-    for (int j = 0; j < FrameTile::frames; ++j) {
+    for (int j = 0; j < FrameTile::width; ++j) {
       found[j] = f(frames_.normaliser(smaller(begin + j, end - 1)));
     }
     return found;
@@ -305,9 +305,9 @@ class Probabilities {
       Block<float> log2_scale,
       Block<float> greatest,
       Block<float> of_greatest) {
-    constexpr int frames = FrameTile::frames;
+    constexpr int width = FrameTile::width;
     auto inverse = 1 / of_greatest;
-    double sums[frames];
+    double sums[width];
     tile_.exponentiate_and_sum(log2_scale, sums);
     double product = 1; // cannot overflow: at most 16 factors of about C each
     for (int j = 0; j < end - begin; ++j) {
@@ -333,12 +333,12 @@ class Probabilities {
   // log-probabilities counts also where no alignment passes, so those of all
   // labels are; among logits the normaliser finds it, and the band is enough.
   int64_t first_label(int t) const {
-    return frames_.with_logits ? frames_.band(t).first_group() : 0;
+    return frames_.with_logits ? frames_.band(t).groups_begin() : 0;
   }
 
   int64_t last_label(int t) const {
     auto band = frames_.band(t);
-    return frames_.with_logits ? band.last_group() : band.row_end;
+    return frames_.with_logits ? band.groups_end() : band.row_end;
   }
 
   const Frames<float>& frames_;

@@ -23,13 +23,13 @@ struct Normaliser {
   }
 };
 
-// The recursion uses exp(x) / 2^log2_scale. scaled_sum is the sum of those over
-// the classes, and log2_sum a term of its logarithm that is kept apart.
+// The recursion uses exp(x) / 2^log2_scale_of(max). scaled_sum is the sum of
+// those over the classes, and log2_sum a term of its logarithm that is kept
+// apart.
 struct FoundNormaliser {
   double max;
   double rest;
   double scaled_sum;
-  double log2_scale;
   double log2_sum;
 };
 
@@ -60,7 +60,7 @@ compute_normaliser_in_doubles(const Real* x, int64_t C, Real max) {
     sum += total<double>(exact_exp(d));
   }
   double scale = log2_scale_of(max);
-  return {max, sum - 1, sum, scale, max * log2_e - scale};
+  return {max, sum - 1, sum, max * log2_e - scale};
 }
 
 inline FoundNormaliser
@@ -95,7 +95,7 @@ compute_normaliser(const float* x, int64_t C, StoredFrame next) {
   });
   double scaled_sum = total<double>(sum - start) + total<double>(lost);
   double of_max = exp(filled(max))[0];
-  return {max, (scaled_sum - of_max) / of_max, scaled_sum, scale, 0};
+  return {max, (scaled_sum - of_max) / of_max, scaled_sum, 0};
 }
 
 } // namespace mlx_ctc::cpu::MLX_CTC_ISA
