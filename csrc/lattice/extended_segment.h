@@ -32,10 +32,11 @@ inline Extended<Real> kept_in_range(Extended<Real> a) {
 //   next blank i = (blank i + label i) * p_blank
 //   next label i = (label i + blank i-1 + label i-1) * p_label i
 //
-// Blank i is the one after label i, and blank -1 the first. The last term is
-// left out if label i-1 is the same class. skip_exponent[i] is 0 if label i may
-// follow label i - 1 without a blank, else zero_exponent, which makes that term
-// 0.
+// Blank i is the one after label i, and blank -1 the first: l' of the paper is
+// l'(1) = blank -1, l'(2 i + 2) = label i, l'(2 i + 3) = blank i. The last term
+// is left out if label i-1 is the same class. skip_exponent[i] is 0 if label
+// i + 1 may follow label i without a blank, else zero_exponent, which makes
+// that term 0.
 template <bool normalise, typename Real>
 void alpha_step(
     Band band,
@@ -57,7 +58,7 @@ void alpha_step(
     auto label = previous.label[i];
     auto blank_before = previous.blank[i - 1];
     auto label_before = previous.label[i - 1];
-    label_before.e += skip_exponent[i];
+    label_before.e += skip_exponent[i - 1];
     auto to_blank = (blank + label) * p_blank;
     auto to_label = sum(label, blank_before, label_before) * p_label[i];
     next.blank.set(i, kept_in_range<normalise>(to_blank));
@@ -100,7 +101,7 @@ void beta_step(
     auto label = beta_p.label[i];
     auto label_after = beta_p.label[i + 1];
     auto beta_blank = blank + label_after;
-    label_after.e += skip_exponent[i + 1];
+    label_after.e += skip_exponent[i];
     auto beta_label = sum(label, blank, label_after);
     next.blank.set(i, kept_in_range<normalise>(beta_blank * p_blank));
     next.label.set(i, kept_in_range<normalise>(beta_label * p_label[i]));
@@ -117,7 +118,7 @@ class ExtendedProbabilities {
   ExtendedProbabilities(const Frames<Real>& frames, Workspace& workspace)
       : frames_(frames) {
     int64_t pitch = row_pitch(frames.S);
-    skip_exponent = workspace.take<Int<State>>(pitch);
+    skip_exponent = workspace.take<Int<State>>(pitch) + group_size;
     scores_ = workspace.take<Real>(pitch);
     blank_ = take_row<State>(workspace, row_pitch(frames.segment_frames));
     label_ = take_rows<State>(workspace, frames.segment_frames, pitch);
@@ -127,9 +128,9 @@ class ExtendedProbabilities {
   // exp(score) / 2^log2_scale.
   void compute(int begin, int end) {
     begin_ = begin;
-    for (int64_t i = 0; i < round_up(frames_.S) + group_size; ++i) {
+    for (int64_t i = -1; i < round_up(frames_.S); ++i) {
       skip_exponent[i] =
-          may_skip_blank(frames_.sequence, i) ? 0 : zero_exponent;
+          may_skip_blank(frames_.sequence, i + 1) ? 0 : zero_exponent;
     }
     for (int t = begin; t < end; ++t) {
       double scale = frames_.log2_scale(t);
