@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lattice/best_path.h"
 #include "lattice/viterbi.h"
 
 namespace mlx_ctc {
@@ -15,17 +16,17 @@ Times times_of(
     const std::vector<int32_t>& path,
     const std::vector<double>& log_probs) {
   Times times;
-  int T = path.size();
-  for (int begin = 0, end; begin < T; begin = end) {
+  cpu::for_each_run(path.data(), path.size(), [&](int begin, int end) {
+    if (path[begin] == 0) {
+      return;
+    }
     double sum = 0;
-    for (end = begin; end < T && path[end] == path[begin]; ++end) {
-      sum += std::exp(log_probs[end]);
+    for (int t = begin; t < end; ++t) {
+      sum += std::exp(log_probs[t]);
     }
-    if (path[begin] != 0) {
-      times.frames.push_back(begin);
-      times.probabilities.push_back(sum / (end - begin));
-    }
-  }
+    times.frames.push_back(begin);
+    times.probabilities.push_back(sum / (end - begin));
+  });
   return times;
 }
 

@@ -14,6 +14,19 @@ namespace mlx_ctc::cpu {
 // rounding.
 constexpr float most_log_prob = 1e-3f;
 
+// Calls f(begin, end) for each run of equal classes in a path (T): a label, or
+// blanks. f may write to path[0, end).
+template <typename F>
+void for_each_run(const int32_t* path, int T, F f) {
+  for (int begin = 0, end; begin < T; begin = end) {
+    end = begin + 1;
+    while (end < T && path[end] == path[begin]) {
+      ++end;
+    }
+    f(begin, end);
+  }
+}
+
 struct BestPath {
   // Writes the first most probable class of each of the sequence's frames and
   // its log-probability, which is float, or double for double input, `stride`

@@ -41,12 +41,12 @@ struct Decoded {
   void collapse(int length) {
     double sum = 0;
     int S = 0;
-    for (int begin = 0, end; begin < length; begin = end) {
+    for_each_run(labels, length, [&](int begin, int end) {
       int32_t label = labels[begin];
       double probability = 0;
-      for (end = begin; end < length && labels[end] == label; ++end) {
-        sum += probabilities[end];
-        probability += label != blank ? std::exp(probabilities[end]) : 0;
+      for (int t = begin; t < end; ++t) {
+        sum += probabilities[t];
+        probability += label != blank ? std::exp(probabilities[t]) : 0;
       }
       if (label != blank) {
         labels[S] = label;
@@ -54,7 +54,7 @@ struct Decoded {
         probabilities[S] = probability / (end - begin);
         ++S;
       }
-    }
+    });
     finish(std::isnan(sum) ? 0 : S, sum);
   }
 
