@@ -28,7 +28,8 @@ INT32_MAX = 2**31 - 1
 
 OP = "beam_search_decode"
 
-# No log-probability is above 0, but for an error of rounding. best_path.h has it too.
+# No log-probability is above 0, but for an error of rounding. Keep it equal to
+# most_log_prob in csrc/lattice/best_path.h.
 MOST = 1e-3
 
 

@@ -114,7 +114,8 @@ def ctc_loss(
         with respect to the logits, and becomes correct when it is propagated through
         log-softmax. With ``normalized=False`` it is ``-occupation``, the derivative of
         the loss with respect to scores of any kind, and 0 for classes that the target
-        does not have. A loss above 1.8e8 is reported as infinite.
+        does not have. A loss above 1.74e8 on the CPU or 1.85e8 on a GPU is reported as
+        infinite.
 
     Examples:
         >>> import mlx.core as mx

@@ -24,8 +24,9 @@ double log_sum_exp(double a, double b) {
   return greater + std::log1p(std::exp(std::min(a, b) - greater));
 }
 
-// A labelling of the frames so far, as a node of the tree of all of them.
-// Scores are log-probabilities, summed over the paths that it is made of.
+// A labelling of the frames so far: a node of the tree of all of them, whose
+// labels are those on the way from the root. Scores are log-probabilities,
+// summed over those of its paths that the search has kept.
 struct Prefix {
   int parent;
   int label; // the last; -1 in the root
@@ -293,7 +294,7 @@ class Search {
                     : std::min(most, 2 * int64_t(options_.beam_width) + 1);
   }
 
-  // What no label that follows a prefix exceeds.
+  // The greatest bonus that a label after a prefix can have.
   double most_bonus(int p) const {
     if (scorers_) {
       return infinity;
@@ -301,8 +302,9 @@ class Search {
     return hotwords_ ? hotwords_->most(prefixes_[p].hotword) : 0;
   }
 
-  // A label that is less probable is not tried: the label_threshold forbids it,
-  // or it could not get past the floor, with the bonus of a hotword or without.
+  // The least score in frame x with which a label is tried. With less, the
+  // label_threshold forbids it, or it stays below the floor after every prefix,
+  // if `with_bonus` also with the greatest bonus of a hotword.
   Real least_to_try(const Real* x, bool with_bonus) const {
     double least = -infinity;
     if (options_.label_threshold < infinity) {

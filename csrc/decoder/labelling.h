@@ -14,13 +14,15 @@
 
 namespace mlx_ctc {
 
-// The labels on the best path of a labelling. Empty if forced_align finds none.
+// When each label is said, on the labelling's most probable path. Empty if it
+// has none.
 struct Times {
   std::vector<int> frames; // the first of each label
   std::vector<double> probabilities; // the mean of each label's frames
 };
 
-// In double, for float frames too.
+// The exact probabilities of labellings of one sequence, in double, for float
+// frames too.
 template <typename Real>
 class Rescorer {
  public:

@@ -10,8 +10,8 @@
 
 namespace mlx_ctc::cpu {
 
-// log_probs above 0 by more than this are none: so much may be an error of
-// rounding.
+// A score above this is no log-probability: so much may be an error of
+// rounding. Keep it equal to MOST in mlx_ctc/decoding.py.
 constexpr float most_log_prob = 1e-3f;
 
 // Calls f(begin, end) for each run of equal classes in a path (T): a label, or

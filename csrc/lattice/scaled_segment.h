@@ -264,6 +264,13 @@ class ScaledSegment {
   // One frame of the forward recursion, equation 6: alpha(t), `next`, from
   // alpha(t - 1), `previous`, and the probabilities. They may be the same
   // memory.
+  //
+  //   next blank i = (blank i + label i) * p_blank
+  //   next label i = label i * p_label i + ratio i * p_label i *
+  //                      (blank i-1 + label i-1 * may_skip i-1)
+  //
+  // as in extended_segment.h; ratio i takes a value from the scale of label i-1
+  // to that of label i.
   template <typename P>
   void alpha_step(
       int t,
@@ -289,7 +296,7 @@ class ScaledSegment {
       auto label = load_block(previous.label + i);
       auto left = blank + label * load_block(may_skip_ + i);
       auto p_label = load_doubles(p + i);
-      // ratio * p_label is formed first: only the product with it has to wait
+      // The product ratio * p_label is formed first, because it need not wait
       // for the frame before.
       auto entered =
           shifted<1>(before, left) * (load_block(ratio_ + i) * p_label);

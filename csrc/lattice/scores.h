@@ -150,7 +150,7 @@ class Scores {
     type.gather(frame_begin(t), nullptr, class_stride, classes, count, out);
   }
 
-  // The same, and fetches those of frame `later`.
+  // The same, and prefetches the scores of those classes in frame `later`.
   void gather(
       int t,
       int later,

@@ -154,9 +154,9 @@ class ViterbiRecursion {
   void prepare() {
     prepare_target();
     load_checkpoint(0);
-    // The sum of T scores must not exceed -nearly_impossible: the limit of one
-    // is halved for every doubling of T. Logits less the greatest need no
-    // limit, as they are never above 0.
+    // A score is at most -nearly_impossible / 2^k, with 2^k >= T, so that a sum
+    // of T scores does not exceed -nearly_impossible. Logits need no such
+    // limit: less the greatest of their frame, they are not above 0.
     greatest_ = -nearly_impossible;
     if (!sequence_.with_logits) {
       for (int64_t frames = T_ - 1; frames > 0; frames /= 2) {

@@ -10,8 +10,8 @@ namespace mlx_ctc {
 
 namespace {
 
-// How many gradients of a loss there are in the graph. It is shared by their
-// nodes and that of the loss.
+// How many gradient nodes have been made for a loss. It never falls. Shared by
+// those nodes and that of the loss.
 using GradientCount = std::shared_ptr<std::atomic<int>>;
 
 struct GradientOptions : Options {

@@ -95,9 +95,10 @@ std::string position_text(const std::string& name, int64_t n, int64_t i) {
   return name + "[" + std::to_string(n) + ", " + std::to_string(i) + "]";
 }
 
-// Of each row of an array (N, W), how many values `counts(n, i, value)` is true
-// for. They have to come first: another, after the end of its row, is reported
-// by `refuse(n, i, end, value)`.
+// The number of values in each row of an array (N, W) for which
+// `counts(n, i, value)` is true. They have to come first: one that comes after
+// another kind of value, which is at `end`, is reported by
+// `refuse(n, i, end, value)`.
 template <typename Counts, typename Refuse>
 mx::array prefix_lengths(const mx::array& a, Counts counts, Refuse refuse) {
   std::vector<int64_t> lengths(a.shape(0));

@@ -24,10 +24,10 @@ bool is_known(const mx::array& a);
 
 /**
  * Whether a batch is written as the ops take it: log_probs (T, N, C) of a
- * floating type, targets (N, S) and lengths (N) of int32, none of them empty, a
- * blank in [0, C). If it is, what is known of it has been checked, as by
- * check_lengths() and check_labels(). Most calls are answered here, without a
- * look at the other forms.
+ * floating type, targets (N, S) that are not empty and lengths (N), all of
+ * int32, and a blank in [0, C). If it is, its known values have been checked by
+ * check_lengths() and check_labels(). Most calls have this form and need no
+ * conversion.
  */
 bool is_plain_batch(
     const std::string& op,
@@ -37,9 +37,9 @@ bool is_plain_batch(
     const mx::array& target_lengths,
     int64_t blank);
 
-// All functions below take known arrays of any integer type (a mask also of
-// booleans) and any strides, and throw std::invalid_argument in the name of
-// `op`.
+// The functions below take arrays of any integer type (a mask also of booleans)
+// and any strides, which are known, but for the targets of those that are told
+// so. Those with an `op` throw std::invalid_argument in its name.
 
 // lengths (N) have to be in [0, most].
 void check_lengths(

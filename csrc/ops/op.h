@@ -117,7 +117,7 @@ class Op : public mx::Primitive {
     return stream().device == mx::Device::gpu;
   }
 
-  // For inputs on the GPU.
+  // From which a plan is made. Of a node on a GPU.
   gpu::Problem problem(const std::vector<mx::array>& inputs) const {
     return gpu::problem_of(inputs, options_, gpu::backend());
   }

@@ -36,9 +36,10 @@ struct Ieee<double> {
 template <typename Real>
 using Int = typename Ieee<Real>::Int;
 
-// The exponent of 0, at which exponents saturate: 0 stays 0 in any number of
-// products. Sums and factors above 1 raise its exponent a little, so that all
-// below `nearly_zero` counts as 0.
+// The exponent of the number 0. No exponent is less: they saturate there, so
+// that 0 times anything remains 0. Sums and factors above 1 may raise the
+// exponent of a 0 a little. So a number with one below `nearly_zero` counts as
+// 0.
 constexpr int32_t zero_exponent = -(1 << 28);
 constexpr int32_t nearly_zero = zero_exponent + (1 << 24);
 

@@ -157,9 +157,9 @@ class Pool {
   std::vector<Seat> seats_;
 };
 
-// The pool runs one loop at a time. While it is busy, parallel_for runs another
-// stream's loop on the calling thread alone. Not a mutex: a fork's child would
-// never get one that its parent had locked.
+// The right to use the pool, which runs one loop at a time. Without it
+// parallel_for runs its loop on the calling thread alone. Not a mutex: a child
+// that is forked while a thread of its parent holds one could never lock it.
 class Claim {
  public:
   explicit Claim(bool is_wanted) {

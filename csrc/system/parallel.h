@@ -21,8 +21,9 @@ void expect_parallel_for(int threads);
 
 // Calls body(i, worker) once for every i in [0, n), in any order, on at most
 // `threads` threads, each of which takes the next i when it is free. `worker`,
-// in [0, threads), is the index of the calling thread. Returns when all calls
-// have returned, and throws the first exception that one of them has thrown.
+// in [0, threads), is the index of the thread that runs this body(i, worker).
+// Returns when all of them have returned, and throws the first exception that
+// one of them has thrown.
 void parallel_for(
     int64_t n,
     int threads,

@@ -1,4 +1,5 @@
-# Lines, what a reader reads in them, and where, as a PNG file.
+# Writes a PNG file of text lines, each with the text that was read and the columns of
+# its characters.
 
 from pathlib import Path
 

@@ -26,8 +26,9 @@ Element element_of(mx::Dtype dtype);
 class Workspaces {
  public:
   // `bytes` for each thread, for a batch of log_probs (T, N, C) and targets
-  // (N, S): as many as work is worth that takes as long as `losses` of it.
-  // Where not all of them can have the memory, one thread does all the work.
+  // (N, S). There are as many threads as suit work that takes as long as the
+  // batch's loss `losses` times. If there is not enough memory for all of them,
+  // one thread does all the work.
   Workspaces(
       const std::string& op,
       size_t bytes,
@@ -119,9 +120,9 @@ class Batch {
     std::vector<int64_t> shares;
   };
 
-  // Brings the scores with which sequence n begins into a cache. In a step of
-  // training they come from memory, and all later ones are fetched while the
-  // frames before them are read.
+  // Prefetches the scores of sequence n's first frames. In a training step they
+  // are in no cache. Those of its other frames are prefetched while the frames
+  // before them are read.
   void fetch_first_scores(int n) const;
 
   const mx::array& log_probs_;

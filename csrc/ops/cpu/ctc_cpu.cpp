@@ -62,7 +62,8 @@ SavedArrays<const mx::array> saved_in_inputs(
   return {inputs.data() + cotangent_input + 1};
 }
 
-// A batch, and what loss() saves of it for gradient().
+// A batch with its segments, the recursion for its type, and the places of its
+// sequences in SavedArrays.
 class SavingBatch : public Batch {
  public:
   SavingBatch(const Options& options, const std::vector<mx::array>& inputs)

@@ -1,4 +1,5 @@
-// The CPU form of greedy_decode: a batch of sequences over threads.
+// The CPU form of greedy_decode: threads find the best classes of blocks of
+// frames, and one then makes labels of them.
 #pragma once
 
 #include <cstdint>
