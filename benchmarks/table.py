@@ -216,7 +216,8 @@ def summary():
         f"thread (median {median(warm):.1f} over {len(warm)} shapes"
         + (f"; {spread(cold)} with cold caches and ragged lengths" if cold else "")
         + f") and {spread(gpu)} times as fast on one NVIDIA H200 (median "
-        f"{median(gpu):.1f} over {len(gpu)} shapes, compiled, steps queued)."
+        f"{median(gpu):.1f} over {len(gpu)} shapes, compiled, steps queued): "
+        f"[tables, commands and machines](docs/performance.md)."
     )
 
 
