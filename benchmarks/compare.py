@@ -86,7 +86,7 @@ def compared(pair, column, turns):
     times = [
         [build.submit(measure, column).result() for build in pair] for _ in range(turns)
     ]
-    before, after = (1e6 * median(of_build) for of_build in zip(*times))
+    before, after = (1e6 * median(of_build) for of_build in zip(*times, strict=True))
     ratio = median(second / first for first, second in times)
     return f"{before:.1f} {after:.1f} {ratio:.2f}"
 
@@ -113,7 +113,7 @@ def main():
     prepared = [
         build.submit(prepare, folder, Case(shape, options.device, "float32", threads=1))
         for shape, pair in pairs.items()
-        for folder, build in zip(folders, pair)
+        for folder, build in zip(folders, pair, strict=True)
     ]
     for preparation in prepared:
         preparation.result()
