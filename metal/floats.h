@@ -277,7 +277,7 @@ METAL_FUNC FloatPair emit(FloatPair sums, float p_blank, float p_label) {
   return FloatPair{sums.blank * p_blank, sums.label * p_label};
 }
 
-// One frame of alpha, as alpha_step() of recursion.h.
+// One frame of alpha, equation 6, as alpha_step() of recursion.h.
 METAL_FUNC FloatPair alpha_step(
     FloatPair previous,
     float entering,
@@ -289,6 +289,25 @@ METAL_FUNC FloatPair alpha_step(
   const float label_before = lane == 0 ? entering : from_lane;
   return emit(
       sum_of_predecessors(previous, label_before, factors), p_blank, p_label);
+}
+
+// One frame of beta, equation 10, as beta_step() of recursion.h.
+METAL_FUNC BetaStep<FloatPair> beta_step(
+    FloatPair beta_p,
+    FloatPair entering,
+    Successors factors,
+    float p_blank,
+    float p_label,
+    int lane,
+    int edge_lane) {
+  const FloatPair from_lane = FloatPair{
+      metal::simd_shuffle_down(beta_p.blank, 1),
+      metal::simd_shuffle_down(beta_p.label, 1)};
+  const FloatPair next = FloatPair{
+      lane >= edge_lane ? entering.blank : from_lane.blank,
+      lane >= edge_lane ? entering.label : from_lane.label};
+  const FloatPair beta = sum_of_successors(beta_p, next, factors);
+  return BetaStep<FloatPair>{beta, emit(beta, p_blank, p_label)};
 }
 
 // Range check ---------------------------------------------------------------

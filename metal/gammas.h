@@ -111,17 +111,6 @@ METAL_FUNC void alpha_in_floats(
   }
 }
 
-// beta_p of the next pair: from the next lane, or from the next window.
-METAL_FUNC FloatPair
-next_pair(FloatPair beta_p, FloatPair entering, int lane, int edge_lane) {
-  const FloatPair from_lane = FloatPair{
-      metal::simd_shuffle_down(beta_p.blank, 1),
-      metal::simd_shuffle_down(beta_p.label, 1)};
-  return FloatPair{
-      lane >= edge_lane ? entering.blank : from_lane.blank,
-      lane >= edge_lane ? entering.label : from_lane.label};
-}
-
 // What the floats of a span's alpha * beta are multiplied by: 2 to the level of
 // alpha plus that of beta_p, divided by z.
 struct GammaFactors {
@@ -183,8 +172,15 @@ METAL_FUNC bool multiply_by_beta_in_floats(
       const FloatPair entering = FloatPair{
           metal::simd_broadcast(next_blank.m, f),
           metal::simd_broadcast(next_label.m, f)};
-      const FloatPair next = next_pair(floats, entering, lane, edge_lane);
-      const FloatPair beta = sum_of_successors(floats, next, successors);
+      const BetaStep<FloatPair> step = beta_step(
+          floats,
+          entering,
+          successors,
+          memory.p_blanks[f],
+          memory.p_labels[f * 32],
+          lane,
+          edge_lane);
+      const FloatPair beta = step.beta;
       blank_gammas[f] *= factors.blank.first;
       blank_gammas[f] *= beta.blank * factors.blank.second;
       if (gammas.contains(f)) {
@@ -192,7 +188,7 @@ METAL_FUNC bool multiply_by_beta_in_floats(
         *gamma =
             *gamma * factors.label.first * (beta.label * factors.label.second);
       }
-      floats = emit(beta, memory.p_blanks[f], memory.p_labels[f * 32]);
+      floats = step.beta_p;
       extend(range, floats, k);
     }
     beta_p = with_floats(beta_p, floats);
@@ -308,23 +304,26 @@ METAL_FUNC void gammas_in_extended_range(
     if (stores) {
       continue;
     }
-    const Pair next = choose(
-        lane >= edge_lane,
-        Pair{
-            value_of_lane(next_window.blank, last),
-            value_of_lane(next_window.label, last)},
-        Pair{shuffle_down(beta_p.blank, 1), shuffle_down(beta_p.label, 1)});
-    const Pair beta =
-        sum_of_successors(beta_p, next, place.label_to_next_label - allowed);
-    const float blank_gamma = gamma(alpha.blank, beta.blank, z);
+    const Pair entering = Pair{
+        value_of_lane(next_window.blank, last),
+        value_of_lane(next_window.label, last)};
+    const BetaStep<Pair> step = beta_step(
+        beta_p,
+        entering,
+        place.label_to_next_label - allowed,
+        p_blank,
+        p_label,
+        lane,
+        edge_lane);
+    const float blank_gamma = gamma(alpha.blank, step.beta.blank, z);
 #pragma unroll
     for (int f = 0; f < SEGMENT; ++f) {
       blank_gammas[f] = f == last ? blank_gamma : blank_gammas[f];
     }
     if (gammas.contains(last)) {
-      *gammas.at(last) = gamma(alpha.label, beta.label, z);
+      *gammas.at(last) = gamma(alpha.label, step.beta.label, z);
     }
-    beta_p = normalise(emit(beta, p_blank, p_label));
+    beta_p = step.beta_p;
   }
 }
 

@@ -1,7 +1,7 @@
-// The forward recursion (Graves et al. 2006, section 4.1, equations 6 to 8) in
-// extended-range numbers, which have no limits. One lane holds a pair of
-// states: pair i is the blank before label i, and label i. For a target of S
-// labels,
+// The forward and the backward recursion (Graves et al. 2006, section 4.1,
+// equations 6 to 11) in extended-range numbers, which have no limits. One lane
+// holds a pair of states: pair i is the blank before label i, and label i. For
+// a target of S labels, equation 6 is
 //
 //   blank i:  alpha'(blank i) = p(blank) * (alpha(blank i) + alpha(label i-1))
 //   label i:  alpha'(label i) = p(label i) * (alpha(label i) + alpha(blank i)
@@ -45,9 +45,9 @@ METAL_FUNC Pair choose(bool first, Pair a, Pair b) {
   return Pair{choose(first, a.blank, b.blank), choose(first, a.label, b.label)};
 }
 
-// The sums over the predecessors of a pair's states. `skip` is 0 if a path may
-// skip the blank between the label before and this one, otherwise an exponent
-// that makes that term zero.
+// The sums over the predecessors of a pair's states: equation 6 without the
+// emission. `skip` is 0 if a path may skip the blank between the label before
+// and this one, otherwise an exponent that makes that term zero.
 template <typename Number>
 METAL_FUNC PairOf<Number>
 sum_of_predecessors(PairOf<Number> previous, Number label_before, int skip) {
@@ -57,9 +57,9 @@ sum_of_predecessors(PairOf<Number> previous, Number label_before, int skip) {
       add(previous.label, previous.blank, skipping)};
 }
 
-// The sums over the successors of a pair's states, which is beta from the next
-// frame's beta_p. `next` is the pair of the next label, `skip` as above between
-// this label and the next.
+// The sums over the successors of a pair's states: beta of a frame, equation
+// 10, from beta_p of the frame after it. `next` is beta_p of the next pair.
+// `skip` is 0 if a path may skip the blank between this label and the next.
 METAL_FUNC Pair sum_of_successors(Pair beta_p, Pair next, int skip) {
   Extended skipping = Extended{next.label.m, next.label.e + skip};
   return Pair{
@@ -74,8 +74,8 @@ emit(PairOf<Number> sums, Number p_blank, Number p_label) {
       multiply(sums.blank, p_blank), multiply(sums.label, p_label)};
 }
 
-// One frame of alpha in a window of 32 pairs, one per lane. `entering` is alpha
-// of the label before the window's first.
+// One frame of alpha, equation 6, in a window of 32 pairs, one per lane.
+// `entering` is alpha of the label before the window's first.
 METAL_FUNC Pair alpha_step(
     Pair previous,
     Extended entering,
@@ -87,6 +87,31 @@ METAL_FUNC Pair alpha_step(
       choose(lane == 0, entering, shuffle_up(previous.label));
   return normalise(emit(
       sum_of_predecessors(previous, label_before, skip), p_blank, p_label));
+}
+
+// beta of a frame, and beta_p, which has its emission as a factor.
+template <typename States>
+struct BetaStep {
+  States beta;
+  States beta_p;
+};
+
+// One frame of beta, equation 10, from beta_p of the frame after it. `entering`
+// is beta_p of the pair after that of `edge_lane`, which has the window's last
+// label.
+METAL_FUNC BetaStep<Pair> beta_step(
+    Pair beta_p,
+    Pair entering,
+    int skip,
+    Extended p_blank,
+    Extended p_label,
+    int lane,
+    int edge_lane) {
+  const Pair from_lane =
+      Pair{shuffle_down(beta_p.blank, 1), shuffle_down(beta_p.label, 1)};
+  const Pair next = choose(lane >= edge_lane, entering, from_lane);
+  const Pair beta = sum_of_successors(beta_p, next, skip);
+  return BetaStep<Pair>{beta, normalise(emit(beta, p_blank, p_label))};
 }
 
 // gamma = alpha * beta / z as a float.
