@@ -27,7 +27,8 @@ METAL_FUNC void write_gammas(
     if (has_path) {
       const Label label = label_of(labels, S_n, scores.blank, i, S);
       const Place place = place_of_label(label, S_n, i);
-      add_window(gammas, segment, place, scores, memory, z, window, self.lane);
+      add_gammas_of_window(
+          gammas, segment, place, scores, memory, z, window, self.lane);
     }
     for (int f = 0; f < frames && i < S_n; ++f) {
       rows[int64_t(f) * (S + 1) + i + 1] = has_path ? *gammas.at(f) : 0.0f;

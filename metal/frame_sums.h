@@ -70,7 +70,7 @@ constant constexpr int classes_at_once = 8; // of a lane
 
 template <typename Sequence>
 METAL_FUNC TwoFloats
-sum_of_frame(thread const Sequence& sequence, int C, int t, int lane) {
+exp_sum_of_frame(thread const Sequence& sequence, int C, int t, int lane) {
   const float greatest = sequence.greatest_logit(t);
   TwoFloats sum = {0.0f, 0.0f};
   for (int first = lane; first < C; first += 32 * classes_at_once) {
@@ -125,7 +125,7 @@ template <typename Sequence>
 METAL_FUNC TwoFloats
 sum_of_many(thread const Sequence& sequence, int C, int t, int lane) {
   if (has_alternatives(sequence, t, lane)) {
-    return sum_of_frame(sequence, C, t, lane);
+    return exp_sum_of_frame(sequence, C, t, lane);
   }
   return two_sum(1.0f, sequence.softmax_rest(t));
 }

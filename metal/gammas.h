@@ -368,7 +368,7 @@ METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
 // Computes one window: stores gamma of the labels, and adds gamma of all states
 // to the simdgroup's sums.
 template <int SEGMENT, typename Scores>
-METAL_FUNC void add_window(
+METAL_FUNC void add_gammas_of_window(
     LabelGammas gammas,
     Segment<SEGMENT> segment,
     Place place,
@@ -413,7 +413,7 @@ struct GammaSums {
 // The sums over the simdgroups of frame f of the segment. Unrolled, so that all
 // loads are issued at once.
 template <int MAX_SIMDGROUPS, int SEGMENT>
-METAL_FUNC GammaSums sums_of_frame(
+METAL_FUNC GammaSums gamma_sums_of_frame(
     Shared<float> blank_sums, // (MAX_SIMDGROUPS, SEGMENT)
     Shared<float> label_sums, // (MAX_SIMDGROUPS, SEGMENT)
     int f,

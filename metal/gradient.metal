@@ -128,7 +128,7 @@ for (int part = 0; part < parts; ++part) {
 
   if (self.index < FRAMES) {
     const int f = offset + self.index;
-    const GammaSums sums = sums_of_frame<MAX_SIMDGROUPS, SEGMENT>(
+    const GammaSums sums = gamma_sums_of_frame<MAX_SIMDGROUPS, SEGMENT>(
         &blank_sums[0][0], &label_sums[0][0], f, simdgroups);
     // With several parts the sum over all labels is not known.
     gamma_scale[self.index] = -weight / (parts == 1 ? sums.all() : 1.0f);

@@ -49,7 +49,7 @@ METAL_FUNC void store_gammas(
         offset, offset + FRAMES, gammas + label.rank, CAPACITY};
     if (segment.has_path(window)) {
       const Place place = place_of_label(label, S_n, i);
-      add_window(to, segment, place, scores, memory, z, window, lane);
+      add_gammas_of_window(to, segment, place, scores, memory, z, window, lane);
     } else {
       for (int f = offset; f < offset + FRAMES; ++f) {
         *to.at(f) = 0.0f;

@@ -50,7 +50,7 @@ METAL_FUNC Wide crossing(WidePair sums, Pair beta_p) {
 // The sums over the predecessors for the k-th frame. Lane k of `entering` has
 // the label that enters the window with it; that of `leaving` gets the one that
 // leaves.
-METAL_FUNC WidePair sums_of_frame(
+METAL_FUNC WidePair predecessor_sums_of_frame(
     WidePair alpha,
     Wide entering,
     thread Wide& leaving,
@@ -67,7 +67,7 @@ METAL_FUNC WidePair sums_of_frame(
 // Adds the crossings of one window of 32 pairs. `passing` is what enters it,
 // and on return what leaves it.
 template <bool LOGITS, typename Sequence>
-METAL_FUNC void add_window(
+METAL_FUNC void add_crossings_of_window(
     thread Crossings& crossings,
     thread Wide& passing,
     thread const Sequence& sequence,
@@ -91,7 +91,8 @@ METAL_FUNC void add_window(
     if (k + 1 < count) {
       next_score = sequence.score(begin + k + 1, y);
     }
-    const WidePair sums = sums_of_frame(alpha, passing, leaving, skip, k, lane);
+    const WidePair sums =
+        predecessor_sums_of_frame(alpha, passing, leaving, skip, k, lane);
     if (k == 0 || k == count) {
       const Wide more =
           crossing(sums, choose(k == 0, before.beta_p, after.beta_p));
@@ -136,7 +137,7 @@ METAL_FUNC Crossings crossings_of_segment(
     if (metal::simd_all(!has_paths)) {
       passing = zero;
     } else {
-      add_window<LOGITS>(
+      add_crossings_of_window<LOGITS>(
           crossings,
           passing,
           sequence,

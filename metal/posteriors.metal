@@ -81,7 +81,7 @@ metal::threadgroup_barrier(
 
 if (self.index < frames.with_paths) {
   const int f = self.index;
-  const GammaSums sums = sums_of_frame<MAX_SIMDGROUPS, SEGMENT>(
+  const GammaSums sums = gamma_sums_of_frame<MAX_SIMDGROUPS, SEGMENT>(
       &blank_sums[0][0], &label_sums[0][0], f, self.simdgroups());
   blank_gammas[f] = sums.blanks / sums.all();
   gamma_scale[f] = 1.0f / sums.all();
