@@ -4,7 +4,7 @@
 // As in the scan, a lane holds one pair of states in registers for all frames:
 // blank i and label i, for i = 0 .. S, where label S does not exist. A
 // simdgroup has a window of 32 pairs, one block of 8 frames behind the window
-// before it. Each loads the scores of one block ahead.
+// before it, and loads the scores of the next block before it computes one.
 //
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)

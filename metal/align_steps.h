@@ -181,7 +181,8 @@ METAL_FUNC void align_block(
   }
 }
 
-// All frames of one round. Each simdgroup loads the scores of one block ahead.
+// All frames of one round. Before a simdgroup computes a block, it loads the
+// scores of the next one.
 template <bool LOGITS, bool ROUNDS, typename Sequence>
 METAL_FUNC void align_round(
     thread bool& valid,

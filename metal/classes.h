@@ -10,8 +10,9 @@ METAL_FUNC int parts_of(int S, int part) {
   return metal::max((S + part - 1) / part, 1);
 }
 
-// The same for a batch whose targets have at most CAPACITY labels. If that is
-// less than PART, it is a constant, and a loop over the parts is none.
+// The same where CAPACITY is less than PART only if no target of the batch has
+// more than CAPACITY labels: then the number is the constant 1, and the
+// compiler removes a loop over the parts.
 template <int PART, int CAPACITY>
 METAL_FUNC int parts_of(int S) {
   return CAPACITY < PART ? 1 : parts_of(S, PART);

@@ -12,8 +12,9 @@
 // out  factors         (N, simdgroups, 2); not written for other sequences
 //
 // LOGITS           option of ctc_loss
-// MANY_CLASSES     whether only frames in which paths have much get normalisers
-//                  with more digits
+// MANY_CLASSES     256 or more: a frame's normaliser is computed with more
+//                  digits only if paths may have more than an eighth of what
+//                  the frame has besides its greatest class (has_alternatives)
 // SEGMENT          frames between checkpoints
 
 #include "refinement.h"

@@ -13,8 +13,9 @@
 //
 // LOGITS           option of ctc_loss
 // FACTORS          whether a launch before has computed the factors of z
-// MANY_CLASSES     whether only frames in which paths have much get normalisers
-//                  with more digits
+// MANY_CLASSES     256 or more: a frame's normaliser is computed with more
+//                  digits only if paths may have more than an eighth of what
+//                  the frame has besides its greatest class (has_alternatives)
 // SEGMENT          frames between checkpoints
 // SIMDGROUPS       of the threadgroup
 

@@ -14,8 +14,8 @@ struct WrittenFrames {
   int invalid; // frames of NaN
 };
 
-// Frames t0 .. t0 + count - 1. A sequence that has no paths in them, or of
-// which none are wanted, becomes one without labels.
+// Counts what a sequence has in frames t0 .. t0 + count - 1. If it has no paths
+// there, or none are wanted, its S_n is set to 0: a sequence without labels.
 template <typename Sequence>
 METAL_FUNC WrittenFrames written_frames(
     thread Sequence& sequence,

@@ -110,7 +110,9 @@ METAL_FUNC void write_path(
 }
 
 // Writes the frames that no path has: all of them, or those after the input
-// length. Their score is NaN if the sequence is invalid.
+// length. Scores before it are -infinity, or NaN if a score of the sequence is
+// invalid; those after it are 0. Lengths or labels out of range make all NaN:
+// check_range() has set the input length to 0.
 template <typename Sequence>
 METAL_FUNC void write_frames_without_path(
     WrittenPath path,

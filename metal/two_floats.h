@@ -6,7 +6,8 @@
 // operations. MLX compiles Metal without fast math; CUDA's compiler may fuse a
 // product with a sum, which here changes an error by 2^-48 at most.
 
-// high + low, where low is the rounding error of high.
+// high + low. Here low is the rounding error of high; in the sums of
+// frame_sums.h it is that of many sums, and may be greater.
 struct TwoFloats {
   float high;
   float low;
