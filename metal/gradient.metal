@@ -43,14 +43,7 @@ threadgroup float label_sums[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float gamma_scale[FRAMES]; // -cotangent / sum of gamma
 threadgroup bool certain_frames[FRAMES]; // nearly (likely_row.h)
 
-const int N = log_probs_shape[1];
-const int n =
-    int(threadgroup_position_in_grid.y +
-        threadgroup_position_in_grid.z * threadgroups_per_grid.y);
-if (n >= N) {
-  return;
-}
-#include "sequence.inc"
+#include "sequence_of_grid.inc"
 const int lane = self.lane;
 const int simdgroup = self.simdgroup;
 const int t0 = int(threadgroup_position_in_grid.x) * FRAMES;
@@ -143,7 +136,7 @@ for (int part = 0; part < parts; ++part) {
       frames,
       LOGITS || NORMALIZED,
       n,
-      N,
+      log_probs_shape[1],
       C,
       t0,
       gradient,

@@ -28,13 +28,7 @@ threadgroup float label_sums[MAX_SIMDGROUPS][SEGMENT];
 threadgroup float blank_gammas[SEGMENT];
 threadgroup float gamma_scale[SEGMENT]; // 1 / sum of gamma
 
-const int n =
-    int(threadgroup_position_in_grid.y +
-        threadgroup_position_in_grid.z * threadgroups_per_grid.y);
-if (n >= log_probs_shape[1]) {
-  return;
-}
-#include "sequence.inc"
+#include "sequence_of_grid.inc"
 const int lane = self.lane;
 const int simdgroup = self.simdgroup;
 const int begin = int(threadgroup_position_in_grid.x) * SEGMENT;

@@ -24,16 +24,11 @@
 
 threadgroup Wide products[SIMDGROUPS];
 
-const Threads self = {
-    SIMDGROUPS * 32,
-    int(thread_position_in_threadgroup.x),
-    int(simdgroup_index_in_threadgroup),
-    int(thread_index_in_simdgroup)};
 const int n = int(threadgroup_position_in_grid.x);
-const int T_n = input_lengths[n * input_lengths_strides[0]];
+#include "sequence.inc"
 const float scan_loss_n = scan_loss[n];
 const Extended z_n = extended_from_bits(z[n]);
-if (!is_confident(z_n, scan_loss_n, T_n)) {
+if (!is_confident(z_n, scan_loss_n, sequence.T_n)) {
   if (self.index == 0) {
     loss[n] = scan_loss_n;
   }
@@ -50,21 +45,9 @@ if (FACTORS) {
   }
   product = product_of_lanes(product);
 } else {
-  const int S = targets_shape[1];
-  const auto sequence = sequence_of(
-      n,
-      log_probs_shape[0],
-      T_n,
-      target_lengths[n * target_lengths_strides[0]],
-      options[0],
-      log_probs,
-      log_probs_strides,
-      targets,
-      targets_strides,
-      normalisers);
   product = factor_of_simdgroup<LOGITS, MANY_CLASSES, SEGMENT>(
       sequence,
-      log_probs_shape[2],
+      C,
       S,
       z_n,
       checkpoints +
