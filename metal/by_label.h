@@ -11,24 +11,20 @@ METAL_FUNC void write_gammas(
     Device<float> rows, // (frames, S + 1), the blank first
     int S,
     Shared<float> label_gammas, // (SEGMENT) of this lane, with a stride of 32
-    Segment<SEGMENT> segment,
-    SegmentScores<Scores> scores,
+    GammaTask<SEGMENT, Scores> task,
     Device<const uint64_t> labels, // (S) of the sequence
-    GammaMemory memory,
-    Extended z,
     Threads self) {
-  const int S_n = segment.S_n;
-  const int frames = segment.frames.count();
+  const int S_n = task.segment.S_n;
+  const int frames = task.segment.frames.count();
   const LabelGammas gammas = {0, SEGMENT, label_gammas, 32};
   int window = self.simdgroup;
   for (; window < windows_of(S_n); window += self.simdgroups()) {
     const int i = window * 32 + self.lane;
-    const bool has_path = segment.has_path(window);
+    const bool has_path = task.segment.has_path(window);
     if (has_path) {
-      const Label label = label_of(labels, S_n, scores.blank, i, S);
+      const Label label = label_of(labels, S_n, task.scores.blank, i, S);
       const Place place = place_of_label(label, S_n, i);
-      add_gammas_of_window(
-          gammas, segment, place, scores, memory, z, window, self.lane);
+      add_gammas_of_window(gammas, task, place, window, self.lane);
     }
     for (int f = 0; f < frames && i < S_n; ++f) {
       rows[int64_t(f) * (S + 1) + i + 1] = has_path ? *gammas.at(f) : 0.0f;
@@ -36,7 +32,7 @@ METAL_FUNC void write_gammas(
   }
   // The next simdgroup in turn computes the last blank.
   if (frames > 0 && window == windows_of(S_n)) {
-    add_last_blank(segment, scores, memory, z, self.lane);
+    add_last_blank(task, self.lane);
   }
 }
 

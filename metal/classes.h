@@ -18,6 +18,16 @@ METAL_FUNC int parts_of(int S) {
   return CAPACITY < PART ? 1 : parts_of(S, PART);
 }
 
+// The labels of one part: `begin` to `end` - 1.
+struct Part {
+  int begin;
+  int end;
+};
+
+METAL_FUNC Part part_of(int p, int part, int S_n) {
+  return Part{p * part, metal::min(p * part + part, S_n)};
+}
+
 // The ranks of one class's labels in one part.
 struct Ranks {
   int begin;

@@ -46,24 +46,22 @@ METAL_FUNC Factors factors_of(int d) {
 // Stores the probabilities of the lane's label. Returns whether they are in
 // range.
 template <int SEGMENT, typename Scores>
-METAL_FUNC bool store_p_labels(
-    Segment<SEGMENT> segment,
-    Place place,
-    SegmentScores<Scores> scores,
-    Shared<float> p_labels) {
+METAL_FUNC bool store_p_labels(GammaTask<SEGMENT, Scores> task, Place place) {
+  const SegmentScores<Scores> scores = task.scores;
+  const Shared<float> p_labels = task.memory.p_labels;
   float label_scores[SEGMENT];
   load_scores(
       label_scores,
       scores.of_class(place.y),
       scores.frame_stride,
-      segment.frames);
+      task.segment.frames);
   uint greatest = 0;
 #pragma unroll
   for (int f = 0; f < SEGMENT; ++f) {
     p_labels[f * 32] =
         float_probability(label_scores[f], scores.scale, greatest);
   }
-  for (int f = segment.frames.end; f < SEGMENT; ++f) {
+  for (int f = task.segment.frames.end; f < SEGMENT; ++f) {
     p_labels[f * 32] = p_label_after_end;
   }
   return is_in_range(greatest);
@@ -134,21 +132,19 @@ gamma_factors_of(Pair alpha, Pair beta_p, Extended z, bool has_states) {
 }
 
 // Multiplies alpha by beta / z. Returns whether the factors were in range.
-template <int SEGMENT>
+template <int SEGMENT, typename Scores>
 METAL_FUNC bool multiply_by_beta_in_floats(
     thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
     thread const Pair (&alpha_levels)[SEGMENT / span_frames],
     thread Range& range,
-    int S_n,
+    GammaTask<SEGMENT, Scores> task,
     Place place,
     WindowEnds ends,
-    GammaMemory memory,
-    Extended z,
     int lane) {
   const Extended next_blank = on_levels_of_spans(ends.next.blank);
   const Extended next_label = on_levels_of_spans(ends.next.label);
-  const int edge_lane = edge_lane_of(S_n, place, lane);
+  const int edge_lane = edge_lane_of(task.segment.S_n, place, lane);
   Pair beta_p = or_one(ends.beta_p, place.has_states);
   int greatest = 0; // exponent of a factor
 #pragma unroll
@@ -163,7 +159,7 @@ METAL_FUNC bool multiply_by_beta_in_floats(
     const Successors successors =
         successors_of(beta_p, blank_level, label_level, place, lane, edge_lane);
     const GammaFactors factors = gamma_factors_of(
-        alpha_levels[begin / span_frames], beta_p, z, place.has_states);
+        alpha_levels[begin / span_frames], beta_p, task.z, place.has_states);
     greatest = metal::max(greatest, factors.greatest);
     FloatPair floats = FloatPair{beta_p.blank.m, beta_p.label.m};
 #pragma unroll
@@ -176,8 +172,8 @@ METAL_FUNC bool multiply_by_beta_in_floats(
           floats,
           entering,
           successors,
-          memory.p_blanks[f],
-          memory.p_labels[f * 32],
+          task.memory.p_blanks[f],
+          task.memory.p_labels[f * 32],
           lane,
           edge_lane);
       const FloatPair beta = step.beta;
@@ -201,30 +197,17 @@ template <int SEGMENT, typename Scores>
 METAL_FUNC bool gammas_in_floats(
     thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
-    Segment<SEGMENT> segment,
+    GammaTask<SEGMENT, Scores> task,
     Place place,
     WindowEnds ends,
-    SegmentScores<Scores> scores,
-    GammaMemory memory,
-    Extended z,
     int lane) {
-  const bool p_in_range =
-      store_p_labels(segment, place, scores, memory.p_labels);
+  const bool p_in_range = store_p_labels(task, place);
   Range range = empty_range();
   Pair levels[SEGMENT / span_frames];
   alpha_in_floats(
-      blank_gammas, gammas, levels, range, place, ends, memory, lane);
+      blank_gammas, gammas, levels, range, place, ends, task.memory, lane);
   const bool factors_in_range = multiply_by_beta_in_floats(
-      blank_gammas,
-      gammas,
-      levels,
-      range,
-      segment.S_n,
-      place,
-      ends,
-      memory,
-      z,
-      lane);
+      blank_gammas, gammas, levels, range, task, place, ends, lane);
   return metal::simd_all(p_in_range && is_exact(range) && factors_in_range);
 }
 
@@ -258,19 +241,18 @@ template <int SEGMENT, typename Scores>
 METAL_FUNC void gammas_in_extended_range(
     thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
-    Segment<SEGMENT> segment,
+    GammaTask<SEGMENT, Scores> task,
     Place place,
     WindowEnds ends,
-    SegmentScores<Scores> scores,
-    Shared<float> alphas, // p_labels
-    Extended z,
     int lane) {
-  const int edge_lane = edge_lane_of(segment.S_n, place, lane);
+  const SegmentScores<Scores> scores = task.scores;
+  const Shared<float> alphas = task.memory.p_labels;
+  const int edge_lane = edge_lane_of(task.segment.S_n, place, lane);
   const Scores blank_scores = scores.of_class(scores.blank);
   const Scores label_scores = scores.of_class(place.y);
   const Extended label_before = to_extended(ends.label_before);
   const Pair next_window = to_extended(ends.next);
-  const int end = segment.frames.end;
+  const int end = task.segment.frames.end;
   Pair beta_p = to_extended(ends.beta_p);
   // At first over all frames, to store alpha; then up to each from the last.
 #pragma unroll 1
@@ -315,13 +297,13 @@ METAL_FUNC void gammas_in_extended_range(
         p_label,
         lane,
         edge_lane);
-    const float blank_gamma = gamma(alpha.blank, step.beta.blank, z);
+    const float blank_gamma = gamma(alpha.blank, step.beta.blank, task.z);
 #pragma unroll
     for (int f = 0; f < SEGMENT; ++f) {
       blank_gammas[f] = f == last ? blank_gamma : blank_gammas[f];
     }
     if (gammas.contains(last)) {
-      *gammas.at(last) = gamma(alpha.label, step.beta.label, z);
+      *gammas.at(last) = gamma(alpha.label, step.beta.label, task.z);
     }
     beta_p = step.beta_p;
   }
@@ -370,19 +352,14 @@ METAL_FUNC float sums_of_lanes(thread float (&x)[COUNT], int lane) {
 template <int SEGMENT, typename Scores>
 METAL_FUNC void add_gammas_of_window(
     LabelGammas gammas,
-    Segment<SEGMENT> segment,
+    GammaTask<SEGMENT, Scores> task,
     Place place,
-    SegmentScores<Scores> scores,
-    GammaMemory memory,
-    Extended z,
     int window,
     int lane) {
-  const WindowEnds ends = ends_of(segment, place, window, lane);
+  const WindowEnds ends = ends_of(task.segment, place, window, lane);
   float blanks[SEGMENT];
-  if (!gammas_in_floats(
-          blanks, gammas, segment, place, ends, scores, memory, z, lane)) {
-    gammas_in_extended_range(
-        blanks, gammas, segment, place, ends, scores, memory.p_labels, z, lane);
+  if (!gammas_in_floats(blanks, gammas, task, place, ends, lane)) {
+    gammas_in_extended_range(blanks, gammas, task, place, ends, lane);
   }
   float label_gammas[SEGMENT];
 #pragma unroll
@@ -393,8 +370,8 @@ METAL_FUNC void add_gammas_of_window(
   const float sum_of_blanks = sums_of_lanes(blanks, lane);
   constexpr int lanes = 32 / SEGMENT; // that have the same sum
   if (lane % lanes == 0) {
-    memory.blank_sums[lane / lanes] += sum_of_blanks;
-    memory.label_sums[lane / lanes] += sum_of_labels;
+    task.memory.blank_sums[lane / lanes] += sum_of_blanks;
+    task.memory.label_sums[lane / lanes] += sum_of_labels;
   }
 }
 

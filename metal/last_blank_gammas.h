@@ -5,12 +5,9 @@
 
 // Adds gamma of the last blank to a simdgroup's sums of blanks.
 template <int SEGMENT, typename Scores>
-METAL_FUNC void add_last_blank(
-    Segment<SEGMENT> segment,
-    SegmentScores<Scores> scores,
-    GammaMemory memory,
-    Extended z,
-    int lane) {
+METAL_FUNC void add_last_blank(GammaTask<SEGMENT, Scores> task, int lane) {
+  const Segment<SEGMENT> segment = task.segment;
+  const SegmentScores<Scores> scores = task.scores;
   const int window = windows_of(segment.S_n) - 1; // of the last label
   const int f = lane % SEGMENT;
   float gamma = segment.S_n == 0 ? 1.0f : 0.0f;
@@ -23,15 +20,15 @@ METAL_FUNC void add_last_blank(
         to_extended(before),
         to_extended(segment.edge(alpha_of_label_before, window + 1, f)),
         extended_p_blank(
-            memory.p_blanks[f],
+            task.memory.p_blanks[f],
             scores.of_class(scores.blank) + f * scores.frame_stride,
             scores.scale),
         to_extended(segment.edge(beta_p_of_next_blank, window, f)),
-        z,
+        task.z,
         lane);
   }
   metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
   if (lane < SEGMENT) {
-    memory.blank_sums[lane] += gamma;
+    task.memory.blank_sums[lane] += gamma;
   }
 }

@@ -66,6 +66,7 @@ sum_of_others(Shared<float> gammas, int labels, Ranks of_class, int lane) {
 // Writes the elements of likely classes again, each if it is that of the
 // greatest logit, or its log-probability is near 0. Called by all threads of a
 // threadgroup after the rows are written, whose loop has no registers left.
+// Most threadgroups have no nearly certain frame, and return at once.
 template <
     int FRAMES,
     bool LOGITS,
@@ -74,12 +75,17 @@ template <
     typename Sequence>
 METAL_FUNC void write_likely_classes(
     Rows<Element, Scores> rows,
-    Shared<bool> certain_frames, // (FRAMES)
     thread const Sequence& sequence,
     int t0, // frame of the first row
-    Device<const uint16_t> label_of_rank,
+    Device<const uint16_t> label_of_rank, // of the sequence
     Threads self) {
   const int lane = self.lane;
+  const Shared<bool> certain_frames = rows.memory.certain_frames;
+  // The same in all threads.
+  if (metal::simd_all(!certain_frames[lane % FRAMES])) {
+    return;
+  }
+  metal::threadgroup_barrier(metal::mem_flags::mem_device);
 #pragma unroll 1
   for (int first = self.simdgroup * 32; first < FRAMES * row_lanes;
        first += self.count) {

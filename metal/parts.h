@@ -6,18 +6,20 @@
 
 // Subtracts the gammas of one part: those of each of its classes, and the
 // blanks. The first label of each class has a thread that adds up the class.
-template <typename Element, typename Scores, typename Targets>
+template <typename Element, typename Scores, typename Sequence>
 METAL_FUNC void subtract_part(
     Rows<Element, Scores> rows,
-    Targets target, // from the part's first label on
-    int64_t stride,
-    Device<const uint16_t> label_of_rank, // of the part
-    int labels, // of the part
+    thread const Sequence& sequence,
+    Part part,
+    Device<const uint16_t> label_of_rank, // of the sequence
     Threads self) {
+  const int labels = part.end - part.begin;
   for (int k = self.index; k <= labels; k += self.count) {
     const bool is_label = k < labels;
-    const int y =
-        is_label ? int(target[label_of_rank[k] * stride]) : rows.blank;
+    int y = rows.blank;
+    if (is_label) {
+      y = sequence.class_of_label(part.begin + label_of_rank[part.begin + k]);
+    }
     const Ranks of_class = unpack_ranks(rows.classes[y]);
     const bool is_first = is_label && k == of_class.begin;
     // The blank's class may have labels; then the first of them adds the

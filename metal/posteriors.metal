@@ -29,10 +29,11 @@ threadgroup float blank_gammas[SEGMENT];
 threadgroup float gamma_scale[SEGMENT]; // 1 / sum of gamma
 
 #include "sequence_of_grid.inc"
-const int lane = self.lane;
-const int simdgroup = self.simdgroup;
-const int begin = int(threadgroup_position_in_grid.x) * SEGMENT;
 const Extended z_n = extended_from_bits(z[n]);
+const ClassTables tables =
+    class_tables_of(n, parts_of(S, PART), C, S, classes, labels, label_of_rank);
+
+const int begin = int(threadgroup_position_in_grid.x) * SEGMENT;
 const WrittenFrames frames = written_frames(
     sequence,
     z_n,
@@ -40,35 +41,31 @@ const WrittenFrames frames = written_frames(
     begin,
     metal::min(SEGMENT, T - begin),
     true);
-const auto segment = segment_of<SEGMENT>(
-    sequence,
-    frames.with_paths > 0,
-    begin,
-    int64_t(n) * checkpoints_shape[1],
-    checkpoints,
-    edges,
+const auto stored = stored_states_of<SEGMENT>(
+    n,
+    checkpoints_shape[1],
+    edges_shape[2] - 1,
     S,
-    edges_shape[2]);
+    checkpoints,
+    edges);
+const auto segment =
+    segment_of<SEGMENT>(sequence, frames.with_paths > 0, begin, stored);
 const GammaMemory memory = {
-    &p_blanks[simdgroup][0],
-    &p_labels[simdgroup][0][lane],
-    &blank_sums[simdgroup][0],
-    &label_sums[simdgroup][0]};
-const auto scores =
-    prepare_segment<LOGITS>(segment, true, sequence, memory, lane);
-metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
+    &p_blanks[self.simdgroup][0],
+    &p_labels[self.simdgroup][0][self.lane],
+    &blank_sums[self.simdgroup][0],
+    &label_sums[self.simdgroup][0]};
+const auto task =
+    gamma_task_of<LOGITS>(sequence, segment, z_n, memory, true, self.lane);
 
 const int64_t first_row = int64_t(n) * T + begin;
 const Device<float> rows = by_label + first_row * (S + 1);
 write_gammas(
     rows,
     S,
-    &label_gammas[simdgroup][0][lane],
-    segment,
-    scores,
-    labels + int64_t(n) * size_of_labels(S),
-    memory,
-    z_n,
+    &label_gammas[self.simdgroup][0][self.lane],
+    task,
+    tables.labels,
     self);
 metal::threadgroup_barrier(
     metal::mem_flags::mem_device | metal::mem_flags::mem_threadgroup);
@@ -92,9 +89,7 @@ write_by_class<SEGMENT>(
     &blank_gammas[0],
     rows,
     S,
-    classes + int64_t(n) * parts_of(S, PART) * size_of_classes(C),
-    label_of_rank + int64_t(n) * size_of_labels(S),
-    C,
+    tables,
     sequence.blank,
     PART,
     by_class + first_row * C,

@@ -14,6 +14,7 @@ struct RowMemory {
   int capacity;
   Shared<float> blank_gammas; // (FRAMES)
   Shared<float> gamma_scale; // (FRAMES) -cotangent / sum of gamma
+  Shared<bool> certain_frames; // (FRAMES) nearly certain (likely_row.h)
 
   METAL_FUNC Shared<float> gammas_of(int row) const {
     return gammas + row * capacity;

@@ -63,21 +63,43 @@ struct Segment {
   }
 };
 
+// What the scan has stored of a sequence's states.
+struct StoredStates {
+  int S;
+  int V;
+  Device<const uint64_t> checkpoints; // (B, 2, max(S, 1) + 1, 2)
+  Device<const uint> edges; // (B, V + 1, 3, 2, SEGMENT)
+};
+
+// That of the n-th sequence.
+template <int SEGMENT>
+METAL_FUNC StoredStates stored_states_of(
+    int n,
+    int B,
+    int V,
+    int S,
+    Device<const uint64_t> checkpoints, // (N, B, 2, max(S, 1) + 1, 2)
+    Device<const uint> edges) { // (N, B, V + 1, 3, 2, SEGMENT)
+  const int64_t first_segment = int64_t(n) * B;
+  return StoredStates{
+      S,
+      V,
+      checkpoints + first_segment * (2 * size_of_checkpoint(S)),
+      edges + first_segment * size_of_edges(V, SEGMENT)};
+}
+
 // The segment that begins with frame `begin`.
 template <int SEGMENT, typename Sequence>
 METAL_FUNC Segment<SEGMENT> segment_of(
     thread const Sequence& sequence,
     bool has_paths,
     int begin,
-    int64_t first_segment, // of the sequence, in `checkpoints` and `edges`
-    Device<const uint64_t> checkpoints,
-    Device<const uint> edges,
-    int S,
-    int receivers) { // V + 1
+    StoredStates stored) {
   const int T_n = has_paths ? sequence.T_n : begin;
-  const int64_t index = first_segment + begin / SEGMENT;
-  const int checkpoint = size_of_checkpoint(S);
-  const Device<const uint64_t> at = checkpoints + index * (2 * checkpoint);
+  const int64_t index = begin / SEGMENT;
+  const int checkpoint = size_of_checkpoint(stored.S);
+  const Device<const uint64_t> at =
+      stored.checkpoints + index * (2 * checkpoint);
   return Segment<SEGMENT>{
       T_n,
       sequence.S_n,
@@ -85,7 +107,7 @@ METAL_FUNC Segment<SEGMENT> segment_of(
       band_of(begin, begin + SEGMENT, T_n, sequence.S_n),
       at - 2 * checkpoint,
       at + 3 * checkpoint,
-      edges + index * size_of_edges(receivers - 1, SEGMENT)};
+      stored.edges + index * size_of_edges(stored.V, SEGMENT)};
 }
 
 // The states around one window of the segment.
@@ -153,14 +175,24 @@ struct GammaMemory {
   Shared<float> label_sums; // (SEGMENT) of the labels
 };
 
+// What one simdgroup computes gamma of a segment from, and its memory.
+template <int SEGMENT, typename Scores>
+struct GammaTask {
+  Segment<SEGMENT> segment;
+  SegmentScores<Scores> scores;
+  GammaMemory memory;
+  Extended z;
+};
+
 // Stores what is the same for all windows, if the simdgroup takes part in them:
 // the blank's probabilities, and sums of 0.
 template <bool LOGITS, int SEGMENT, typename Sequence>
-METAL_FUNC SegmentScores<typename Sequence::ScoresPointer> prepare_segment(
-    Segment<SEGMENT> segment,
-    bool takes_part,
+METAL_FUNC GammaTask<SEGMENT, typename Sequence::ScoresPointer> gamma_task_of(
     thread const Sequence& sequence,
+    Segment<SEGMENT> segment,
+    Extended z,
     GammaMemory memory,
+    bool takes_part,
     int lane) {
   Scale scale = {0.0f, 0};
   if (takes_part) {
@@ -176,10 +208,13 @@ METAL_FUNC SegmentScores<typename Sequence::ScoresPointer> prepare_segment(
       memory.label_sums[lane] = 0.0f;
     }
   }
-  return SegmentScores<typename Sequence::ScoresPointer>{
+  metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup);
+  const SegmentScores<typename Sequence::ScoresPointer> scores = {
       sequence.scores + segment.frames.first * sequence.frame_stride,
       sequence.frame_stride,
       sequence.class_stride,
       sequence.blank,
       scale};
+  return GammaTask<SEGMENT, typename Sequence::ScoresPointer>{
+      segment, scores, memory, z};
 }

@@ -13,6 +13,7 @@
 // in device memory whatever the sizes of the batch, so that it has one type.
 
 #include "extended.h"
+#include "pointers.h"
 
 METAL_FUNC int size_of_checkpoint(int S) {
   return 2 * (metal::max(S, 1) + 1);
@@ -28,6 +29,36 @@ METAL_FUNC int size_of_classes(int C) {
 
 METAL_FUNC int size_of_labels(int S) {
   return metal::max(S, 8);
+}
+
+// The labels of one sequence in the order of their classes (classes.h).
+struct ClassTables {
+  int C;
+  Device<const uint> classes; // (P, max(C, 8))
+  Device<const uint64_t> labels; // (S)
+  Device<const uint16_t> label_of_rank; // (S)
+
+  // The ranks of each class's labels in the p-th part.
+  METAL_FUNC Device<const uint> classes_of_part(int p) const {
+    return classes + int64_t(p) * size_of_classes(C);
+  }
+};
+
+// Those of the n-th sequence.
+METAL_FUNC ClassTables class_tables_of(
+    int n,
+    int P,
+    int C,
+    int S,
+    Device<const uint> classes, // (N, P, max(C, 8))
+    Device<const uint64_t> labels, // (N, max(S, 8))
+    Device<const uint16_t> label_of_rank) { // (N, max(S, 8))
+  const int64_t first_label = int64_t(n) * size_of_labels(S);
+  return ClassTables{
+      C,
+      classes + int64_t(n) * P * size_of_classes(C),
+      labels + first_label,
+      label_of_rank + first_label};
 }
 
 // checkpoints hold alpha (0) after a segment's last frame and beta_p (1) at its

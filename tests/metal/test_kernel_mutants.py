@@ -34,6 +34,9 @@ HELPER_NAMES = [
     "final_scores",
     "blank_sums",
     "label_sums",
+    "blank_gammas",
+    "gamma_scale",
+    "certain_frames",
     "by_class",
     "rows",
     "to",
@@ -285,13 +288,14 @@ def early_returns_of_functions(launch, header):
 @mutants(early_returns_of_functions, "header")
 def test_no_thread_may_return_from_a_function_before_a_barrier(emulator, name, edit):
     report = report_on(emulator, name, edit)
-    assert re.match(f"{name}: divergent", report), report
+    # The thread goes on after the call, and may race before it misses at a barrier.
+    assert re.match(f"{name}: (divergent|race)", report), report
 
 
 def missing_stores(launch, text):
     shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", text) + launch.output_names
     shared += HELPER_NAMES
-    through_name = rf"\b(?:\w+\.)?(?:{'|'.join(shared)})\[[^;=]*\](?:\.\w+)?"
+    through_name = rf"\b(?:\w+\.)*(?:{'|'.join(shared)})\[[^;=]*\](?:\.\w+)?"
     pointer = r"\*(?:to|gamma|\w+\.at\([^;=]*|\(device [^;=]*)"
     store = re.compile(rf"({through_name}|{pointer}) \+?=[^;=]*;")
     for match in store.finditer(text):
