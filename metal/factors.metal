@@ -18,7 +18,6 @@
 // SEGMENT          frames between checkpoints
 
 #include "refinement.h"
-#include "threads.h"
 
 #include "sequence_of_grid.inc"
 const Extended z_n = extended_from_bits(z[n]);

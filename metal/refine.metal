@@ -20,7 +20,6 @@
 // SIMDGROUPS       of the threadgroup
 
 #include "refinement.h"
-#include "threads.h"
 
 threadgroup Wide products[SIMDGROUPS];
 
@@ -38,12 +37,7 @@ if (!is_confident(z_n, scan_loss_n, sequence.T_n)) {
 Wide product = wide(extended_one());
 if (FACTORS) {
   const int count = factors_shape[1];
-  for (int i = self.index; i < count; i += self.count) {
-    const int64_t at = (int64_t(n) * count + i) * 2;
-    const Wide factor = wide_from_bits(factors[at], factors[at + 1]);
-    product = normalise(multiply(product, factor));
-  }
-  product = product_of_lanes(product);
+  product = product_of_factors(factors + int64_t(n) * count * 2, count, self);
 } else {
   product = factor_of_simdgroup<LOGITS, MANY_CLASSES, SEGMENT>(
       sequence,
@@ -61,14 +55,5 @@ if (self.lane == 0) {
 }
 metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 if (self.index == 0) {
-#pragma unroll 1
-  for (int i = 1; i < SIMDGROUPS; ++i) {
-    const Wide factor = products[i];
-    product = normalise(multiply(product, factor));
-  }
-  // Rounding can make z greater than 1 by 1e-14 per frame. It is really greater
-  // than 1 with log-probabilities that do not sum to 1, or a blank as a label.
-  const float refined = minus_log(product);
-  const bool is_rounding = LOGITS && refined < 0.0f && refined > -1e-9f;
-  loss[n] = refined == 0.0f || is_rounding ? 0.0f : refined;
+  loss[n] = loss_of_products<LOGITS>(products, SIMDGROUPS);
 }

@@ -18,6 +18,7 @@
 
 #include "frame_sums.h"
 #include "growth.h"
+#include "threads.h"
 
 // The scan's loss is within 1e-6 of its value if that is greater, in nats per
 // frame: its float operations have errors of 5e-7 per frame in sum.
@@ -67,4 +68,35 @@ METAL_FUNC Wide factor_of_simdgroup(
     growth = normalise(quotient(growth, sums));
   }
   return growth;
+}
+
+// The product of the factors that a launch before has stored. The threads of a
+// threadgroup take them in turn; this is the product of a simdgroup's.
+template <typename Factors>
+METAL_FUNC Wide product_of_factors(
+    Factors factors, // (count, 2) of the sequence
+    int count,
+    Threads self) {
+  Wide product = wide(extended_one());
+  for (int i = self.index; i < count; i += self.count) {
+    const Wide factor = wide_from_bits(factors[2 * i], factors[2 * i + 1]);
+    product = normalise(multiply(product, factor));
+  }
+  return product_of_lanes(product);
+}
+
+// The loss from the products of all simdgroups, whose product is z.
+template <bool LOGITS>
+METAL_FUNC float loss_of_products(Shared<Wide> products, int count) {
+  Wide z = products[0];
+#pragma unroll 1
+  for (int i = 1; i < count; ++i) {
+    const Wide factor = products[i];
+    z = normalise(multiply(z, factor));
+  }
+  // Rounding can make z greater than 1 by 1e-14 per frame. It is really greater
+  // than 1 with log-probabilities that do not sum to 1, or a blank as a label.
+  const float loss = minus_log(z);
+  const bool is_rounding = LOGITS && loss < 0.0f && loss > -1e-9f;
+  return loss == 0.0f || is_rounding ? 0.0f : loss;
 }

@@ -6,10 +6,38 @@
 #include "tables.h"
 #include "threads.h"
 
+// A label among those of its part, in the order of classes.
+struct RankInPart {
+  int less; // labels of lesser classes: the first rank of its class
+  int same; // labels of its class
+  int same_before; // those of them that come before it in the target
+
+  METAL_FUNC int rank() const {
+    return less + same_before;
+  }
+};
+
+template <typename Sequence>
+METAL_FUNC RankInPart rank_in_part(
+    thread const Sequence& sequence,
+    int i,
+    int y, // its class
+    int begin, // the part
+    int end) {
+  RankInPart found = {0, 0, 0};
+  for (int other = begin; other < end; ++other) {
+    const int other_y = sequence.class_of_label(other);
+    found.less += other_y < y ? 1 : 0;
+    found.same += other_y == y ? 1 : 0;
+    found.same_before += other_y == y && other < i ? 1 : 0;
+  }
+  return found;
+}
+
 // Called by all threads of a threadgroup, for the n-th sequence: `classes` gets
 // the ranks of each class's labels, `labels` a Label each, and `label_of_rank`
-// the index in its part of the label that has a rank. A label's rank is the
-// number of labels of its part that come before it, which its thread counts.
+// the index in its part of the label that has a rank. The thread of a label
+// counts the labels that come before it.
 template <int PART, typename Sequence>
 METAL_FUNC void sort_by_class(
     thread const Sequence& sequence,
@@ -34,26 +62,17 @@ METAL_FUNC void sort_by_class(
     const int y = sequence.class_of_label(i);
     const int begin = i / PART * PART;
     const int end = metal::min(begin + PART, S_n);
-    int less = 0;
-    int same = 0;
-    int same_before = 0;
-    for (int other = begin; other < end; ++other) {
-      const int other_y = sequence.class_of_label(other);
-      less += other_y < y ? 1 : 0;
-      same += other_y == y ? 1 : 0;
-      same_before += other_y == y && other < i ? 1 : 0;
-    }
-    const int rank = less + same_before;
+    const RankInPart place = rank_in_part(sequence, i, y, begin, end);
     labels[i] = pack_label(
         Label{
             y,
-            rank,
+            place.rank(),
             may_skip_blank(sequence, i - 1, i),
             may_skip_blank(sequence, i, i + 1)});
-    label_of_rank[begin + rank] = uint16_t(i - begin);
-    if (same_before == 0) {
+    label_of_rank[begin + place.rank()] = uint16_t(i - begin);
+    if (place.same_before == 0) {
       classes[int64_t(i / PART) * size_of_classes(C) + y] =
-          pack_ranks(less, same);
+          pack_ranks(place.less, place.same);
     }
   }
 }
