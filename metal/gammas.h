@@ -233,6 +233,49 @@ METAL_FUNC Pair load_alpha(Shared<float> from) {
       Extended{from[64], as_type<int>(label_e) - exponent_bias}};
 }
 
+// The emission probabilities of frame f.
+template <typename Scores>
+METAL_FUNC Pair emissions_at(SegmentScores<Scores> scores, Place place, int f) {
+  const int64_t at = f * scores.frame_stride;
+  const float blank = float(scores.of_class(scores.blank)[at]);
+  Pair p = Pair{probability(blank, scores.scale), extended_zero()};
+  if (place.has_states) {
+    const float label = float(scores.of_class(place.y)[at]);
+    p.label = probability(label, scores.scale);
+  }
+  return p;
+}
+
+// Advances alpha over frames first .. last and returns the emissions of the
+// last. Stores alpha before every fourth frame, if it `stores`.
+template <int SEGMENT, typename Scores>
+METAL_FUNC Pair advance_alpha(
+    thread Pair& alpha,
+    GammaTask<SEGMENT, Scores> task,
+    Place place,
+    Extended label_before, // of lane f: what enters with frame f
+    int first,
+    int last,
+    bool stores,
+    int lane) {
+  Pair p = zero_pair();
+#pragma unroll 1
+  for (int f = first; f <= last; ++f) {
+    if (stores && f % span_frames == 0) {
+      store_alpha(task.memory.p_labels + f * 32, alpha);
+    }
+    p = emissions_at(task.scores, place, f);
+    alpha = alpha_step(
+        alpha,
+        value_of_lane(label_before, f),
+        place.label_before_to_label - allowed,
+        p.blank,
+        p.label,
+        lane);
+  }
+  return p;
+}
+
 // Without limits, only in frames of the sequence. It is rarely needed: rather
 // than store alpha of all frames, it stores that before every fourth, and
 // computes the others again from there. Both passes are one loop, because
@@ -245,65 +288,43 @@ METAL_FUNC void gammas_in_extended_range(
     Place place,
     WindowEnds ends,
     int lane) {
-  const SegmentScores<Scores> scores = task.scores;
-  const Shared<float> alphas = task.memory.p_labels;
   const int edge_lane = edge_lane_of(task.segment.S_n, place, lane);
-  const Scores blank_scores = scores.of_class(scores.blank);
-  const Scores label_scores = scores.of_class(place.y);
   const Extended label_before = to_extended(ends.label_before);
   const Pair next_window = to_extended(ends.next);
   const int end = task.segment.frames.end;
   Pair beta_p = to_extended(ends.beta_p);
   // At first over all frames, to store alpha; then up to each from the last.
 #pragma unroll 1
-  for (int last = end; last >= 0; --last) {
-    const bool stores = last == end;
-    const int first = stores ? 0 : last - last % span_frames;
+  for (int f = end; f >= 0; --f) {
+    const bool stores = f == end;
+    const int first = stores ? 0 : f - f % span_frames;
+    const int last = stores ? end - 1 : f;
     Pair alpha = to_extended(ends.alpha);
     if (!stores) {
-      alpha = load_alpha(alphas + first * 32);
+      alpha = load_alpha(task.memory.p_labels + first * 32);
     }
-    Extended p_blank = extended_zero();
-    Extended p_label = extended_zero();
-#pragma unroll 1
-    for (int f = first; f <= last && f < end; ++f) {
-      if (stores && f % span_frames == 0) {
-        store_alpha(alphas + f * 32, alpha);
-      }
-      const int64_t at = f * scores.frame_stride;
-      p_blank = probability(float(blank_scores[at]), scores.scale);
-      if (place.has_states) {
-        p_label = probability(float(label_scores[at]), scores.scale);
-      }
-      alpha = alpha_step(
-          alpha,
-          value_of_lane(label_before, f),
-          place.label_before_to_label - allowed,
-          p_blank,
-          p_label,
-          lane);
-    }
+    const Pair p = advance_alpha(
+        alpha, task, place, label_before, first, last, stores, lane);
     if (stores) {
       continue;
     }
-    const Pair entering = Pair{
-        value_of_lane(next_window.blank, last),
-        value_of_lane(next_window.label, last)};
     const BetaStep<Pair> step = beta_step(
         beta_p,
-        entering,
+        Pair{
+            value_of_lane(next_window.blank, f),
+            value_of_lane(next_window.label, f)},
         place.label_to_next_label - allowed,
-        p_blank,
-        p_label,
+        p.blank,
+        p.label,
         lane,
         edge_lane);
     const float blank_gamma = gamma(alpha.blank, step.beta.blank, task.z);
 #pragma unroll
-    for (int f = 0; f < SEGMENT; ++f) {
-      blank_gammas[f] = f == last ? blank_gamma : blank_gammas[f];
+    for (int k = 0; k < SEGMENT; ++k) {
+      blank_gammas[k] = k == f ? blank_gamma : blank_gammas[k];
     }
-    if (gammas.contains(last)) {
-      *gammas.at(last) = gamma(alpha.label, step.beta.label, task.z);
+    if (gammas.contains(f)) {
+      *gammas.at(f) = gamma(alpha.label, step.beta.label, task.z);
     }
     beta_p = step.beta_p;
   }
