@@ -39,27 +39,39 @@ METAL_FUNC float expm1_near_zero(float r) {
   return slope_of_exp(r) * r;
 }
 
+// The integer k nearest to x / ln(2).
+struct NearestPower {
+  float k;
+  int bits; // round_offset_bits + k
+};
+
+METAL_FUNC NearestPower nearest_power(float x) {
+  const float shifted = metal::fma(x, log2_e, round_offset);
+  return NearestPower{shifted - round_offset, as_type<int>(shifted)};
+}
+
+// x - k * ln(2), where exp_near_zero() is used.
+METAL_FUNC float rest_of_power(float x, float k) {
+  return metal::fma(k, -ln_2_rest, metal::fma(k, -ln_2, x));
+}
+
 // exp(x) / 2^k, for unit_bits = round_offset_bits + k. Scores below -2.9e6,
 // such as those that mask a class, give zero. x > 2.9e6 is not supported.
 METAL_FUNC Extended extended_exp(float x, int unit_bits) {
-  float y = metal::max(x, -2.9e6f);
-  float shifted = metal::fma(y, log2_e, round_offset);
-  float k = shifted - round_offset;
-  float r = metal::fma(k, -ln_2, y);
-  r = metal::fma(k, -ln_2_rest, r);
-  int e = as_type<int>(shifted) - unit_bits;
-  return Extended{exp_near_zero(r), x > -2.9e6f ? e : zero_exponent};
+  const float y = metal::max(x, -2.9e6f);
+  const NearestPower power = nearest_power(y);
+  const float m = exp_near_zero(rest_of_power(y, power.k));
+  return Extended{m, x > -2.9e6f ? power.bits - unit_bits : zero_exponent};
 }
 
 // exp(x) as a float, which may underflow to 0 or overflow to infinity. clamp
 // would replace NaN, so that NaN is passed on separately.
 METAL_FUNC float float_exp(float x) {
-  float y = metal::clamp(x, -88.1f, 88.8f);
-  float shifted = metal::fma(y, log2_e, round_offset);
-  float k = shifted - round_offset;
-  float r = metal::fma(k, -ln_2, y);
-  float p = exp_near_zero(r) *
-      power_of_two(as_type<int>(shifted) - round_offset_bits);
+  const float y = metal::clamp(x, -88.1f, 88.8f);
+  const NearestPower power = nearest_power(y);
+  const float r = metal::fma(power.k, -ln_2, y);
+  const float p =
+      exp_near_zero(r) * power_of_two(power.bits - round_offset_bits);
   return metal::isnan(x) ? x : p;
 }
 

@@ -51,12 +51,10 @@ METAL_FUNC float level_ratio(int from, int to, int step) {
 METAL_FUNC float
 float_probability(float score, Scale scale, thread uint& greatest) {
   const float y = score - scale.origin;
-  const float shifted = metal::fma(y, log2_e, round_offset);
-  const float k = shifted - round_offset;
-  float r = metal::fma(k, -ln_2, y);
-  r = metal::fma(k, -ln_2_rest, r);
-  const uint e = as_type<uint>(shifted) - uint(scale.bits);
-  const uint p = as_type<uint>(exp_near_zero(r)) + (e << 23);
+  const NearestPower power = nearest_power(y);
+  const uint e = uint(power.bits) - uint(scale.bits);
+  const float m = exp_near_zero(rest_of_power(y, power.k));
+  const uint p = as_type<uint>(m) + (e << 23);
   greatest = metal::max(greatest, e + probability_exponents);
   return as_type<float>(p);
 }

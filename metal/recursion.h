@@ -129,11 +129,9 @@ struct Scale {
 };
 
 METAL_FUNC Scale scale_of(float greatest_score) {
-  float origin =
+  const float origin =
       metal::abs(greatest_score) < 1048576.0f ? 0.0f : greatest_score;
-  return Scale{
-      origin,
-      as_type<int>(metal::fma(greatest_score - origin, log2_e, round_offset))};
+  return Scale{origin, nearest_power(greatest_score - origin).bits};
 }
 
 METAL_FUNC Extended probability(float score, Scale scale) {

@@ -81,11 +81,11 @@ METAL_FUNC TwoFloats exp_near_zero(TwoFloats r) {
 // exp(x) within 1e-13, for the scores of extended_exp().
 METAL_FUNC Wide wide_exp(float x) {
   const float y = metal::max(x, -2.9e6f);
-  const float shifted = metal::fma(y, log2_e, round_offset);
-  const float k = shifted - round_offset;
+  const NearestPower power = nearest_power(y);
+  const float k = power.k;
   // The difference of y and k * ln_2 is exact.
   const TwoFloats r = two_sum(metal::fma(k, -ln_2, y), k * -ln_2_rest);
-  const int e = as_type<int>(shifted) - round_offset_bits;
+  const int e = power.bits - round_offset_bits;
   return Wide{exp_near_zero(r), x > -2.9e6f ? e : zero_exponent};
 }
 
