@@ -20,7 +20,7 @@ struct PairAtBoundary {
 // first is used.
 METAL_FUNC uint64_t
 load_stored(Device<const uint64_t> states, int index, bool is_stored) {
-  uint64_t bits = extended_to_bits(extended_zero());
+  uint64_t bits = levelled_to_bits(unreached());
   if (is_stored) {
     bits = states[index];
   }
@@ -28,7 +28,7 @@ load_stored(Device<const uint64_t> states, int index, bool is_stored) {
 }
 
 METAL_FUNC Extended from_stored(uint64_t bits) {
-  return to_extended(extended_from_bits(bits));
+  return to_extended(levelled_from_bits(bits));
 }
 
 struct Boundary {

@@ -6,10 +6,6 @@
 // a sum. At the start of a span the levels are chosen anew, so that every float
 // is in [2^30, 2^31).
 //
-// In this form an Extended {m, e} is a float m and its level e. Unlike in an
-// extended-range number (extended.h), m is 0 for a state that no path has
-// reached.
-//
 // The range of the floats is checked, and a segment with a value out of range
 // is computed again by recursion.h, which has no limits. The check is
 // sufficient: floats of every second frame are at least 2^-56, and
@@ -30,6 +26,15 @@ struct FloatPair {
   float blank;
   float label;
 };
+
+// A float and its level: m * 2^e. Unlike in an extended-range number, m is 0
+// for a state that no path has reached, and may be NaN.
+struct Levelled {
+  float m;
+  int e;
+};
+
+using LevelledPair = PairOf<Levelled>;
 
 // The greatest float of all lanes. It compares integers of the same order, for
 // which CUDA has a reduction in one instruction.
@@ -72,43 +77,63 @@ METAL_FUNC float float_probability(float score, Scale scale) {
 
 // Conversion between floats with levels and extended-range numbers ------------
 
-METAL_FUNC Extended unreached() {
-  return Extended{0.0f, zero_exponent};
+METAL_FUNC Levelled unreached() {
+  return Levelled{0.0f, zero_exponent};
 }
 
-METAL_FUNC Pair unreached_pair() {
-  return Pair{unreached(), unreached()};
+METAL_FUNC LevelledPair unreached_pair() {
+  return LevelledPair{unreached(), unreached()};
 }
 
-METAL_FUNC bool is_reached(Extended a) {
+METAL_FUNC bool is_reached(Levelled a) {
   return a.m > 0.0f;
 }
 
-METAL_FUNC Extended to_extended(Extended a) {
-  return choose(is_reached(a), normalise(a), extended_zero());
+METAL_FUNC Levelled levelled_one() {
+  return Levelled{1.0f, 0};
 }
 
-METAL_FUNC Pair to_extended(Pair a) {
+METAL_FUNC Extended to_extended(Levelled a) {
+  return choose(is_reached(a), normalise(Extended{a.m, a.e}), extended_zero());
+}
+
+METAL_FUNC Pair to_extended(LevelledPair a) {
   return Pair{to_extended(a.blank), to_extended(a.label)};
 }
 
-METAL_FUNC Extended from_extended(Extended a) {
-  return Extended{is_zero(a) ? 0.0f : a.m, a.e};
+METAL_FUNC Levelled to_levelled(Extended a) {
+  return Levelled{is_zero(a) ? 0.0f : a.m, a.e};
 }
 
-METAL_FUNC Pair from_extended(Pair a) {
-  return Pair{from_extended(a.blank), from_extended(a.label)};
+METAL_FUNC LevelledPair to_levelled(Pair a) {
+  return LevelledPair{to_levelled(a.blank), to_levelled(a.label)};
 }
 
-METAL_FUNC Pair with_floats(Pair levels, FloatPair a) {
-  return Pair{
-      Extended{a.blank, levels.blank.e}, Extended{a.label, levels.label.e}};
+METAL_FUNC LevelledPair with_floats(LevelledPair levels, FloatPair a) {
+  return LevelledPair{
+      Levelled{a.blank, levels.blank.e}, Levelled{a.label, levels.label.e}};
+}
+
+// As 64 bits in memory.
+METAL_FUNC uint64_t levelled_to_bits(Levelled a) {
+  return extended_to_bits(Extended{a.m, a.e});
+}
+
+METAL_FUNC Levelled levelled_from_bits(uint64_t bits) {
+  const Extended a = extended_from_bits(bits);
+  return Levelled{a.m, a.e};
+}
+
+METAL_FUNC Levelled choose(bool first, Levelled a, Levelled b) {
+  return Levelled{first ? a.m : b.m, first ? a.e : b.e};
 }
 
 // Lanes without states hold 1, so that they never fail the range check and
 // all_reached() can be true.
-METAL_FUNC Pair or_one(Pair a, bool has_states) {
-  return choose(has_states, a, Pair{extended_one(), extended_one()});
+METAL_FUNC LevelledPair or_one(LevelledPair a, bool has_states) {
+  const Levelled one = levelled_one();
+  return LevelledPair{
+      choose(has_states, a.blank, one), choose(has_states, a.label, one)};
 }
 
 METAL_FUNC Pair or_zero(Pair a, bool has_states) {
@@ -118,30 +143,30 @@ METAL_FUNC Pair or_zero(Pair a, bool has_states) {
 // Levels ------------------------------------------------------------------
 
 // The same value with its float in [2^30, 2^31), start_exponent.
-METAL_FUNC Extended on_new_level(Extended a) {
+METAL_FUNC Levelled on_new_level(Levelled a) {
   constexpr int start = 127 + start_exponent;
   const uint bits = as_type<uint>(a.m);
   const uint m = (bits & 0x007fffffu) | (uint(start) << 23);
   const int e = a.e + int(bits >> 23) - start;
-  return Extended{
+  return Levelled{
       is_reached(a) ? as_type<float>(m) : 0.0f,
       is_reached(a) ? e : zero_exponent};
 }
 
-METAL_FUNC Pair on_new_levels(Pair a) {
-  return Pair{on_new_level(a.blank), on_new_level(a.label)};
+METAL_FUNC LevelledPair on_new_levels(LevelledPair a) {
+  return LevelledPair{on_new_level(a.blank), on_new_level(a.label)};
 }
 
 // What enters a window is stored as the floats of all frames of a segment, then
 // the levels of all frames, as 32-bit words.
-METAL_FUNC Extended edge_value(uint m, uint e) {
-  return Extended{as_type<float>(m), as_type<int>(e)};
+METAL_FUNC Levelled edge_value(uint m, uint e) {
+  return Levelled{as_type<float>(m), as_type<int>(e)};
 }
 
 // Lane f has what enters a window with frame f. All frames of a span get one
 // level, the greatest of theirs; a float too small for it becomes NaN, which
 // the range check finds.
-METAL_FUNC Extended on_levels_of_spans(Extended a) {
+METAL_FUNC Levelled on_levels_of_spans(Levelled a) {
   static_assert(span_frames == 4, "lanes are shuffled by 1 and 2");
   const int neighbour = metal::simd_shuffle_xor(a.e, 1);
   int level = metal::simd_shuffle_xor(metal::max(a.e, neighbour), 2);
@@ -158,14 +183,15 @@ METAL_FUNC Extended on_levels_of_spans(Extended a) {
   return a;
 }
 
-METAL_FUNC bool all_reached(Pair a) {
+METAL_FUNC bool all_reached(LevelledPair a) {
   return metal::simd_all(is_reached(a.blank) && is_reached(a.label));
 }
 
 // A state that no path has reached takes the level of the nearest state before
 // it (for beta_p: after it) that has been reached, from which paths will come
 // in this span; failing that, the level of what enters the window.
-METAL_FUNC Pair with_levels_of_alpha(Pair alpha, int entering, int lane) {
+METAL_FUNC LevelledPair
+with_levels_of_alpha(LevelledPair alpha, int entering, int lane) {
   if (all_reached(alpha)) {
     return alpha;
   }
@@ -185,8 +211,11 @@ METAL_FUNC Pair with_levels_of_alpha(Pair alpha, int entering, int lane) {
 }
 
 // `edge_lane` has the window's last label.
-METAL_FUNC Pair
-with_levels_of_beta_p(Pair beta_p, int entering, int lane, int edge_lane) {
+METAL_FUNC LevelledPair with_levels_of_beta_p(
+    LevelledPair beta_p,
+    int entering,
+    int lane,
+    int edge_lane) {
   if (all_reached(beta_p)) {
     return beta_p;
   }
@@ -215,8 +244,11 @@ struct Predecessors {
   float blank_to_label;
 };
 
-METAL_FUNC Predecessors
-predecessors_of(Pair levels, int entering_level, Place place, int lane) {
+METAL_FUNC Predecessors predecessors_of(
+    LevelledPair levels,
+    int entering_level,
+    Place place,
+    int lane) {
   int before = metal::simd_shuffle_up(levels.label.e, 1);
   before = lane == 0 ? entering_level : before;
   return Predecessors{
@@ -245,7 +277,7 @@ struct Successors {
 };
 
 METAL_FUNC Successors successors_of(
-    Pair levels,
+    LevelledPair levels,
     int entering_level_of_blank,
     int entering_level_of_label,
     Place place,

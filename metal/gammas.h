@@ -73,14 +73,14 @@ template <int SEGMENT>
 METAL_FUNC void alpha_in_floats(
     thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
-    thread Pair (&levels)[SEGMENT / span_frames],
+    thread LevelledPair (&levels)[SEGMENT / span_frames],
     thread Range& range,
     Place place,
     WindowEnds ends,
     GammaMemory memory,
     int lane) {
-  const Extended label_before = on_levels_of_spans(ends.label_before);
-  Pair alpha = or_one(ends.alpha, place.has_states);
+  const Levelled label_before = on_levels_of_spans(ends.label_before);
+  LevelledPair alpha = or_one(ends.alpha, place.has_states);
 #pragma unroll
   for (int begin = 0; begin < SEGMENT; begin += span_frames) {
     const int level = metal::simd_broadcast(label_before.e, begin);
@@ -117,8 +117,11 @@ struct GammaFactors {
   int greatest; // exponent
 };
 
-METAL_FUNC GammaFactors
-gamma_factors_of(Pair alpha, Pair beta_p, Extended z, bool has_states) {
+METAL_FUNC GammaFactors gamma_factors_of(
+    LevelledPair alpha,
+    LevelledPair beta_p,
+    Extended z,
+    bool has_states) {
   const int blank =
       has_states ? alpha.blank.e + beta_p.blank.e - z.e : zero_exponent;
   const int label =
@@ -136,16 +139,16 @@ template <int SEGMENT, typename Scores>
 METAL_FUNC bool multiply_by_beta_in_floats(
     thread float (&blank_gammas)[SEGMENT],
     LabelGammas gammas,
-    thread const Pair (&alpha_levels)[SEGMENT / span_frames],
+    thread const LevelledPair (&alpha_levels)[SEGMENT / span_frames],
     thread Range& range,
     GammaTask<SEGMENT, Scores> task,
     Place place,
     WindowEnds ends,
     int lane) {
-  const Extended next_blank = on_levels_of_spans(ends.next.blank);
-  const Extended next_label = on_levels_of_spans(ends.next.label);
+  const Levelled next_blank = on_levels_of_spans(ends.next.blank);
+  const Levelled next_label = on_levels_of_spans(ends.next.label);
   const int edge_lane = edge_lane_of(task.segment.S_n, place, lane);
-  Pair beta_p = or_one(ends.beta_p, place.has_states);
+  LevelledPair beta_p = or_one(ends.beta_p, place.has_states);
   int greatest = 0; // exponent of a factor
 #pragma unroll
   for (int begin = SEGMENT - span_frames; begin >= 0; begin -= span_frames) {
@@ -203,7 +206,7 @@ METAL_FUNC bool gammas_in_floats(
     int lane) {
   const bool p_in_range = store_p_labels(task, place);
   Range range = empty_range();
-  Pair levels[SEGMENT / span_frames];
+  LevelledPair levels[SEGMENT / span_frames];
   alpha_in_floats(
       blank_gammas, gammas, levels, range, place, ends, task.memory, lane);
   const bool factors_in_range = multiply_by_beta_in_floats(

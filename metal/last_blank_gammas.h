@@ -12,9 +12,9 @@ METAL_FUNC void add_last_blank(GammaTask<SEGMENT, Scores> task, int lane) {
   const int f = lane % SEGMENT;
   float gamma = segment.S_n == 0 ? 1.0f : 0.0f;
   if (segment.S_n > 0 && segment.has_path(window)) {
-    Extended before = unreached();
+    Levelled before = unreached();
     if (segment.has_alpha(window)) {
-      before = extended_from_bits(segment.alpha[2 * segment.S_n]);
+      before = levelled_from_bits(segment.alpha[2 * segment.S_n]);
     }
     gamma = last_blank_gamma<SEGMENT>(
         to_extended(before),

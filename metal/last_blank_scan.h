@@ -19,7 +19,7 @@ METAL_FUNC void scan_last_blank(
   const Sequence sequence = scan.sequence;
   const int k = lane % SEGMENT;
   const Frames frames = scan.frames(turn);
-  Extended label = unreached();
+  Levelled label = unreached();
   if (sequence.S_n > 0) {
     const Shared<uint> inbox = scan.memory.inbox_of(0, turn);
     label = edge_value(inbox[k], inbox[k + SEGMENT]);
@@ -35,7 +35,7 @@ METAL_FUNC void scan_last_blank(
       lane);
   if (turn < window.turns.last && lane == 0) {
     outputs.checkpoint[scan.backward ? 0 : 2 * sequence.S_n] =
-        extended_to_bits(from_extended(last_blank));
+        levelled_to_bits(to_levelled(last_blank));
   }
   advance(outputs, frames.step);
 }

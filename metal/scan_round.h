@@ -23,7 +23,7 @@ METAL_FUNC void scan_round(
   // state; both use the outputs.
   LoadedScores<SEGMENT> loaded = no_loaded_scores<SEGMENT>();
   ScanOutputs outputs = outputs_of(scan, window, self.lane);
-  Pair state = initial_state(scan, window.place);
+  LevelledPair state = initial_state(scan, window.place);
   Extended last_blank =
       scan.sequence.S_n == 0 ? extended_one() : extended_zero();
 

@@ -351,11 +351,11 @@ METAL_FUNC void advance(thread ScanOutputs& outputs, int step) {
 
 // Before its first frame a path is in its first blank.
 template <int SEGMENT, typename Sequence>
-METAL_FUNC Pair
+METAL_FUNC LevelledPair
 initial_state(thread const Scan<SEGMENT, Sequence>& scan, Place place) {
-  Pair state = unreached_pair();
+  LevelledPair state = unreached_pair();
   if (place.blank == (scan.backward ? scan.sequence.S_n : 0)) {
-    state.blank = extended_one();
+    state.blank = levelled_one();
   }
   return or_one(state, place.has_states);
 }
@@ -363,7 +363,7 @@ initial_state(thread const Scan<SEGMENT, Sequence>& scan, Place place) {
 // The label that enters the window with frame lane % SEGMENT. A round's first
 // window reads what the last window of the round before has stored in `edges`.
 template <bool ROUNDS, int SEGMENT, typename Sequence>
-METAL_FUNC Extended entering_label(
+METAL_FUNC Levelled entering_label(
     thread const Scan<SEGMENT, Sequence>& scan,
     ScanWindow window,
     int turn,
@@ -384,10 +384,10 @@ METAL_FUNC Extended entering_label(
 }
 
 METAL_FUNC void
-store_checkpoint(Device<uint64_t> checkpoint, Place place, Pair state) {
+store_checkpoint(Device<uint64_t> checkpoint, Place place, LevelledPair state) {
   if (place.has_states) {
-    checkpoint[2 * place.blank] = extended_to_bits(state.blank);
-    checkpoint[2 * place.label + 1] = extended_to_bits(state.label);
+    checkpoint[2 * place.blank] = levelled_to_bits(state.blank);
+    checkpoint[2 * place.label + 1] = levelled_to_bits(state.label);
   }
 }
 
@@ -395,7 +395,7 @@ store_checkpoint(Device<uint64_t> checkpoint, Place place, Pair state) {
 // of `turn`.
 template <bool ROUNDS, int SEGMENT, typename Sequence>
 METAL_FUNC void scan_segment(
-    thread Pair& state,
+    thread LevelledPair& state,
     thread ScanOutputs& outputs,
     thread const Scan<SEGMENT, Sequence>& scan,
     ScanWindow window,
@@ -405,7 +405,7 @@ METAL_FUNC void scan_segment(
     return;
   }
   const ScanMemory<SEGMENT> memory = scan.memory;
-  const Extended entering = entering_label<ROUNDS>(scan, window, turn, lane);
+  const Levelled entering = entering_label<ROUNDS>(scan, window, turn, lane);
   const Exits exits =
       exits_of(outputs, memory.inbox_of(window.next_slot, turn));
   const bool exact = scan_in_floats<SEGMENT>(
@@ -440,7 +440,7 @@ METAL_FUNC void store_final_states(
     thread const Scan<SEGMENT, Sequence>& scan,
     ScanWindow window,
     bool is_second, // simdgroup of the window
-    Pair state, // of the first
+    LevelledPair state, // of the first
     Extended last_blank, // of the second
     int lane) {
   const Shared<uint64_t> final_states = scan.memory.final_states;

@@ -56,7 +56,7 @@ struct Segment {
     return frames.first + SEGMENT < T_n && 32 * window >= band.first + SEGMENT;
   }
   // What enters the window with the segment's f-th frame.
-  METAL_FUNC Extended edge(int row, int window, int f) const {
+  METAL_FUNC Levelled edge(int row, int window, int f) const {
     const int k = row == alpha_of_label_before ? f : SEGMENT - 1 - f;
     const int at = edge_offset(window, row, SEGMENT) + k;
     return edge_value(edges[at], edges[at + SEGMENT]);
@@ -112,11 +112,11 @@ METAL_FUNC Segment<SEGMENT> segment_of(
 
 // The states around one window of the segment.
 struct WindowEnds {
-  Pair alpha; // before the segment
-  Pair beta_p; // after it
+  LevelledPair alpha; // before the segment
+  LevelledPair beta_p; // after it
   // Lane f has what enters with frame f % SEGMENT:
-  Extended label_before; // alpha
-  Pair next; // beta_p
+  Levelled label_before; // alpha
+  LevelledPair next; // beta_p
 };
 
 template <int SEGMENT>
@@ -129,17 +129,17 @@ ends_of(Segment<SEGMENT> segment, Place place, int window, int lane) {
   const bool label_enters = window > 0 && first - 32 >= band.first;
   const bool next_enters = first + 32 < segment.S_n && first + 32 <= band.last;
   if (segment.frames.first == 0 && place.blank == 0) {
-    ends.alpha.blank = extended_one();
+    ends.alpha.blank = levelled_one();
   }
   if (place.has_states && segment.has_alpha(window)) {
-    ends.alpha.blank = extended_from_bits(segment.alpha[2 * place.blank]);
-    ends.alpha.label = extended_from_bits(segment.alpha[2 * place.label + 1]);
+    ends.alpha.blank = levelled_from_bits(segment.alpha[2 * place.blank]);
+    ends.alpha.label = levelled_from_bits(segment.alpha[2 * place.label + 1]);
   }
   if (place.has_states && segment.has_beta_p(window)) {
-    ends.beta_p.label = extended_from_bits(segment.beta_p[2 * place.label + 1]);
+    ends.beta_p.label = levelled_from_bits(segment.beta_p[2 * place.label + 1]);
     // The scan of beta_p has a window's first blank in the window before.
     if (lane > 0 || window == 0 || segment.has_beta_p(window - 1)) {
-      ends.beta_p.blank = extended_from_bits(segment.beta_p[2 * place.blank]);
+      ends.beta_p.blank = levelled_from_bits(segment.beta_p[2 * place.blank]);
     }
   }
   const int f = lane % SEGMENT;

@@ -62,8 +62,8 @@ METAL_FUNC ClassTables class_tables_of(
 }
 
 // checkpoints hold alpha (0) after a segment's last frame and beta_p (1) at its
-// first frame, of the blank and the label of each pair. The last blank is entry
-// S.
+// first frame, of the blank and the label of each pair, as floats with levels
+// (Levelled, floats.h). The last blank is entry S.
 
 // edges hold what enters each window from its neighbours before each frame of
 // the segment, in the order of the scan, as floats (0) and their levels (1):

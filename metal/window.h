@@ -55,7 +55,7 @@ template <int SEGMENT>
 METAL_FUNC void store_span(
     Exits exits,
     int begin,
-    Pair levels,
+    LevelledPair levels,
     thread const float (&blanks)[span_frames],
     thread const float (&labels)[span_frames]) {
   if (exits.stores_label) {
@@ -73,15 +73,15 @@ METAL_FUNC void store_span(
 // in range. Lane f has what enters the window with frame f % SEGMENT.
 template <int SEGMENT>
 METAL_FUNC bool scan_in_floats(
-    thread Pair& state,
-    Extended entering,
+    thread LevelledPair& state,
+    Levelled entering,
     Place place,
     Shared<float> p_blanks, // (SEGMENT)
     Shared<float> p_labels, // (SEGMENT) of this lane, with a stride of 32
     Exits exits,
     int lane) {
-  const Extended enters = on_levels_of_spans(entering);
-  Pair scanned = state;
+  const Levelled enters = on_levels_of_spans(entering);
+  LevelledPair scanned = state;
   Range range = empty_range();
 #pragma unroll
   for (int begin = 0; begin < SEGMENT; begin += span_frames) {
@@ -119,7 +119,7 @@ METAL_FUNC bool scan_in_floats(
 
 // Scan in extended range ------------------------------------------------------
 
-METAL_FUNC void store_frame(Exits exits, int k, int frames, Pair a) {
+METAL_FUNC void store_frame(Exits exits, int k, int frames, LevelledPair a) {
   if (exits.stores_label) {
     exits.inbox[k] = as_type<uint>(a.label.m);
     exits.inbox[frames + k] = as_type<uint>(a.label.e);
@@ -134,8 +134,8 @@ METAL_FUNC void store_frame(Exits exits, int k, int frames, Pair a) {
 
 template <int SEGMENT, typename Sequence>
 METAL_FUNC void scan_in_extended_range(
-    thread Pair& state,
-    Extended entering,
+    thread LevelledPair& state,
+    Levelled entering,
     Place place,
     Sequence sequence,
     Frames frames,
@@ -146,7 +146,7 @@ METAL_FUNC void scan_in_extended_range(
   Pair numbers = or_zero(to_extended(state), place.has_states);
 #pragma unroll 1
   for (int k = 0; k < SEGMENT; ++k) {
-    store_frame(exits, k, SEGMENT, from_extended(numbers));
+    store_frame(exits, k, SEGMENT, to_levelled(numbers));
     Extended p_blank = extended_one(); // p_blank_after_end
     Extended p_label = extended_zero(); // p_label_after_end
     if (frames.contains(k)) {
@@ -164,5 +164,5 @@ METAL_FUNC void scan_in_extended_range(
         p_label,
         lane);
   }
-  state = or_one(from_extended(numbers), place.has_states);
+  state = or_one(to_levelled(numbers), place.has_states);
 }
