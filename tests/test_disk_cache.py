@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import preload
 import pytest
 
 from mlx_ctc._ext import cache_folder, load_from_cache, store_in_cache
@@ -224,6 +225,37 @@ def test_several_processes_share_a_folder(folder):
     assert sum(found) > 0
     assert all(name.endswith(".kernel") for name in os.listdir(folder))
     assert sum(file.stat().st_size for file in files(folder)) <= 100_000
+
+
+# Of two containers that share a folder: the same number of calls in each process, and
+# the same process number.
+EQUAL_PROCESSES = """
+import multiprocessing, sys
+from mlx_ctc._ext import load_from_cache, store_in_cache
+folder, fork = sys.argv[2], multiprocessing.get_context("fork")
+together = fork.Barrier(2)
+
+def store():
+    for i in range(500):
+        together.wait(20)
+        assert store_in_cache(folder, b"key", bytes(100_000), 1 << 20), i
+        assert load_from_cache(folder, b"key") == bytes(100_000), i
+
+children = [fork.Process(target=store) for _ in range(2)]
+for child in children:
+    child.start()
+for child in children:
+    child.join()
+sys.exit(max(abs(child.exitcode) for child in children))
+"""
+SAME_PROCESS_NUMBER = 'extern "C" int getpid() { return 7; }'
+
+
+def test_processes_of_equal_numbers_share_a_folder(folder, tmp_path):
+    library = preload.compile_library(SAME_PROCESS_NUMBER, tmp_path)
+    result = preload.run_with(library, EQUAL_PROCESSES, str(folder))
+    assert result.returncode == 0, result.stderr
+    assert all(name.endswith(".kernel") for name in os.listdir(folder))
 
 
 def test_where_the_folder_is(monkeypatch):

@@ -1,7 +1,6 @@
 #include "cuda/disk_cache.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -49,8 +48,7 @@ Header header_of(std::string_view key, std::string_view value) {
 
 class File {
  public:
-  File(const std::string& path, int flags)
-      : descriptor_(open(path.c_str(), flags | O_CLOEXEC, 0600)) {}
+  explicit File(int descriptor) : descriptor_(descriptor) {}
   ~File() {
     close();
   }
@@ -112,6 +110,19 @@ class File {
   int descriptor_;
 };
 
+File open_to_read(const std::string& path) {
+  return File(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+}
+
+// Opens a new file, and puts its name into `path`: the path, characters that
+// are random, and the suffix. A process number would not do: those of two
+// containers that share the folder may be equal.
+File open_new(std::string& path, std::string_view suffix) {
+  path.append(".XXXXXX").append(suffix);
+  int length = static_cast<int>(suffix.size());
+  return File(mkostemps(path.data(), length, O_CLOEXEC));
+}
+
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
@@ -127,7 +138,7 @@ std::optional<std::string> DiskCache::load(const std::string& key) const {
   if (folder_.empty()) {
     return std::nullopt;
   }
-  File file(path_of(key), O_RDONLY);
+  auto file = open_to_read(path_of(key));
   auto content = file.is_open() ? file.read(owner_) : std::nullopt;
   if (!content || content->size() < sizeof(Header) + key.size()) {
     return std::nullopt;
@@ -153,13 +164,14 @@ bool DiskCache::store(const std::string& key, const std::string& value) const {
   if (fs::create_directories(folder_, error)) {
     fs::permissions(folder_, fs::perms::owner_all, error);
   }
-  static std::atomic<int> count = 0;
   auto path = path_of(key);
-  auto written = path + "." + std::to_string(getpid()) + "_" +
-      std::to_string(count++) + std::string(partial);
+  auto written = path;
+  auto file = open_new(written, partial);
+  if (!file.is_open()) {
+    return false;
+  }
   auto header = header_of(key, value);
-  File file(written, O_WRONLY | O_CREAT | O_EXCL);
-  bool ok = file.is_open() &&
+  bool ok =
       file.write({reinterpret_cast<const char*>(&header), sizeof(header)}) &&
       file.write(key) && file.write(value) && file.close() &&
       std::rename(written.c_str(), path.c_str()) == 0;
