@@ -25,7 +25,7 @@ const int member = thread_index % FRAME_THREADS; // of the frame's threads
 
 // Frames come in the order of memory of a contiguous (T, N, C). All threads of
 // a threadgroup run the same number of iterations, so that all meet at the
-// barriers.
+// barriers. The host refuses so many frames that `begin` would overflow.
 const uint all_frames = uint(T) * uint(N);
 for (uint begin = threadgroup_position_in_grid.x * FRAMES; begin < all_frames;
      begin += threadgroups_per_grid.x * FRAMES) {

@@ -72,6 +72,26 @@ def test_gpu_takes_sequences_that_a_launch_can_count():
         launches(2**21)
 
 
+def test_gpu_takes_frames_that_the_normalisers_can_count():
+    # C < 16 has the most frames in a threadgroup, and so the widest steps.
+    most = 15 * 2**28
+    _ext.cuda_texts((2**12, most // 2**12, 8, 1), mx.float32)
+    for T, N in (2**12, most // 2**12 + 1), (2**16, 2**16):
+        says = rf"at most {most} frames on a GPU but got T = {T} frames of N = {N}"
+        with pytest.raises(ValueError, match=says):
+            _ext.cuda_texts((T, N, 8, 1), mx.float32)
+
+
+def test_gpu_takes_segments_that_a_launch_can_count():
+    # Threadgroups of 4 simdgroups; of the gradient one for each frame.
+    most = (2**31 - 1) // 128
+    shape = (1, 32, 5120)
+    _ext.cuda_texts((most, *shape), mx.float32)
+    says = f"at most {most} threadgroups .* ctc_gradient but got {most + 1}"
+    with pytest.raises(ValueError, match=says):
+        _ext.cuda_texts((most + 1, *shape), mx.float32)
+
+
 @pytest.mark.parametrize("name", ["targets", "input_lengths", "target_lengths"])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bool_, mx.complex64])
 def test_targets_and_lengths_are_integers(name, dtype):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from problems import loss_and_gradient
 
+from mlx_ctc import ctc_posteriors
+
 GiB = 2**30
 
 
@@ -60,3 +62,16 @@ def test_stride_beyond_two_billion_elements(device, rng, axis):
     expected = loss_and_gradient(inputs.swapaxes(0, axis), *rest, with_logits=True)
     assert mx.array_equal(loss, expected[0])
     assert mx.array_equal(gradient, expected[1])
+
+
+@pytest.mark.slow
+def test_posteriors_of_more_than_two_billion_frames():
+    needs_memory(10 * GiB)
+    T, N = 2**16, 2**15 + 1
+    scores = mx.broadcast_to(mx.zeros(()), (T, N, 1))
+    lengths = [0] * (N - 1) + [T]
+    empty = mx.zeros((N, 0), mx.int32)
+    result = ctc_posteriors(scores, empty, lengths, 0, stream=mx.cpu)
+    assert result.size > 2**31
+    assert np.array(result[-1], copy=False).min() == 1
+    assert not np.array(result[:100], copy=False).any()

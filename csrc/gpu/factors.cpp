@@ -5,6 +5,7 @@
 namespace mlx_ctc::gpu {
 
 Launch factors_launch(const Problem& problem) {
+  constexpr const char* name = "ctc_factors";
   constexpr int simdgroups = 4;
   constexpr int threads = simdgroups * simdgroup_width;
   // A simdgroup for each task (factor_of_simdgroup), or fewer if they fill the
@@ -17,7 +18,7 @@ Launch factors_launch(const Problem& problem) {
   int64_t threadgroups = ceil_div(std::min(tasks, most), simdgroups);
   int factors = static_cast<int>(threadgroups) * simdgroups;
   return {
-      .name = "ctc_factors",
+      .name = name,
       .inputs = joined(
           {batch_names(),
            {"normalisers", "scan_loss", "z", "checkpoints", options_name}}),
@@ -26,7 +27,7 @@ Launch factors_launch(const Problem& problem) {
           {{"LOGITS", problem.with_logits},
            {"MANY_CLASSES", problem.has_many_classes()},
            {"SEGMENT", problem.segment_frames()}},
-      .grid = segments_grid(threads, threadgroups, problem.N),
+      .grid = segments_grid(name, threads, threadgroups, problem.N),
       .threadgroup = {threads, 1, 1},
       .max_threads = threads,
       .resident = 8,

@@ -23,6 +23,7 @@ int simdgroups_for(int windows) {
 } // namespace
 
 Launch gradient_launch(const Problem& problem) {
+  constexpr const char* name = "ctc_gradient";
   auto [T, N, C, S] = std::tuple(problem.T, problem.N, problem.C, problem.S);
   int simdgroups = simdgroups_for(problem.windows());
   // Rounded up, so that only a few variants are compiled.
@@ -47,7 +48,7 @@ Launch gradient_launch(const Problem& problem) {
   // Short rows are written side by side, a thread for each class.
   int side_by_side = floor_power_of_two(threads / C, std::min(frames, 4));
   return {
-      .name = "ctc_gradient",
+      .name = name,
       .inputs =
           joined({batch_names(), {"cotangent"}, scan_tables(), {options_name}}),
       .outputs = {{"gradient", {T, N, C}, problem.type}},
@@ -61,7 +62,7 @@ Launch gradient_launch(const Problem& problem) {
            {"PART", part_labels},
            {"CAPACITY", capacity},
            {"MAX_SIMDGROUPS", max_simdgroups}},
-      .grid = segments_grid(threads, ceil_div(T, frames), N),
+      .grid = segments_grid(name, threads, ceil_div(T, frames), N),
       .threadgroup = {threads, 1, 1},
       .max_threads = max_threads,
       // 65536 registers / 72 for each thread = 910 resident threads.

@@ -27,7 +27,8 @@ Launch posteriors_launch(const Problem& problem);
 
 // A grid with a threadgroup for each segment of each sequence. x: segments;
 // y and z: the sequences, n = y + z * size of y. CUDA limits y and z to 65535
-// threadgroups each.
-std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N);
+// threadgroups each. Refuses more threads along x than MLX can count.
+std::tuple<int, int, int>
+segments_grid(const char* kernel, int threads, int64_t segments, int N);
 
 } // namespace mlx_ctc::gpu

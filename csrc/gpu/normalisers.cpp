@@ -1,12 +1,34 @@
 // The launch of metal/normalisers.metal: the softmax normaliser of each frame.
+#include <stdexcept>
+
 #include "gpu/kernels.h"
 #include "kernel_text.h"
 
 namespace mlx_ctc::gpu {
 
+namespace {
+
+constexpr int threads = 256;
+constexpr int64_t max_threadgroups = 1 << 20;
+
+// The kernel counts frames by a uint, from one that it computes to the next one
+// of the same thread, which is up to so many threads away.
+constexpr int64_t max_frames = (int64_t(1) << 32) - max_threadgroups * threads;
+
+void check_frames(const Problem& problem) {
+  if (int64_t(problem.T) * problem.N > max_frames) {
+    throw std::invalid_argument(
+        "[mlx_ctc] Expected logits of at most " + std::to_string(max_frames) +
+        " frames on a GPU but got T = " + std::to_string(problem.T) +
+        " frames of N = " + std::to_string(problem.N) +
+        " sequences. Pass fewer sequences at once.");
+  }
+}
+
+} // namespace
+
 Launch normalisers_launch(const Problem& problem) {
-  constexpr int threads = 256;
-  constexpr int64_t max_threadgroups = 1 << 20;
+  check_frames(problem);
   // Threads that share a frame: each takes 8 classes or more, so that the
   // reduction over the threads is little beside the reading.
   int frame_threads = problem.C > 16384

@@ -1,7 +1,9 @@
 #include "gpu/plan.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
+#include <stdexcept>
 #include <utility>
 
 #include "gpu/kernels.h"
@@ -31,7 +33,15 @@ Names scan_tables() {
       "label_of_rank"};
 }
 
-std::tuple<int, int, int> segments_grid(int threads, int64_t segments, int N) {
+std::tuple<int, int, int>
+segments_grid(const char* kernel, int threads, int64_t segments, int N) {
+  constexpr int most = std::numeric_limits<int>::max();
+  if (segments > most / threads) {
+    throw std::invalid_argument(
+        "[mlx_ctc] Expected at most " + std::to_string(most / threads) +
+        " threadgroups for a sequence in the kernel " + kernel + " but got " +
+        std::to_string(segments) + ". Pass shorter sequences.");
+  }
   int across = std::min(N, 65535);
   return {
       static_cast<int>(threads * segments),

@@ -5,11 +5,12 @@
 namespace mlx_ctc::gpu {
 
 Launch posteriors_launch(const Problem& problem) {
+  constexpr const char* name = "ctc_posteriors";
   auto [T, N, C, S] = std::tuple(problem.T, problem.N, problem.C, problem.S);
   int simdgroups = std::min(problem.windows(), max_segment_simdgroups);
   int threads = simdgroups * simdgroup_width;
   return {
-      .name = "ctc_posteriors",
+      .name = name,
       .inputs = joined({batch_names(), scan_tables(), {options_name}}),
       .outputs =
           {{"by_label", {N, T, S + 1}, Type::float32},
@@ -20,7 +21,7 @@ Launch posteriors_launch(const Problem& problem) {
            {"SEGMENT", problem.segment_frames()},
            {"PART", part_labels},
            {"MAX_SIMDGROUPS", max_segment_simdgroups}},
-      .grid = segments_grid(threads, problem.segments(), N),
+      .grid = segments_grid(name, threads, problem.segments(), N),
       .threadgroup = {threads, 1, 1},
       .max_threads = max_segment_simdgroups * simdgroup_width,
       .resident = 1,

@@ -295,7 +295,7 @@ void eval_posteriors(
   SavingBatch batch(options.loss(), inputs);
   int64_t width = outputs[0].shape(2);
   batch.for_each_sequence(
-      workspaces, [&](int n, std::span<std::byte> workspace) {
+      workspaces, [&](int64_t n, std::span<std::byte> workspace) {
         Sequence sequence = batch.sequence(n);
         Saved saved = batch.saved(n, saved_in_outputs(outputs));
         int64_t size = batch.T * width; // of the rows of a sequence
