@@ -76,6 +76,11 @@ inline bool has_options(const Launch& launch) {
   return launch.inputs.back() == options_name;
 }
 
+// The kernel's name, with what its text depends on besides the template
+// arguments and the inputs. On Metal there is nothing: equal texts, which take
+// MLX 0.5 to 3 s to compile, have equal names.
+std::string text_name(const Launch& launch, Backend backend);
+
 // The text before the kernel's body.
 std::string header(const Launch& launch, Backend backend);
 

@@ -110,6 +110,21 @@ def test_no_launch_has_more_threads_than_an_m1_can_have_with_128_registers():
                 assert np.prod(launch.threadgroup) <= 384, (launch.name, S, C)
 
 
+def test_equal_texts_have_one_name():
+    # By which MLX keeps what it has compiled.
+    few, many = [
+        {
+            launch.name: text.text
+            for launch, text in launches_with_texts(
+                60, 9, C, 40, mx.float32, with_logits=False
+            )
+        }
+        for C in (1000, 1100)
+    ]
+    assert few["ctc_scan"] == many["ctc_scan"]
+    assert few.keys() == many.keys()
+
+
 def test_targets_in_parts(emulator, with_logits):
     sizes = {"T": 90, "S": 80, "C": 40}
     edit = ctc_on_emulator.in_parts_of(32)

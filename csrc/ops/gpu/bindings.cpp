@@ -45,7 +45,7 @@ nb::dict describe(const Launch& launch, const Names& arrays) {
     template_args.append(nb::make_tuple(name, value(arg)));
   }
   nb::dict result;
-  result["name"] = launch.name;
+  result["name"] = text_name(launch, Backend::metal);
   result["input_names"] = launch.inputs;
   result["arrays"] = passed;
   result["output_names"] = names;

@@ -31,22 +31,14 @@ std::string source_with_options(const Launch& launch) {
 
 // MLX before 0.32.1 caches Metal's libraries and CUDA's modules by the kernel's
 // name, so the name says all that the text depends on besides the template
-// arguments: the launch bounds, the dtypes of the inputs, which of them are in
-// constant memory, and the options if the text has them.
+// arguments: of the inputs, their dtypes and which are in constant memory.
 std::string unique_name(
     const Launch& launch,
     const std::vector<mx::array>& inputs) {
-  std::string name = launch.name + "_" + std::to_string(launch.max_threads) +
-      "_" + std::to_string(launch.resident);
+  auto name = text_name(launch, backend());
   for (const auto& input : inputs) {
     name += input.size() < constant_elements ? "_c" : "_d";
     name += std::to_string(static_cast<int>(input.dtype().val()));
-  }
-  if (backend() == Backend::cuda && has_options(launch)) {
-    for (int option : launch.options) {
-      name += '_';
-      name += std::to_string(option);
-    }
   }
   return name;
 }
