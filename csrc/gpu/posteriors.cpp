@@ -9,12 +9,14 @@ Launch posteriors_launch(const Problem& problem) {
   auto [T, N, C, S] = std::tuple(problem.T, problem.N, problem.C, problem.S);
   int simdgroups = std::min(problem.windows(), max_segment_simdgroups);
   int threads = simdgroups * simdgroup_width;
+  auto by_class =
+      problem.by_class ? std::vector{N, T, C} : std::vector{1, 1, 1};
   return {
       .name = name,
       .inputs = joined({batch_names(), scan_tables(), {options_name}}),
       .outputs =
           {{"by_label", {N, T, S + 1}, Type::float32},
-           {"by_class", {N, T, problem.by_class ? C : 1}, Type::float32}},
+           {"by_class", by_class, Type::float32}},
       .template_args =
           {{"LOGITS", problem.with_logits},
            {"BY_CLASS", problem.by_class},

@@ -94,3 +94,15 @@ def test_values_out_of_range(emulator, rng, name, by_class):
     result = np.array(run.arrays["by_class" if by_class else "by_label"].array())
     np.testing.assert_array_equal(np.isnan(result).all(axis=(1, 2)), np.arange(6) == 2)
     np.testing.assert_array_equal(np.isnan(result).any(axis=(1, 2)), np.arange(6) == 2)
+
+
+def test_no_table_is_allocated_that_is_not_written():
+    inputs = [
+        mx.zeros((50, 6, 9)),
+        mx.zeros((6, 8), mx.int32),
+        *[mx.zeros(6, mx.int32)] * 2,
+    ]
+    options = {"blank": 0, "with_logits": True}
+    *_, launch = ctc_on_emulator.launches_of(inputs, "posteriors", **options)
+    shapes = dict(zip(launch.output_names, launch.output_shapes, strict=True))
+    assert shapes == {"by_label": (6, 50, 9), "by_class": (1, 1, 1)}
