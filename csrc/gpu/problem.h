@@ -12,8 +12,9 @@ namespace mlx_ctc::gpu {
 // Threads of a simdgroup (Metal) or warp (CUDA).
 constexpr int simdgroup_width = 32;
 
-// Metal's limit of 32 KiB, less what the kernels need besides their tables.
-constexpr int threadgroup_bytes = 32768 - 512;
+// Metal's limit of 32 KiB, less what the gradient needs beside gamma and the
+// probabilities: up to 976 bytes.
+constexpr int threadgroup_bytes = 32768 - 1024;
 
 // Labels that are held in threadgroup memory at once. The gamma of one frame
 // takes 4 bytes for each: 24 KiB. Longer targets are taken in parts.

@@ -1,12 +1,16 @@
 # Every kernel of the library, as csrc/ops/gpu launches it: its text, and its results.
 
 import itertools
+import math
+import re
 from dataclasses import replace
 
 import ctc_on_emulator
 import mlx.core as mx
 import numpy as np
 import pytest
+from host_program import THREADGROUP_VARIABLE
+from metal_text import without_comments
 from problems import assert_gradient_close, assert_loss_close, random_problem
 from static_check import names, problems
 from translation_units import launches_with_texts
@@ -96,9 +100,10 @@ def test_a_last_round_of_few_windows_or_all(emulator, S):
     run(emulator, {"T": S + 15, "S": S, "C": 30}, N=1, ragged=False)
 
 
-def test_no_launch_has_more_threads_than_an_m1_can_have_with_128_registers():
-    # Metal refuses a launch with more threads than it has registers for.
-    for S, C in itertools.product([*range(0, 700, 31), 7500], [2, 30, 1100, 20000]):
+def launches_of_all_sizes():
+    """(launch, sizes) of every kernel, for targets and rows of many lengths."""
+    lengths = [*range(0, 700, 31), 1000, 2000, 4000, 7500]
+    for S, C in itertools.product(lengths, [2, 30, 1100, 20000]):
         inputs = [
             mx.zeros((2 * S + 1, 3, C)),
             mx.zeros((3, S), mx.int32),
@@ -107,7 +112,54 @@ def test_no_launch_has_more_threads_than_an_m1_can_have_with_128_registers():
         for op in ctc_on_emulator.OPS:
             options = {"blank": 0, "with_logits": True}
             for launch in ctc_on_emulator.launches_of(inputs, op, **options):
-                assert np.prod(launch.threadgroup) <= 384, (launch.name, S, C)
+                yield launch, (S, C)
+
+
+def test_no_launch_has_more_threads_than_an_m1_can_have_with_128_registers():
+    # Metal refuses a launch with more threads than it has registers for.
+    for launch, sizes in launches_of_all_sizes():
+        assert np.prod(launch.threadgroup) <= 384, (launch.name, sizes)
+
+
+# Of the types of threadgroup variables.
+BYTES = {
+    "bool": 1,
+    "int": 4,
+    "uint": 4,
+    "float": 4,
+    "float2": 8,
+    "int64_t": 8,
+    "uint64_t": 8,
+    "Scale": 8,
+    "Wide": 12,
+}
+
+
+def threadgroup_bytes(launch):
+    """The bytes of a kernel's threadgroup variables, each aligned to 16."""
+    text = without_comments(launch.header + launch.source)
+    constants = dict(re.findall(r"constexpr int (\w+) = ([^;?]+);", text))
+    constants |= {name: str(value) for name, value in launch.template}
+
+    def value(expression):
+        names = re.sub(r"[a-zA-Z_]\w*", lambda n: value(constants[n[0]]), expression)
+        return str(eval(names.replace("/", "//")))
+
+    total = 0
+    for variable in THREADGROUP_VARIABLE.finditer(text):
+        extents = re.findall(r"\[([^\]]*)\]", variable["extents"])
+        size = BYTES[variable["type"]] * math.prod(int(value(e)) for e in extents)
+        total += -(-size // 16) * 16
+    return total
+
+
+def test_every_launch_has_the_threadgroup_memory_that_metal_gives():
+    found = {}
+    for launch, sizes in launches_of_all_sizes():
+        used = threadgroup_bytes(launch)
+        assert used <= 32768, (launch.name, sizes)
+        found[launch.name] = max(used, found.get(launch.name, 0))
+    assert found["ctc_gradient"] > 24 * 1024  # the sizes reach the greatest
 
 
 def test_equal_texts_have_one_name():
