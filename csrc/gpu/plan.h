@@ -12,7 +12,9 @@ namespace mlx_ctc::gpu {
 struct Plan {
   // The inputs of the step, then its outputs: the results, then the tables.
   Names arrays;
-  std::vector<Launch> launches; // none for an empty problem
+  // None if the results have no elements, as those of an empty problem. Any
+  // element of a result has to be written by a launch.
+  std::vector<Launch> launches;
   std::vector<Table> tables; // what the launches write besides the results
 };
 

@@ -87,6 +87,10 @@ def run(
     arrays["cotangent"] = cotangent
     options = {**problem.options, "normalized": problem.normalized, **options}
     launches = launches_of(inputs, op, **options)
+    assert launches, (
+        f"{op}: no launch for scores of shape {log_probs.shape}, so that nothing would "
+        f"write {', '.join(RESULTS[op])}"
+    )
     launches = [edit(launch) for launch in launches]
     arrays["options"] = Buffer.of(mx.array(launches[0].options))
     return Run(launches, emulator.run(launches, arrays, RESULTS[op]))

@@ -177,6 +177,14 @@ def test_equal_texts_have_one_name():
     assert few.keys() == many.keys()
 
 
+def test_a_result_that_nothing_writes_is_named(emulator):
+    problem = random_problem(np.random.default_rng(7), T=0, N=3)
+    problem.target_lengths[:] = 0
+    says = r"forced_align: .* shape \(0, 3, 9\), .* alignments, scores"
+    with pytest.raises(AssertionError, match=says):
+        ctc_on_emulator.run(emulator, problem, op="forced_align")
+
+
 def test_targets_in_parts(emulator, with_logits):
     sizes = {"T": 90, "S": 80, "C": 40}
     edit = ctc_on_emulator.in_parts_of(32)

@@ -184,8 +184,14 @@ void Step::run(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs) {
   if (plan_.launches.empty()) {
-    for (auto& output : outputs) {
-      output.set_data(mx::allocator::malloc(output.nbytes()));
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (outputs[i].size() > 0) {
+        throw std::logic_error(
+            "No launch writes the step's output " +
+            plan_.arrays[inputs.size() + i] + " of shape " +
+            text(outputs[i].shape()) + ": a result with elements needs one");
+      }
+      outputs[i].set_data(mx::allocator::malloc(0));
     }
     return;
   }
