@@ -108,6 +108,12 @@ def test_every_kernel_compiles(dtype, with_logits):
     assert all(code.startswith((CUBIN, FAT_BINARY)) for code in codes)
 
 
+@pytest.mark.parametrize("dtype", [mx.int32, mx.complex64])
+def test_scores_of_another_type_are_refused(dtype):
+    with pytest.raises(ValueError, match="Expected scores of float16, .* another type"):
+        cuda_texts(SHAPES[0], dtype)
+
+
 def test_a_text_includes_nothing():
     for several in texts_of(SHAPES, STEP).values():
         assert not any("#include" in text for _, text in several)

@@ -118,10 +118,14 @@ Type type_of(mx::Dtype dtype) {
       return Type::float16;
     case mx::bfloat16:
       return Type::bfloat16;
+    case mx::float32:
+      return Type::float32;
     case mx::float64:
       return Type::float64;
     default:
-      return Type::float32;
+      throw std::invalid_argument(
+          "[mlx_ctc] Expected scores of float16, bfloat16, float32 or float64 "
+          "but got another type.");
   }
 }
 
