@@ -77,7 +77,7 @@ def beam_search(log_probs: mlx.core.array, lengths: Sequence[int], *, beam_width
 
 def gpu_launches(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, *, blank: int, with_logits: bool, zero_infinity: bool, normalized: bool) -> dict:
     """
-    What each op launches on Metal for inputs of these shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.
+    What each plan launches on Metal for inputs of these shapes and dtypes, as keyword arguments of mx.fast.metal_kernel.
     """
 
 def check_gpu_memory(log_probs: mlx.core.array, targets: mlx.core.array, input_lengths: mlx.core.array, target_lengths: mlx.core.array, blank: int, *, with_logits: bool, limit: int) -> None:
@@ -87,7 +87,7 @@ def check_gpu_memory(log_probs: mlx.core.array, targets: mlx.core.array, input_l
 
 def cuda_texts(shape: Sequence[int], dtype: mlx.core.Dtype, *, blank: int = 0, with_logits: bool = True, zero_infinity: bool = False, normalized: bool = True) -> dict:
     """
-    Of each op the functions and the texts that NVRTC would compile for a batch of shape (T, N, C, S).
+    Of each plan the functions and the texts that NVRTC would compile for a batch of shape (T, N, C, S).
     """
 
 def cuda_compile(library: str, architecture: int, sources: Sequence[tuple[str, str]], *, folder: str = '', shipped: str = '', nvfatbin: str = '', driver: int = 13000) -> tuple:

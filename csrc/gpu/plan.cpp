@@ -207,4 +207,18 @@ Plan posteriors_plan(const Problem& problem) {
       {problem.by_class ? "by_class" : "by_label"});
 }
 
+std::vector<std::pair<std::string, Plan>> all_plans(const Problem& problem) {
+  Problem by_label = problem; // without the options of the loss alone
+  by_label.zero_infinity = false;
+  by_label.normalized = true;
+  Problem by_class = by_label;
+  by_class.by_class = true;
+  return {
+      {"loss", loss_plan(problem)},
+      {"gradient", gradient_plan(problem)},
+      {"align", align_plan(by_label)},
+      {"posteriors", posteriors_plan(by_label)},
+      {"posteriors_by_class", posteriors_plan(by_class)}};
+}
+
 } // namespace mlx_ctc::gpu

@@ -2,6 +2,8 @@
 // their order, and the arrays that go in and out.
 #pragma once
 
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "gpu/launch.h"
@@ -25,5 +27,8 @@ Plan gradient_plan(const Problem& problem);
 
 Plan align_plan(const Problem& problem);
 Plan posteriors_plan(const Problem& problem);
+
+// All plans of a problem, by name, for the tests and benchmarks of the kernels.
+std::vector<std::pair<std::string, Plan>> all_plans(const Problem& problem);
 
 } // namespace mlx_ctc::gpu

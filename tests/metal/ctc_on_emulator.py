@@ -11,7 +11,7 @@ from metal_text import Launch, MetalText, generate
 from mlx_ctc import _ext
 
 INPUTS = ["log_probs", "targets", "input_lengths", "target_lengths"]
-# What each op launches, and what comes of it.
+# The plans of each op, as mlx_ctc._ext.gpu_launches names them, and what comes of it.
 OPS = {
     "ctc_loss": ["loss", "gradient"],
     "loss": ["loss"],

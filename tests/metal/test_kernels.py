@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import ctc_on_emulator
 import mlx.core as mx
@@ -113,6 +114,12 @@ def launches_of_all_sizes():
             options = {"blank": 0, "with_logits": True}
             for launch in ctc_on_emulator.launches_of(inputs, op, **options):
                 yield launch, (S, C)
+
+
+def test_every_kernel_is_launched():
+    texts = (Path(__file__).parents[2] / "metal").glob("*.metal")
+    launched = {launch.name for launch, _ in launches_of_all_sizes()}
+    assert launched == {f"ctc_{path.stem}" for path in texts}
 
 
 def test_no_launch_has_more_threads_than_an_m1_can_have_with_128_registers():

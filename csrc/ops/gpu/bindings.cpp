@@ -88,14 +88,9 @@ void bind_plans(nb::module_& m) {
             Options{blank, with_logits, zero_infinity, normalized},
             Backend::metal);
         nb::dict result;
-        result["loss"] = describe(loss_plan(problem));
-        result["gradient"] = describe(gradient_plan(problem));
-        problem.zero_infinity = false;
-        problem.normalized = true;
-        result["align"] = describe(align_plan(problem));
-        result["posteriors"] = describe(posteriors_plan(problem));
-        problem.by_class = true;
-        result["posteriors_by_class"] = describe(posteriors_plan(problem));
+        for (const auto& [name, plan] : all_plans(problem)) {
+          result[name.c_str()] = describe(plan);
+        }
         return result;
       },
       "log_probs"_a,
@@ -107,7 +102,7 @@ void bind_plans(nb::module_& m) {
       "with_logits"_a,
       "zero_infinity"_a,
       "normalized"_a,
-      "What each op launches on Metal for inputs of these shapes and dtypes, as "
+      "What each plan launches on Metal for inputs of these shapes and dtypes, as "
       "keyword arguments of mx.fast.metal_kernel.");
 }
 

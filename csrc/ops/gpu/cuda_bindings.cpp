@@ -70,14 +70,9 @@ void bind_texts(nb::module_& m) {
             .normalized = normalized,
             .backend = Backend::cuda};
         nb::dict result;
-        result["loss"] = texts(loss_plan(problem));
-        result["gradient"] = texts(gradient_plan(problem));
-        problem.zero_infinity = false;
-        problem.normalized = true;
-        result["align"] = texts(align_plan(problem));
-        result["posteriors"] = texts(posteriors_plan(problem));
-        problem.by_class = true;
-        result["posteriors_by_class"] = texts(posteriors_plan(problem));
+        for (const auto& [name, plan] : all_plans(problem)) {
+          result[name.c_str()] = texts(plan);
+        }
         return result;
       },
       "shape"_a,
@@ -87,7 +82,7 @@ void bind_texts(nb::module_& m) {
       "with_logits"_a = true,
       "zero_infinity"_a = false,
       "normalized"_a = true,
-      "Of each op the functions and the texts that NVRTC would compile for a batch "
+      "Of each plan the functions and the texts that NVRTC would compile for a batch "
       "of shape (T, N, C, S).");
 }
 
