@@ -108,7 +108,7 @@ def test_every_kernel_compiles(dtype, with_logits):
 
 @pytest.mark.parametrize("dtype", [mx.int32, mx.complex64])
 def test_scores_of_another_type_are_refused(dtype):
-    with pytest.raises(ValueError, match="Expected scores of float16, .* another type"):
+    with pytest.raises(ValueError, match=r"scores of float16, .* another type"):
         cuda_texts(SHAPES[0], dtype)
 
 

@@ -1,8 +1,12 @@
 # Every way to write the same problem gives the same loss and the same gradient.
 
+from functools import partial
+
 import mlx.core as mx
 import numpy as np
+import ops
 import pytest
+from ops import OPS
 from problems import REDUCTIONS, loss_and_gradient, random_problem
 
 from mlx_ctc import (
@@ -10,7 +14,6 @@ from mlx_ctc import (
     beam_search_decode,
     ctc_loss,
     ctc_posteriors,
-    forced_align,
     greedy_decode,
     nn,
 )
@@ -140,15 +143,23 @@ def test_numpy_targets_and_lengths_may_have_any_integer_dtype(rng, integer):
 
 
 NUMPY_INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i4", ">u2"]
-CALLS = {
-    "ctc_loss": lambda *call: ctc_loss(*call, with_logits=True),
-    "forced_align": lambda *call: forced_align(*call, with_logits=True)[0],
-    "ctc_posteriors": lambda *call: ctc_posteriors(*call, with_logits=True),
-}
+
+
+@pytest.fixture(params=OPS)
+def call(request):
+    """One of the functions, of logits."""
+    return partial(ops.results, request.param, with_logits=True)
+
+
+def assert_same_results(results, expected):
+    for result, wanted in zip(results, expected, strict=True):
+        if isinstance(result, list):
+            assert result == wanted
+        else:
+            np.testing.assert_array_equal(result, wanted)
 
 
 @pytest.mark.parametrize("integer", NUMPY_INTEGERS)
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_concatenated_targets_with_lengths_of_any_integer_dtype(rng, call, integer):
     problem = random_problem(rng)
     inputs, *_ = problem.arrays()
@@ -163,7 +174,7 @@ def test_concatenated_targets_with_lengths_of_any_integer_dtype(rng, call, integ
             problem.input_lengths.astype(integer),
             problem.target_lengths.astype(integer),
         )
-        np.testing.assert_array_equal(result, expected)
+        assert_same_results(result, expected)
 
 
 def test_the_example_with_unsigned_lengths():
@@ -173,15 +184,14 @@ def test_the_example_with_unsigned_lengths():
 
 
 @pytest.mark.parametrize("numpy", [np.float32, np.float16, np.float64])
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_scores_may_be_numpy(rng, call, numpy):
     problem = random_problem(rng)
     rest = problem.arrays()[1:]
     scores = problem.inputs.astype(numpy)
     batch_first = np.ascontiguousarray(scores.swapaxes(0, 1)).swapaxes(0, 1)
     expected = call(mx.array(scores), *rest)
-    np.testing.assert_array_equal(call(scores, *rest), expected)
-    np.testing.assert_array_equal(call(batch_first, *rest), expected)
+    assert_same_results(call(scores, *rest), expected)
+    assert_same_results(call(batch_first, *rest), expected)
 
 
 def test_scores_of_one_sequence_may_be_numpy(rng):
@@ -194,12 +204,11 @@ def test_scores_of_one_sequence_may_be_numpy(rng):
     assert best == beam_search_decode(mx.array(scores), 5, with_logits=True)[0].labels
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_blank_may_count_from_the_end(rng, call):
     problem = random_problem(rng, blank=8)
     expected = call(*problem.arrays(), 8)
     for blank in -1, np.int64(-1), np.uint8(8):
-        np.testing.assert_array_equal(call(*problem.arrays(), blank), expected)
+        assert_same_results(call(*problem.arrays(), blank), expected)
 
 
 def test_blank_of_decoders_may_count_from_the_end(rng):
@@ -362,22 +371,11 @@ def test_one_frame_may_have_a_mask(length, kind):
 def all_results(scores, targets, input_lengths, target_lengths, **options):
     """Of every function, as NumPy arrays and lists."""
     batch = scores, targets, input_lengths, target_lengths
-    labels, counts, totals = greedy_decode(scores, input_lengths, **options)
     return [
-        np.array(ctc_loss(*batch, reduction="none", **options)),
-        *map(np.array, forced_align(*batch, **options)),
-        np.array(ctc_posteriors(*batch, by_class=True, **options)),
-        *map(np.array, (labels, counts, totals)),
+        *map(np.array, ops.all_results(*batch, **options)),
+        *map(np.array, greedy_decode(scores, input_lengths, **options)),
         beam_search_decode(scores, input_lengths, 4, **options),
     ]
-
-
-def assert_same_results(results, expected):
-    for result, wanted in zip(results, expected, strict=True):
-        if isinstance(result, list):
-            assert result == wanted
-        else:
-            np.testing.assert_array_equal(result, wanted)
 
 
 @pytest.mark.parametrize("lazy", LAZY, ids=LAZY_IDS)

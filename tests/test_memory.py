@@ -10,9 +10,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from ops import OPS
 from problems import random_problem
 
-from mlx_ctc import ctc_loss, ctc_posteriors, forced_align
+from mlx_ctc import ctc_loss
 
 MiB = 2**20
 
@@ -56,7 +57,7 @@ def test_refused_steps_leave_nothing_behind(rng):
     assert active[-1] == active[0]
 
 
-@pytest.mark.parametrize("function", [ctc_loss, forced_align, ctc_posteriors])
+@pytest.mark.parametrize("function", OPS.values(), ids=OPS)
 def test_batch_first_scores_are_not_copied(device, function):
     def needed(scores, **options):
         mx.eval(scores)

@@ -14,10 +14,11 @@ from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
+import ops
 from exact import confident
 from problems import random_problem
 
-from mlx_ctc import ctc_posteriors, forced_align, greedy_decode
+from mlx_ctc import greedy_decode
 
 # One window, several, rounds of them; few classes and many. MLX makes constants of
 # the lengths of fewer than 8 sequences.
@@ -47,9 +48,7 @@ def call_every_op(problem, dtype=mx.float32):
     arrays = problem.arrays(dtype)
     results = [
         *problem.run(dtype),
-        *forced_align(*arrays, **problem.options),
-        ctc_posteriors(*arrays, **problem.options),
-        ctc_posteriors(*arrays, **problem.options, by_class=True),
+        *ops.all_results(*arrays, **problem.options),
         *greedy_decode(arrays[0], arrays[2], **problem.options),
     ]
     return [mx.sum(result).item() for result in results]
