@@ -32,7 +32,7 @@ from itertools import pairwise, product
 import mlx.core as mx
 import numpy as np
 import reference
-from problems import REDUCTIONS, TOLERANCE, to_numpy
+from problems import TOLERANCE, to_numpy
 
 from mlx_ctc import (
     _ext,
@@ -43,6 +43,7 @@ from mlx_ctc import (
     greedy_decode,
     nn,
 )
+from mlx_ctc.functional import REDUCTIONS
 
 HANG = 60  # seconds without progress
 DTYPES = [mx.float32, mx.float32, mx.float16, mx.bfloat16, mx.float64]

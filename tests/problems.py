@@ -26,9 +26,6 @@ TOLERANCE = {
     mx.bfloat16: Tolerance(1e-6, 1e-6, 2**-8),
 }
 
-
-REDUCTIONS = ["none", "sum", "mean", "mean_batch", "mean_volume"]
-
 # Probabilities (T, C) from the tests of Graves' own implementation, which TensorFlow's
 # and torchaudio's took over. The blank is 5.
 LONG = [

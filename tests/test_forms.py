@@ -7,7 +7,7 @@ import numpy as np
 import ops
 import pytest
 from ops import OPS
-from problems import REDUCTIONS, loss_and_gradient, random_problem
+from problems import loss_and_gradient, random_problem
 
 from mlx_ctc import (
     _ext,
@@ -17,6 +17,7 @@ from mlx_ctc import (
     greedy_decode,
     nn,
 )
+from mlx_ctc.functional import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("device")
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import reference
 from problems import (
-    REDUCTIONS,
     Problem,
     assert_gradient_close,
     loss_and_gradient,
@@ -14,6 +13,7 @@ from problems import (
 )
 
 from mlx_ctc import ctc_loss
+from mlx_ctc.functional import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("device")
 

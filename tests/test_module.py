@@ -6,9 +6,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from problems import REDUCTIONS, random_problem
+from problems import random_problem
 
 import mlx_ctc
+from mlx_ctc.functional import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("device")
 

@@ -9,7 +9,6 @@ import pytest
 import reference
 from problems import (
     LONG,
-    REDUCTIONS,
     REPEATING,
     Problem,
     assert_loss_close,
@@ -18,6 +17,7 @@ from problems import (
 )
 
 from mlx_ctc import ctc_loss
+from mlx_ctc.functional import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("device")
 
