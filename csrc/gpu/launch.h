@@ -45,6 +45,9 @@ struct Parameter {
 // launch's options. On CUDA they are passed by value.
 constexpr const char* options_name = "options";
 
+// In the order in which kernels read them; values_of in plan.cpp sets them.
+using OptionValues = std::array<int, 2>;
+
 using TemplateValue = std::variant<int, bool, Type>;
 
 struct Launch {
@@ -57,7 +60,7 @@ struct Launch {
   std::vector<int> written = {};
   std::vector<Table> outputs;
   std::vector<std::pair<std::string, TemplateValue>> template_args;
-  std::array<int, 2> options = {}; // blank, zero_infinity; set by the plan
+  OptionValues options = {}; // set by the plan
   std::tuple<int, int, int> grid; // in threads, as MLX counts
   std::tuple<int, int, int> threadgroup; // in threads
   // The most threads that a threadgroup has in any launch of the same text, and

@@ -101,6 +101,10 @@ std::string array_for(const std::string& parameter, const Problem& problem) {
   return parameter;
 }
 
+OptionValues values_of(const Problem& problem) {
+  return {problem.blank, problem.zero_infinity};
+}
+
 // `parameters` are those of the step's inputs.
 Plan plan(
     const Problem& problem,
@@ -114,7 +118,7 @@ Plan plan(
     arrays.push_back(table.name);
   }
   for (auto& launch : launches) {
-    launch.options = {problem.blank, problem.zero_infinity};
+    launch.options = values_of(problem);
     for (const auto& name : launch.inputs) {
       auto array = array_for(name, problem);
       launch.parameters.push_back(parameters.at(array));

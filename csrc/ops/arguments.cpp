@@ -95,8 +95,8 @@ std::vector<mx::array> fold_inputs(
     int size,
     const mx::Stream& stream) {
   std::vector<mx::array> folded;
-  folded.reserve(4);
-  for (int i = 0; i < 4; ++i) {
+  folded.reserve(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
     folded.push_back(fold(inputs[i], axes[i], size, i == 0 ? 1 : 0, stream));
   }
   return folded;

@@ -34,6 +34,10 @@ template <typename... Parts>
   throw std::invalid_argument("[" + op + "] " + (text(parts) + ...));
 }
 
+// log_probs, targets, input_lengths and target_lengths: the first inputs of
+// each op. What a loss has saved follows them.
+constexpr int batch_inputs = 4;
+
 // Checks the shapes and dtypes of the four inputs and the blank, on which
 // memory safety depends. Python has checked the rest.
 void check(
@@ -51,7 +55,8 @@ mx::array fold(
     int into,
     const mx::Stream& stream);
 
-// The four inputs of a vmapped op as those of one larger batch.
+// The inputs of a vmapped op as those of one larger batch: log_probs with N as
+// its second axis, and any others with N as their first.
 std::vector<mx::array> fold_inputs(
     const std::vector<mx::array>& inputs,
     const std::vector<int>& axes,

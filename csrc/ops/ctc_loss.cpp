@@ -14,6 +14,10 @@ namespace {
 // those nodes and that of the loss.
 using GradientCount = std::shared_ptr<std::atomic<int>>;
 
+// Which input of CTCLoss is the loss that CTCForward has computed, and of
+// CTCLossGradient the cotangent. What is saved follows it.
+constexpr int loss_input = batch_inputs;
+
 struct GradientOptions : Options {
   GradientCount gradients; // null if the loss has been evaluated before
 
@@ -157,10 +161,10 @@ class CTCLoss : public Op<CTCLoss, Options> {
       const mx::Stream& stream) {
     bool on_gpu = stream.device == mx::Device::gpu;
     auto gradient_inputs = inputs;
-    gradient_inputs[4] =
+    gradient_inputs[loss_input] =
         on_gpu ? gpu::in_gpu_memory(cotangent, stream) : cotangent;
     return CTCLossGradient::node(
-        gradient_inputs, {options, counted(inputs[4])}, stream)[0];
+        gradient_inputs, {options, counted(inputs[loss_input])}, stream)[0];
   }
 
   // The count of the gradients of a loss by CTCForward, and one more in it.
@@ -176,7 +180,7 @@ class CTCLoss : public Op<CTCLoss, Options> {
   }
 
   Outputs outputs(const std::vector<mx::array>& inputs) {
-    return {{inputs[4].shape()}, {inputs[4].dtype()}};
+    return {{inputs[loss_input].shape()}, {inputs[loss_input].dtype()}};
   }
 
   const char* name() const override {
@@ -186,13 +190,13 @@ class CTCLoss : public Op<CTCLoss, Options> {
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    outputs[0].copy_shared_buffer(inputs[4]);
+    outputs[0].copy_shared_buffer(inputs[loss_input]);
   }
 
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    outputs[0].copy_shared_buffer(inputs[4]);
+    outputs[0].copy_shared_buffer(inputs[loss_input]);
   }
 
   std::vector<mx::array> vjp(
@@ -231,7 +235,7 @@ std::vector<mx::array> CTCLoss::jvp(
     const std::vector<mx::array>& primals,
     const std::vector<mx::array>& tangents,
     const std::vector<int>& argnums) {
-  const auto& loss = primals[4];
+  const auto& loss = primals[loss_input];
   auto tangent = mx::zeros_like(loss, stream());
   for (size_t i = 0; i < argnums.size(); ++i) {
     if (argnums[i] == 0) {
@@ -262,13 +266,18 @@ std::vector<mx::array> with_saved(
   return all;
 }
 
+// Without what is saved.
+std::vector<mx::array> batch_of(const std::vector<mx::array>& inputs) {
+  return {inputs.begin(), inputs.begin() + batch_inputs};
+}
+
 // The saved tables have no axis to divide, so the loss of the folded batch is
 // computed again.
 std::pair<std::vector<mx::array>, std::vector<int>> CTCLoss::vmap(
     const std::vector<mx::array>& inputs,
     const std::vector<int>& axes) {
   int size = vmap_size(inputs, axes);
-  auto folded = fold_inputs(inputs, axes, size, stream());
+  auto folded = fold_inputs(batch_of(inputs), axes, size, stream());
   auto loss =
       node(with_saved(folded, options_, stream()), options_, stream())[0];
   int N = loss.shape(0) / size;
@@ -279,8 +288,9 @@ std::pair<std::vector<mx::array>, std::vector<int>> CTCLossGradient::vmap(
     const std::vector<mx::array>& inputs,
     const std::vector<int>& axes) {
   int size = vmap_size(inputs, axes);
-  auto folded = fold_inputs(inputs, axes, size, stream());
-  auto cotangent = fold(inputs[4], axes[4], size, 0, stream());
+  auto folded = fold_inputs(batch_of(inputs), axes, size, stream());
+  auto cotangent =
+      fold(inputs[loss_input], axes[loss_input], size, 0, stream());
   auto gradient = CTCLoss::gradient(
       with_saved(folded, options_, stream()), cotangent, options_, stream());
   int N = gradient.shape(1) / size;

@@ -49,7 +49,7 @@ Segments segments_of(const std::vector<mx::array>& inputs) {
 }
 
 // The place of the cotangents in the inputs of gradient().
-constexpr int cotangent_input = 4;
+constexpr int cotangent_input = batch_inputs;
 
 // After the loss or the posteriors.
 SavedArrays<mx::array> saved_in_outputs(std::vector<mx::array>& outputs) {

@@ -1,6 +1,5 @@
 #include "ops/gpu/step.h"
 
-#include <array>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -52,9 +51,9 @@ mx::array bindable(const mx::array& a, const mx::array& other) {
 
 // Arrays of all options are kept, because a GPU reads them when the node that
 // used them may be gone.
-mx::array array_of(const std::array<int, 2>& options) {
+mx::array array_of(const OptionValues& options) {
   static std::mutex mutex;
-  static auto* arrays = new std::map<std::array<int, 2>, mx::array>;
+  static auto* arrays = new std::map<OptionValues, mx::array>;
   std::lock_guard lock(mutex);
   auto found = arrays->find(options);
   if (found == arrays->end()) {
