@@ -4,6 +4,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "ops/ctc_loss.h"
 #include "ops/gpu/step.h"
 
 namespace nb = nanobind;
@@ -118,7 +119,8 @@ void bind_memory_check(nb::module_& m) {
          size_t limit) {
         auto problem = problem_of(
             {log_probs, targets, input_lengths, target_lengths},
-            AlignOptions{blank, with_logits},
+            blank,
+            with_logits,
             Backend::metal);
         check_memory(
             "forced_align", problem, align_plan(problem).tables, limit);

@@ -15,29 +15,6 @@ namespace mlx_ctc::gpu {
 
 namespace {
 
-Problem sizes_of(
-    const std::vector<mx::array>& inputs,
-    int blank,
-    bool with_logits,
-    Backend backend) {
-  const auto& log_probs = inputs[0];
-  int N = log_probs.shape(1);
-  if (N > max_sequences) {
-    throw std::invalid_argument(
-        "[mlx_ctc] Expected at most " + std::to_string(max_sequences) +
-        " sequences on a GPU but got " + std::to_string(N) + ".");
-  }
-  return {
-      .T = log_probs.shape(0),
-      .N = N,
-      .C = log_probs.shape(2),
-      .S = inputs[1].shape(1),
-      .type = type_of(log_probs.dtype()),
-      .blank = blank,
-      .with_logits = with_logits,
-      .backend = backend};
-}
-
 // An array without elements has no memory to bind. Its kernel reads nothing but
 // the shape, and is given another array's memory.
 mx::array bindable(const mx::array& a, const mx::array& other) {
@@ -83,28 +60,25 @@ std::vector<int64_t> layout_of(
 
 Problem problem_of(
     const std::vector<mx::array>& inputs,
-    const Options& options,
+    int blank,
+    bool with_logits,
     Backend backend) {
-  auto problem = sizes_of(inputs, options.blank, options.with_logits, backend);
-  problem.zero_infinity = options.zero_infinity;
-  problem.normalized = options.normalized;
-  return problem;
-}
-
-Problem problem_of(
-    const std::vector<mx::array>& inputs,
-    const AlignOptions& options,
-    Backend backend) {
-  return sizes_of(inputs, options.blank, options.with_logits, backend);
-}
-
-Problem problem_of(
-    const std::vector<mx::array>& inputs,
-    const PosteriorOptions& options,
-    Backend backend) {
-  auto problem = sizes_of(inputs, options.blank, options.with_logits, backend);
-  problem.by_class = options.by_class;
-  return problem;
+  const auto& log_probs = inputs[0];
+  int N = log_probs.shape(1);
+  if (N > max_sequences) {
+    throw std::invalid_argument(
+        "[mlx_ctc] Expected at most " + std::to_string(max_sequences) +
+        " sequences on a GPU but got " + std::to_string(N) + ".");
+  }
+  return {
+      .T = log_probs.shape(0),
+      .N = N,
+      .C = log_probs.shape(2),
+      .S = inputs[1].shape(1),
+      .type = type_of(log_probs.dtype()),
+      .blank = blank,
+      .with_logits = with_logits,
+      .backend = backend};
 }
 
 mx::Shape shape_of(const Table& table) {

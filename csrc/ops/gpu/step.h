@@ -13,26 +13,38 @@
 #include "gpu/plan.h"
 #include "mlx/array.h"
 #include "mlx/primitives.h"
-#include "ops/ctc_loss.h"
-#include "ops/ctc_posteriors.h"
-#include "ops/forced_align.h"
 
 namespace mlx_ctc::gpu {
 
+namespace mx = mlx::core;
+
+// Without the options that not every op has.
+Problem problem_of(
+    const std::vector<mx::array>& inputs,
+    int blank,
+    bool with_logits,
+    Backend backend);
+
 // The problem of an op's inputs, log_probs, targets, input_lengths and
-// target_lengths, on this machine's backend or another.
+// target_lengths, with its options, on this machine's backend or another.
+template <typename Options>
 Problem problem_of(
     const std::vector<mx::array>& inputs,
     const Options& options,
-    Backend backend);
-Problem problem_of(
-    const std::vector<mx::array>& inputs,
-    const AlignOptions& options,
-    Backend backend);
-Problem problem_of(
-    const std::vector<mx::array>& inputs,
-    const PosteriorOptions& options,
-    Backend backend);
+    Backend backend) {
+  auto problem =
+      problem_of(inputs, options.blank, options.with_logits, backend);
+  if constexpr (requires { options.zero_infinity; }) {
+    problem.zero_infinity = options.zero_infinity;
+  }
+  if constexpr (requires { options.normalized; }) {
+    problem.normalized = options.normalized;
+  }
+  if constexpr (requires { options.by_class; }) {
+    problem.by_class = options.by_class;
+  }
+  return problem;
+}
 
 mx::Shape shape_of(const Table& table);
 mx::Dtype dtype_of(Type type);
