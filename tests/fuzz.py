@@ -115,7 +115,12 @@ class Problem:
             return log_probs
         return np.pad(log_probs, ((0, 0), (0, 1)), constant_values=self.star)
 
+    def has_path(self, n):
+        """Whether the target has an alignment of a probability above 0."""
+        return np.isfinite(self.losses[n])
+
     def fits(self, n):
+        """Whether the sequence has as many frames as the target needs."""
         labels = self.labels(n)
         repeats = np.count_nonzero(labels[1:] == labels[:-1])
         return len(labels) + repeats <= self.input_lengths[n]
@@ -507,7 +512,7 @@ def expected_gradient(call, cotangent):
             gradient[:, n] = np.nan
         elif np.isnan(p.losses[n]):
             gradient[: p.input_lengths[n], n] = np.nan
-        elif np.isfinite(p.losses[n]):
+        elif p.has_path(n):
             softmax = np.exp(p.log_probs(n)) if p.normalized else 0
             rows = softmax - p.gammas[n]
             gradient[: p.input_lengths[n], n] = cotangent[n] * rows
@@ -611,7 +616,7 @@ def check_alignment(rng, call):
             continue
         assert (path[n, T:] == p.blank).all(), (n, path[n])
         assert (scores[n, T:] == 0).all(), (n, scores[n])
-        if not np.isfinite(p.losses[n]):
+        if not p.has_path(n):
             assert (scores[n, :T] == -np.inf).all(), (n, scores[n])
             continue
         if T == 0:
@@ -843,6 +848,16 @@ class Worker:
         self.start(seed + self.step)
 
 
+def kind_of(text):
+    """How a failure's error begins, which is the same in failures of one kind.
+
+    Its message may go on over several lines.
+    """
+    lines = text.strip().splitlines()
+    errors = [line for line in lines if line.startswith("AssertionError")]
+    return (errors or lines)[-1][:60]
+
+
 def drive(seconds, calls, first, workers, run=run_seed, hang=HANG, limit=20):
     """Run until the time is over or the calls are made. Returns calls and failures."""
     start = time.monotonic()
@@ -853,7 +868,7 @@ def drive(seconds, calls, first, workers, run=run_seed, hang=HANG, limit=20):
         time.sleep(0.2)
         for worker in pool:
             for seed, text in worker.poll():
-                kind = text.strip().splitlines()[-1][:60]
+                kind = kind_of(text)
                 kinds[kind] += 1
                 if kinds[kind] == 1:
                     failures.append((seed, text))

@@ -5,6 +5,7 @@ import signal
 import time
 
 import fuzz
+import numpy as np
 import pytest
 
 SECONDS = 30
@@ -19,6 +20,10 @@ def test_random_calls():
 
 def wrong(seed):
     assert seed != 7, "planted"
+
+
+def wrong_everywhere(seed):
+    raise AssertionError(f"check_loss: planted;\n{np.arange(seed, seed + 99)}")
 
 
 def crash(seed):
@@ -75,3 +80,9 @@ def test_a_fault_that_is_not_refused_is_found(monkeypatch):
     monkeypatch.setattr(fuzz, "ctc_loss", lambda x, *_, **__: fuzz.mx.zeros(()))
     with pytest.raises(AssertionError, match="check_"):
         run_seeds()
+
+
+def test_equal_faults_are_reported_once():
+    calls = 20 * fuzz.CALLS_PER_SEED
+    _, failures = fuzz.drive(None, calls, 0, workers=2, run=wrong_everywhere)
+    assert len(failures) == 1
