@@ -186,6 +186,7 @@ def report_on(emulator, name, edit):
             launch = replace(launch, grid=launch.threadgroup)
         return edit(launch) if launch.name == name else launch
 
+    assert name in CASES, f"no problem for the mutants of {name}: add a Case to CASES"
     for case in CASES[name]:
         try:
             case.check(emulator, edit_launch)

@@ -206,3 +206,10 @@ def test_a_report_names_kernel_and_line(emulator):
     line = text[: text.index("x[999]")].count("\n") + 1
     with pytest.raises(KernelError, match=rf"^rows: .*\(line {line}\)$"):
         run(emulator, launch)
+
+
+def test_an_error_of_the_compiler_shows_the_line(emulator):
+    launch = edited("const float value = x[start + i]", "const float value = absent")
+    shown = r"kernel\.metal:\d+:.*\n    const float value = absent;"
+    with pytest.raises(RuntimeError, match=shown):
+        run(emulator, launch)

@@ -51,7 +51,10 @@ class Toolchain:
     def kernel(self, program: str) -> Path:
         """A kernel's host program as a shared library that calls the emulator."""
         link = [str(self.emulator), "-lm"]
-        return self._shared_library({"kernel.cpp": program}, KERNEL_FLAGS, link)
+        try:
+            return self._shared_library({"kernel.cpp": program}, KERNEL_FLAGS, link)
+        except RuntimeError as error:
+            raise RuntimeError(with_lines(str(error), program)) from None
 
     def _shared_library(self, sources: dict[str, str], flags, link) -> Path:
         key = "\0".join([self._version, *sources.values(), *flags, *link])
@@ -77,6 +80,16 @@ def line_of_kernel(library: Path, offset: int) -> str | None:
     found = call(["addr2line", "-i", "-e", library, hex(offset - 1)])
     line = re.search(r"kernel\.metal:(\d+)", found)
     return line[1] if line else None
+
+
+def with_lines(message: str, program: str) -> str:
+    """The compiler's message with the kernel's lines that it names."""
+    lines = program.partition('#line 1 "kernel.metal"\n')[2].splitlines()
+
+    def add_line(named):
+        return f"{named[0]}\n    {lines[int(named[1]) - 1].strip()}"
+
+    return re.sub(r"^.*kernel\.metal:(\d+).*$", add_line, message, flags=re.MULTILINE)
 
 
 def call(command: list) -> str:
