@@ -56,7 +56,7 @@ KINDS = {
 }
 
 # With --quick, of logits alone: a small launch of every kernel, and the largest
-# threadgroup of the scan. Twelve kernels to compile, for 0.5 to 1.5 seconds each.
+# threadgroup of the scan.
 QUICK_PROBLEMS = [PROBLEMS[1], PROBLEMS[6]]
 QUICK_DTYPES = [mx.float32]
 QUICK_KINDS = {"logits": KINDS["logits"]}
@@ -73,38 +73,46 @@ EXPLANATIONS = {
     "Timeout": "the system stopped a kernel that ran for several seconds",
 }
 
-# Relative to the expected value, or absolute where that is below 1; of the loss, where
-# it is below 0.001. A 16-bit gradient is rounded once.
+# Relative to the expected value, or absolute where that is below 1 or what LEAST has. A
+# 16-bit gradient is rounded once.
 GRADIENT_TOLERANCE = {mx.float32: 1e-5, mx.float16: 1e-3, mx.bfloat16: 8e-3}
 LOSS_TOLERANCE = 5e-6
-LEAST_LOSS = 1e-3
 POSTERIOR_TOLERANCE = 1e-5
+LEAST = {"loss": 1e-3}
 
 # Scores, targets, input lengths and target lengths.
 Batch: TypeAlias = tuple[mx.array, mx.array, mx.array, mx.array]
 
 
+def limits(dtype: mx.Dtype) -> dict[str, float]:
+    """How much each result of :func:`run` may differ for scores of this type."""
+    return {
+        "loss": LOSS_TOLERANCE,
+        "gradient": GRADIENT_TOLERANCE[dtype],
+        "posteriors": POSTERIOR_TOLERANCE,
+        "alignment": 0,  # frames
+    }
+
+
 @dataclass
 class Difference:
-    loss: float
-    gradient: float
-    posteriors: float
-    frames: int  # whose class in the alignment differs
+    found: dict[str, float]  # of each result
     seconds: float  # of the first run on the GPU, including compilation
 
     def over_limit(self, dtype: mx.Dtype) -> list[str]:
         """What differs by more than its limit, with that limit."""
-        limits = {
-            "loss": (self.loss, LOSS_TOLERANCE),
-            "gradient": (self.gradient, GRADIENT_TOLERANCE[dtype]),
-            "posteriors": (self.posteriors, POSTERIOR_TOLERANCE),
-            "alignment": (self.frames, 0),
-        }
         return [
             f"{name} (limit {limit:g})"
-            for name, (found, limit) in limits.items()
-            if not found <= limit
+            for name, limit in limits(dtype).items()
+            if not self.found[name] <= limit
         ]
+
+    def __str__(self) -> str:
+        shown = [
+            f"{value:.1e}" if isinstance(value, float) else str(value)
+            for value in self.found.values()
+        ]
+        return f"{', '.join(shown)}; {self.seconds:.2f} s"
 
 
 @contextmanager
@@ -176,7 +184,7 @@ def loss_and_gradient(
     return loss, gradient
 
 
-def alignment_and_posteriors(
+def posteriors_and_alignment(
     scores: mx.array,
     targets: mx.array,
     input_lengths: mx.array,
@@ -195,19 +203,25 @@ def alignment_and_posteriors(
         mx.eval(path)
     with naming("the posteriors, kernels ctc_scan and ctc_posteriors"):
         mx.eval(posteriors)
-    return path, posteriors
+    return posteriors, path
 
 
 def run(
     arrays: Batch, with_logits: bool, normalized: bool, device: mx.DeviceType
-) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+) -> dict[str, mx.array]:
+    """What is compared, by the names that :func:`limits` has."""
     loss, gradient = loss_and_gradient(
         *arrays, with_logits=with_logits, normalized=normalized, device=device
     )
-    path, posteriors = alignment_and_posteriors(
+    posteriors, path = posteriors_and_alignment(
         *arrays, with_logits=with_logits, device=device
     )
-    return loss, gradient, path, posteriors
+    return {
+        "loss": loss,
+        "gradient": gradient,
+        "posteriors": posteriors,
+        "alignment": path,
+    }
 
 
 def greatest_difference(a: mx.array, b: mx.array, least: float = 1) -> float:
@@ -224,6 +238,13 @@ def greatest_difference(a: mx.array, b: mx.array, least: float = 1) -> float:
         return float(np.array(mx.max(difference)))
 
 
+def difference(name: str, a: mx.array, b: mx.array) -> float:
+    """The greatest, or how many integers differ."""
+    if mx.issubdtype(a.dtype, mx.integer):
+        return int(np.sum(np.array(a) != np.array(b)))
+    return greatest_difference(a, b, LEAST.get(name, 1))
+
+
 def compare(
     sizes: tuple[int, int, int, int, int],
     dtype: mx.Dtype,
@@ -232,18 +253,11 @@ def compare(
 ) -> Difference:
     arrays = problem(*sizes, dtype)
     start = time.perf_counter()
-    loss, gradient, path, posteriors = run(arrays, with_logits, normalized, mx.gpu)
+    results = run(arrays, with_logits, normalized, mx.gpu)
     seconds = time.perf_counter() - start
-    expected_loss, expected_gradient, expected_path, expected_posteriors = run(
-        arrays, with_logits, normalized, mx.cpu
-    )
-    return Difference(
-        greatest_difference(loss, expected_loss, LEAST_LOSS),
-        greatest_difference(gradient, expected_gradient),
-        greatest_difference(posteriors, expected_posteriors),
-        int(np.sum(np.array(path) != np.array(expected_path))),
-        seconds,
-    )
+    expected = run(arrays, with_logits, normalized, mx.cpu)
+    found = {name: difference(name, a, expected[name]) for name, a in results.items()}
+    return Difference(found, seconds)
 
 
 def environment() -> list[str]:
@@ -325,16 +339,14 @@ def main(arguments: Sequence[str] = ()) -> int:
 
     kinds = QUICK_KINDS if quick else KINDS
     cases = len(problems) * len(dtypes) * len(kinds)
-    # Each case compiles up to 6 kernels, for 0.5 to 3 seconds each.
     print(
         f"\n{cases} cases. The first run compiles the kernels: expect "
         f"{'about 20 seconds' if quick else '2 to 8 minutes'}."
     )
     failures = 0
-    print(
-        "\n  T x N x C x S, type, input: differences of loss, gradient and posteriors,"
-    )
-    print("  frames that are aligned differently, seconds of the first run")
+    results = ", ".join(limits(dtypes[0]))
+    print("\n  T x N x C x S, type, input: differences of")
+    print(f"  {results} (frames); seconds of the first run")
     for T, N, C, S, spread, note in problems:
         print(f"\n{note}")
         for dtype in dtypes:
@@ -352,9 +364,7 @@ def main(arguments: Sequence[str] = ()) -> int:
                 failures += bool(over)
                 message = f": {', '.join(over)} differ" if over else ""
                 print(
-                    f"  {'DIFFER' if over else 'ok    '} {name}: "
-                    f"{found.loss:.1e}, {found.gradient:.1e}, {found.posteriors:.1e}, "
-                    f"{found.frames}, {found.seconds:.2f} s{message}",
+                    f"  {'DIFFER' if over else 'ok    '} {name}: {found}{message}",
                     flush=True,
                 )
     print(f"\n{cases - failures} of {cases} agree.")
