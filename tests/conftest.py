@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import settings
+from problems import TOLERANCE
 
 # On a CUDA GPU an example may compile its kernels, for a second:
 # pytest --hypothesis-profile gpu
@@ -29,7 +30,7 @@ def device(request):
 
 
 @pytest.fixture(
-    params=[mx.float32, mx.float16, mx.bfloat16, mx.float64],
+    params=TOLERANCE,
     ids=lambda dtype: str(dtype).removeprefix("mlx.core."),
 )
 def dtype(request, device):

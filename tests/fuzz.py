@@ -46,7 +46,7 @@ from mlx_ctc import (
 from mlx_ctc.functional import REDUCTIONS
 
 HANG = 60  # seconds without progress
-DTYPES = [mx.float32, mx.float32, mx.float16, mx.bfloat16, mx.float64]
+DTYPES = [mx.float32, *TOLERANCE]
 NUMPY_INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i4"]
 MLX_INTEGERS = [
     mx.int8,

@@ -2,6 +2,7 @@
 # runs it or why nothing does, and its links lead somewhere.
 
 import doctest
+import inspect
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +15,7 @@ import reference
 
 import mlx_ctc
 from mlx_ctc import ctc_loss, greedy_decode
+from mlx_ctc.functional import REDUCTIONS
 
 ROOT = Path(__file__).parent.parent
 ALIGNMENT_PAGE = ROOT / "docs" / "alignment-and-decoding.md"
@@ -133,6 +135,34 @@ def test_every_public_name_is_in_the_reference():
         r"^\.\. auto(?:function|class):: (\w+)$", page, re.MULTILINE
     )
     assert set(mlx_ctc.__all__) - {"nn"} <= set(documented)
+
+
+def test_pages_name_every_function():
+    functions = {
+        name: inspect.signature(function).parameters
+        for name in mlx_ctc.__all__
+        if inspect.isfunction(function := getattr(mlx_ctc, name))
+    }
+    of_batches = {name for name in functions if "input_lengths" in functions[name]}
+    for page, names in (
+        ("batches.md", of_batches),
+        ("alignment-and-decoding.md", functions.keys() - {"ctc_loss"}),
+    ):
+        text = (ROOT / "docs" / page).read_text()
+        assert [name for name in names if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (ROOT / "docs" / "batches.md").read_text().replace('"', "'"),
+        mlx_ctc.ctc_loss.__doc__,
+        mlx_ctc.nn.CTCLoss.__doc__,
+    ],
+    ids=["batches.md", "ctc_loss", "CTCLoss"],
+)
+def test_every_reduction_is_described(text):
+    assert [name for name in REDUCTIONS if f"`'{name}'" not in text] == []
 
 
 def execute(code, namespace):
