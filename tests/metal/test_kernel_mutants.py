@@ -17,30 +17,6 @@ import pytest
 from metal_text import without_comments
 from problems import random_problem
 
-# Names by which helpers know arrays of threadgroup or device memory.
-HELPER_NAMES = [
-    "p_blanks",
-    "p_labels",
-    "scales",
-    "inbox",
-    "own_inbox",
-    "edge",
-    "labels",
-    "blanks",
-    "checkpoint",
-    "flags",
-    "products",
-    "final_states",
-    "final_scores",
-    "blank_sums",
-    "label_sums",
-    "blank_gammas",
-    "gamma_scale",
-    "certain_frames",
-    "by_class",
-    "rows",
-    "to",
-]
 BARRIER = re.compile(r"metal::(threadgroup|simdgroup)_barrier\(([^;]*)\);")
 
 
@@ -295,7 +271,7 @@ def test_no_thread_may_return_from_a_function_before_a_barrier(emulator, name, e
 
 def missing_stores(launch, text):
     shared = re.findall(r"\bthreadgroup [\w:]+ (\w+)", text) + launch.output_names
-    shared += HELPER_NAMES
+    shared += re.findall(r"\b(?:Shared|Device)<[^<>]*> (\w+)", launch.header)
     through_name = rf"\b(?:\w+\.)*(?:{'|'.join(shared)})\[[^;=]*\](?:\.\w+)?"
     pointer = r"\*(?:to|gamma|\w+\.at\([^;=]*|\(device [^;=]*)"
     store = re.compile(rf"({through_name}|{pointer}) \+?=[^;=]*;")
