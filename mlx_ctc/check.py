@@ -90,6 +90,7 @@ def limits(dtype: mx.Dtype) -> dict[str, float]:
         "loss": LOSS_TOLERANCE,
         "gradient": GRADIENT_TOLERANCE[dtype],
         "posteriors": POSTERIOR_TOLERANCE,
+        "posteriors by class": POSTERIOR_TOLERANCE,
         "alignment": 0,  # frames
     }
 
@@ -192,18 +193,29 @@ def posteriors_and_alignment(
     *,
     with_logits: bool,
     device: mx.DeviceType,
-) -> tuple[mx.array, mx.array]:
+) -> dict[str, mx.array]:
     # An array that has not been evaluated, so that forced_align does not raise an error
     # for the target that does not fit.
     input_lengths = input_lengths + 0
     arrays = scores, targets, input_lengths, target_lengths
     path, _ = mlx_ctc.forced_align(*arrays, with_logits=with_logits, stream=device)
-    posteriors = mlx_ctc.ctc_posteriors(*arrays, with_logits=with_logits, stream=device)
+    by_label, by_class = (
+        mlx_ctc.ctc_posteriors(
+            *arrays, by_class=grouped, with_logits=with_logits, stream=device
+        )
+        for grouped in (False, True)
+    )
     with naming("the alignment, kernel ctc_align"):
         mx.eval(path)
     with naming("the posteriors, kernels ctc_scan and ctc_posteriors"):
-        mx.eval(posteriors)
-    return posteriors, path
+        mx.eval(by_label)
+    with naming("the posteriors by class, the same kernels"):
+        mx.eval(by_class)
+    return {
+        "posteriors": by_label,
+        "posteriors by class": by_class,
+        "alignment": path,
+    }
 
 
 def run(
@@ -213,15 +225,8 @@ def run(
     loss, gradient = loss_and_gradient(
         *arrays, with_logits=with_logits, normalized=normalized, device=device
     )
-    posteriors, path = posteriors_and_alignment(
-        *arrays, with_logits=with_logits, device=device
-    )
-    return {
-        "loss": loss,
-        "gradient": gradient,
-        "posteriors": posteriors,
-        "alignment": path,
-    }
+    others = posteriors_and_alignment(*arrays, with_logits=with_logits, device=device)
+    return {"loss": loss, "gradient": gradient, **others}
 
 
 def greatest_difference(a: mx.array, b: mx.array, least: float = 1) -> float:
