@@ -102,7 +102,10 @@ def parse_options():
     add("--shapes", help="TxNxCxS, several with commas between; default: a list")
     add("--turns", type=int, default=7)
     add("--kernels", action="store_true", help="also the time in kernels of a GPU")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.kernels and options.device == "cpu":
+        parser.error("--kernels are those of --device gpu")
+    return options
 
 
 def main():

@@ -13,9 +13,10 @@
 //
 // LOGITS           option of ctc_loss
 // FACTORS          whether a launch before has computed the factors of z
-// MANY_CLASSES     256 or more: a frame's normaliser is computed with more
-//                  digits only if paths may have more than an eighth of what
-//                  the frame has besides its greatest class (has_alternatives)
+// MANY_CLASSES     whether there are 256 classes or more: then only some frames'
+//                  normalisers are computed with more digits, those in which
+//                  paths may have much of what the frame has besides its
+//                  greatest class (has_alternatives)
 // SEGMENT          frames between checkpoints
 // SIMDGROUPS       of the threadgroup
 

@@ -71,7 +71,7 @@ struct StoredStates {
   Device<const uint> edges; // (B, V + 1, 3, 2, SEGMENT)
 };
 
-// That of the n-th sequence.
+// The stored states of the n-th sequence.
 template <int SEGMENT>
 METAL_FUNC StoredStates stored_states_of(
     int n,

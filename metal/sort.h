@@ -62,17 +62,17 @@ METAL_FUNC void sort_by_class(
     const int y = sequence.class_of_label(i);
     const int begin = i / PART * PART;
     const int end = metal::min(begin + PART, S_n);
-    const RankInPart place = rank_in_part(sequence, i, y, begin, end);
+    const RankInPart found = rank_in_part(sequence, i, y, begin, end);
     labels[i] = pack_label(
         Label{
             y,
-            place.rank(),
+            found.rank(),
             may_skip_blank(sequence, i - 1, i),
             may_skip_blank(sequence, i, i + 1)});
-    label_of_rank[begin + place.rank()] = uint16_t(i - begin);
-    if (place.same_before == 0) {
+    label_of_rank[begin + found.rank()] = uint16_t(i - begin);
+    if (found.same_before == 0) {
       classes[int64_t(i / PART) * size_of_classes(C) + y] =
-          pack_ranks(place.less, place.same);
+          pack_ranks(found.less, found.same);
     }
   }
 }

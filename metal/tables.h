@@ -44,7 +44,7 @@ struct ClassTables {
   }
 };
 
-// Those of the n-th sequence.
+// The class tables of the n-th sequence.
 METAL_FUNC ClassTables class_tables_of(
     int n,
     int P,

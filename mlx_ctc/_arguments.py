@@ -90,7 +90,7 @@ def from_host(values: Any) -> mx.array:
     result = np.asarray(values)
     if result.size == 0:
         result = result.astype(np.int32)
-    if result.dtype.kind in ("fO" if is_numpy(values) else "fOu"):
+    if result.dtype.kind in ("O" if is_numpy(values) else "fOu"):
         # NumPy makes floats, objects or uint64 of ints of more than 64 bits with sign.
         check_sizes(np.asarray(values, object))
     if result.dtype != bool and not np.issubdtype(result.dtype, np.number):

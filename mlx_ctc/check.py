@@ -73,8 +73,8 @@ EXPLANATIONS = {
     "Timeout": "the system stopped a kernel that ran for several seconds",
 }
 
-# Relative to the expected value, or absolute where that is below 1 or what LEAST has. A
-# 16-bit gradient is rounded once.
+# Relative to the expected value, or absolute where that is below 1, or below its entry
+# in LEAST. A 16-bit gradient is rounded once.
 GRADIENT_TOLERANCE = {mx.float32: 1e-5, mx.float16: 1e-3, mx.bfloat16: 8e-3}
 LOSS_TOLERANCE = 5e-6
 POSTERIOR_TOLERANCE = 1e-5
@@ -91,13 +91,13 @@ def limits(dtype: mx.Dtype) -> dict[str, float]:
         "gradient": GRADIENT_TOLERANCE[dtype],
         "posteriors": POSTERIOR_TOLERANCE,
         "posteriors by class": POSTERIOR_TOLERANCE,
-        "alignment": 0,  # frames
+        "frames of the alignment": 0,
     }
 
 
 @dataclass
 class Difference:
-    found: dict[str, float]  # of each result
+    differences: dict[str, float]  # of each result
     seconds: float  # of the first run on the GPU, including compilation
 
     def over_limit(self, dtype: mx.Dtype) -> list[str]:
@@ -105,13 +105,13 @@ class Difference:
         return [
             f"{name} (limit {limit:g})"
             for name, limit in limits(dtype).items()
-            if not self.found[name] <= limit
+            if not self.differences[name] <= limit
         ]
 
     def __str__(self) -> str:
         shown = [
             f"{value:.1e}" if isinstance(value, float) else str(value)
-            for value in self.found.values()
+            for value in self.differences.values()
         ]
         return f"{', '.join(shown)}; {self.seconds:.2f} s"
 
@@ -205,16 +205,16 @@ def posteriors_and_alignment(
         )
         for grouped in (False, True)
     )
-    with naming("the alignment, kernel ctc_align"):
+    with naming("the alignment, kernels ctc_normalisers and ctc_align"):
         mx.eval(path)
-    with naming("the posteriors, kernels ctc_scan and ctc_posteriors"):
+    with naming("the posteriors, kernels ctc_normalisers, ctc_scan and ctc_posteriors"):
         mx.eval(by_label)
-    with naming("the posteriors by class, the same kernels"):
+    with naming("the posteriors by class, kernel ctc_posteriors"):
         mx.eval(by_class)
     return {
         "posteriors": by_label,
         "posteriors by class": by_class,
-        "alignment": path,
+        "frames of the alignment": path,
     }
 
 
@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     failures = 0
     results = ", ".join(limits(dtypes[0]))
     print("\n  T x N x C x S, type, input: differences of")
-    print(f"  {results} (frames); seconds of the first run")
+    print(f"  {results}; seconds of the first run")
     for T, N, C, S, spread, note in problems:
         print(f"\n{note}")
         for dtype in dtypes:

@@ -36,8 +36,8 @@ NVRTC = "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"
 NVFATBIN = "nvidia/nvfatbin/lib/libnvfatbin.so.12"
 
 
-def texts(dtype, classes, most_labels, ops, **options):
-    """{function: text} of an op for any number of labels up to the most.
+def texts(dtype, classes, most_labels, plans, **options):
+    """{function: text} of plans for any number of labels up to the most.
 
     Long sequences have a kernel more than short ones.
     """
@@ -45,9 +45,9 @@ def texts(dtype, classes, most_labels, ops, **options):
     for C in classes:
         for S in range(WINDOW, most_labels + 1, WINDOW):
             for T in 2 * S, 2 * S + 1024:
-                of_op = cuda_texts((T, 8, C, S), dtype, **options)
-                for op in ops:
-                    found.update(of_op[op])
+                by_plan = cuda_texts((T, 8, C, S), dtype, **options)
+                for plan in plans:
+                    found.update(by_plan[plan])
     return found
 
 
@@ -59,8 +59,8 @@ def usual():
         options = {"with_logits": with_logits}
         found |= texts(mx.float32, FEW_CLASSES, most_labels, step, **options)
         found |= texts(mx.float32, MANY_CLASSES, 256, step, **options)
-        ops = ["align", "posteriors"]
-        found |= texts(mx.float32, [32], most_labels, ops, **options)
+        plans = ["align", "posteriors"]
+        found |= texts(mx.float32, [32], most_labels, plans, **options)
     found |= texts(mx.bfloat16, FEW_CLASSES, 256, step)
     found |= texts(mx.bfloat16, MANY_CLASSES, 128, step)
     return found

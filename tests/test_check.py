@@ -16,7 +16,7 @@ def cpu_for_gpu(monkeypatch):
 
 def test_equal_devices_do_not_differ(cpu_for_gpu):
     found = check.compare((20, 3, 7, 5, 1), mx.float16, True, True)
-    assert found.found == dict.fromkeys(check.limits(mx.float16), 0)
+    assert found.differences == dict.fromkeys(check.limits(mx.float16), 0)
 
 
 def test_a_wrong_gradient_is_reported(cpu_for_gpu, monkeypatch, capsys):

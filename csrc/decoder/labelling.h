@@ -22,7 +22,7 @@ struct Times {
 };
 
 // The exact probabilities of labellings of one sequence, in double, for float
-// frames too.
+// frames too, and the times of their labels.
 template <typename Real>
 class Rescorer {
  public:

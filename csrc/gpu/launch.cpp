@@ -8,7 +8,7 @@ std::string text_name(const Launch& launch, Backend backend) {
   auto name = launch.name;
   if (backend == Backend::cuda) {
     std::vector<int> numbers = {launch.max_threads, launch.resident};
-    if (has_options(launch)) { // constants of the text
+    if (has_options(launch)) { // constants of the text that MLX compiles
       numbers.insert(
           numbers.end(), launch.options.begin(), launch.options.end());
     }

@@ -42,7 +42,8 @@ struct Parameter {
 };
 
 // A last parameter of this name is not an array of the step: it has the
-// launch's options. On CUDA they are passed by value.
+// launch's options. On CUDA our own text has them as parameters by value, and
+// the text that MLX compiles as constants.
 constexpr const char* options_name = "options";
 
 // In the order in which kernels read them; values_of in plan.cpp sets them.

@@ -11,8 +11,8 @@ namespace {
 constexpr int threads = 256;
 constexpr int64_t max_threadgroups = 1 << 20;
 
-// The kernel counts frames by a uint, from one that it computes to the next one
-// of the same thread, which is up to so many threads away.
+// The index of a thread's frame, a uint, grows by up to max_threadgroups *
+// threads in each step of the kernel's loop, and must not overflow.
 constexpr int64_t max_frames = (int64_t(1) << 32) - max_threadgroups * threads;
 
 void check_frames(const Problem& problem) {

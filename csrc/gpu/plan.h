@@ -28,7 +28,8 @@ Plan gradient_plan(const Problem& problem);
 Plan align_plan(const Problem& problem);
 Plan posteriors_plan(const Problem& problem);
 
-// All plans of a problem, by name, for the tests and benchmarks of the kernels.
+// All plans of a problem, by name, for the tests and for the kernels that a
+// wheel carries.
 std::vector<std::pair<std::string, Plan>> all_plans(const Problem& problem);
 
 } // namespace mlx_ctc::gpu

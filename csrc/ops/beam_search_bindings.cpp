@@ -43,7 +43,8 @@ void check_signals() {
 }
 
 // Whether Python's current error says that a value is no number, or none that
-// a double holds. Others come from within the value's __float__.
+// a double holds. Any other error was raised by the value's own
+// __float__, and is passed on.
 bool is_no_number() {
   for (PyObject* type :
        {PyExc_TypeError, PyExc_ValueError, PyExc_OverflowError}) {

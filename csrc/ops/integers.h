@@ -38,8 +38,9 @@ bool is_plain_batch(
     int64_t blank);
 
 // The functions below take arrays of any integer type (a mask also of booleans)
-// and any strides, which are known, but for the targets of those that are told
-// so. Those with an `op` throw std::invalid_argument in its name.
+// and any strides. Their values must be known, except targets where a parameter
+// says whether they are. Those with an `op` throw std::invalid_argument in its
+// name.
 
 // lengths (N) have to be in [0, most].
 void check_lengths(

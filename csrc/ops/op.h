@@ -117,7 +117,7 @@ class Op : public mx::Primitive {
     return stream().device == mx::Device::gpu;
   }
 
-  // From which a plan is made. Of a node on a GPU.
+  // The problem that the plan is made from; only for a node on a GPU.
   gpu::Problem problem(const std::vector<mx::array>& inputs) const {
     return gpu::problem_of(inputs, options_, gpu::backend());
   }

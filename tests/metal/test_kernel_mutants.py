@@ -228,13 +228,13 @@ def call_of(function):
     return rf"\b{function}[<(]"
 
 
-def returns_before_barriers(text, functions, lane):
+def returns_before_barriers(text, functions, lane, value=""):
     """The text with a return of one lane before each barrier, and before each call of
     the functions, which have barriers."""
     meetings = "|".join([BARRIER.pattern, *map(call_of, functions)])
     for meeting in re.finditer(meetings, text):
         start = max(text.rfind(end, 0, meeting.start()) for end in ";{}") + 1
-        leave = f" if ({lane} == 7) {{ return; }} "
+        leave = f" if ({lane} == 7) {{ return {value}; }} "
         yield start, "return before it", text[:start] + leave + text[start:]
 
 
@@ -253,12 +253,13 @@ def early_returns_of_functions(launch, header):
     functions = functions_with_barriers(header)
     for function in functions.values():
         signature, brace, body = function.partition("{")
-        if not signature.startswith("METAL_FUNC void"):
-            continue
+        value = "" if signature.startswith("METAL_FUNC void") else "{}"
         lane = "self.lane" if "Threads self" in signature else "lane"
         begin = header.index(function) + len(signature + brace)
         end = begin + len(body)
-        for start, what, edited in returns_before_barriers(body, functions, lane):
+        for start, what, edited in returns_before_barriers(
+            body, functions, lane, value
+        ):
             yield begin + start, what, header[:begin] + edited + header[end:]
 
 

@@ -62,8 +62,8 @@ std::shared_ptr<Workspaces> Workspaces::on(
     const mx::array& log_probs,
     const mx::array& targets,
     int losses) {
-  // Not for a child that is forked meanwhile; but it would wait for a mutex of
-  // MLX's allocator or streams as well, which an evaluation takes next.
+  // A child that is forked while this is locked would wait for ever. It would
+  // anyway: an evaluation takes mutexes of MLX's allocator and streams next.
   static std::mutex mutex;
   static std::map<int, std::weak_ptr<Workspaces>> queued; // by stream
   std::lock_guard lock(mutex);

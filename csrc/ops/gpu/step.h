@@ -18,7 +18,7 @@ namespace mlx_ctc::gpu {
 
 namespace mx = mlx::core;
 
-// Without the options that not every op has.
+// With the options that all ops have.
 Problem problem_of(
     const std::vector<mx::array>& inputs,
     int blank,
