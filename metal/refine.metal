@@ -13,10 +13,10 @@
 //
 // LOGITS           option of ctc_loss
 // FACTORS          whether a launch before has computed the factors of z
-// MANY_CLASSES     whether there are 256 classes or more: then only some frames'
-//                  normalisers are computed with more digits, those in which
-//                  paths may have much of what the frame has besides its
-//                  greatest class (has_alternatives)
+// MANY_CLASSES     whether there are 256 classes or more: then normalisers are
+//                  computed with more digits only in frames in which paths may
+//                  have much of what the frame has besides its greatest class
+//                  (has_alternatives)
 // SEGMENT          frames between checkpoints
 // SIMDGROUPS       of the threadgroup
 
