@@ -2,6 +2,9 @@
 // label, or of each class. A threadgroup computes gamma in one segment from the
 // scan's checkpoints, as the gradient does, and writes the rows of its frames.
 //
+// The body has more than 60 lines, because parameters and threadgroup memory
+// have names only here, and rows by label and by class are written differently.
+//
 // in   log_probs       (T, N, C) any strides
 //      targets         (N, S)
 //      input_lengths   (N)
